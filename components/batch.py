@@ -1,0 +1,117 @@
+"""The shape glossary, and the typed containers that travel between the parts.
+
+    B images   R regions of an image (padded)   K tokens of a region   C channels   H W rows, columns
+    T tokens of a sequence   D width of the language model   V vocabulary   S side of a region's crop
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+Task = Literal["quality", "importance", "distortion"]
+TASKS: tuple[Task, ...] = ("quality", "importance", "distortion")
+Distortions = tuple[tuple[str, str], ...]  # ((type, severity), ...); empty where the region is clean
+
+Self = TypeVar("Self", bound="_Movable")
+
+
+class _Movable:
+    """A dataclass whose tensors (and nested movables) go to a device together."""
+
+    def to(self: Self, *args: Any, **kwargs: Any) -> Self:
+        """As `Tensor.to`, on every tensor inside; everything else is kept."""
+        moved = {
+            f.name: v.to(*args, **kwargs)
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+            if isinstance(v := getattr(self, f.name), (Tensor, _Movable))
+        }
+        return dataclasses.replace(self, **moved)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """What a vision encoder sees, fine to coarse: `maps[l]` is (B, C_l, H_l, W_l)."""
+
+    maps: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Regions(_Movable):
+    """The regions of each image, at the encoder's size.
+
+    Attributes:
+        masks: (B, R, H, W) bool.
+        crops: (B, R, 3, S, S), normalised like the image.
+        boxes: (B, R, 4) left, top, width, height as fractions of the original image, in [0, 1].
+        areas: (B, R) fraction of the original image's pixels, in [0, 1].
+        valid: (B, R) bool; False where an image has fewer than R regions.
+    """
+
+    masks: Tensor
+    crops: Tensor
+    boxes: Tensor
+    areas: Tensor
+    valid: Tensor
+
+
+@dataclass(frozen=True)
+class Labels(_Movable):
+    """What is known of each region. Scores are in [0, 1] (1 = best quality, 1 = most important), NaN where unknown.
+
+    Attributes:
+        quality, quality_std, importance, importance_std: (B, R).
+        distortions: per image, per region: ((type, severity), ...), () for a clean region, None where unknown.
+    """
+
+    quality: Tensor
+    quality_std: Tensor
+    importance: Tensor
+    importance_std: Tensor
+    distortions: tuple[tuple[Distortions | None, ...], ...]
+
+
+@dataclass(frozen=True)
+class Batch(_Movable):
+    """B images with their regions. `images` is (B, 3, H, W), normalised; `ids` names each image's regions for reports."""
+
+    images: Tensor
+    regions: Regions
+    labels: Labels | None = None
+    ids: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class RoiScore:
+    """One answer about one region.
+
+    Attributes:
+        task: the question.
+        value: in [0, 1], None for the distortion task or where the answer could not be parsed.
+        std: standard deviation of `value`, same unit; None where the read-out gives none.
+        text: the answer in words, as generated or as implied by the most probable level.
+        levels: probability of each level word, empty where the read-out gives none.
+        distortions: the (type, severity) pairs named; only for the distortion task.
+        parsed: False where a generated answer did not parse. Such an answer is counted, never filled in.
+    """
+
+    task: Task
+    value: float | None = None
+    std: float | None = None
+    text: str = ""
+    levels: dict[str, float] = dataclasses.field(default_factory=dict)
+    distortions: Distortions = ()
+    parsed: bool = True
+
+
+def pad_stack(rows: list[Tensor], fill: float | bool = 0) -> Tensor:
+    """Stacks (R_b, ...) tensors of differing R_b to (B, max R, ...), filling what is missing."""
+    longest = max(len(r) for r in rows)
+    out = torch.full((len(rows), longest, *rows[0].shape[1:]), fill, dtype=rows[0].dtype, device=rows[0].device)
+    for b, row in enumerate(rows):
+        out[b, : len(row)] = row
+    return out

@@ -1,0 +1,1 @@
+"""LLM adapters: any causal language model behind one interface."""

@@ -1,0 +1,71 @@
+"""The contract of an LLM adapter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from components.registry import Registry
+
+
+class LLMAdapter(nn.Module, ABC):
+    """A causal language model that reads embeddings.
+
+    Attributes:
+        width: D, of an embedding.
+        tokenizer: a `transformers` fast tokenizer.
+        blocks: module classes that sharded training wraps.
+        has_weights: True where `load_pretrained` reads trained weights.
+    """
+
+    width: int
+    tokenizer: Any
+    blocks: tuple[type[nn.Module], ...] = ()
+    has_weights: bool = False
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids (...) long, each in [0, V) -> (..., D)."""
+
+    @abstractmethod
+    def forward(
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        mask: Tensor | None = None,
+        cache: Any = None,
+        keep: Tensor | None = None,
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            embeddings: (B, T, D).
+            positions: (B, T) long; a branch of a packed sequence restarts after its prefix.
+            mask: (B, T, T_cached + T) bool, True where row i may look at column j; None for plain causal.
+            cache: from `new_cache`; it is extended in place.
+            keep: (N,) long, the columns of T whose logits are wanted; None for all.
+
+        Returns:
+            (B, N or T, V) float32.
+        """
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """An empty key-value cache."""
+
+    @abstractmethod
+    def repeat_cache(self, cache: Any, repeats: int | Tensor) -> Any:
+        """A copy of `cache` in which row b stands `repeats[b]` times in a row (as `torch.repeat_interleave`)."""
+
+    def load_pretrained(self) -> None:
+        """Reads trained weights where the configuration names some; called once, after construction."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options of a small, random instance for tests."""
+
+
+LLM_ADAPTERS: Registry[LLMAdapter] = Registry("llm_adapter", __package__, LLMAdapter)

@@ -1,0 +1,326 @@
+"""Any causal language model of `transformers`: frozen, trained in full, or through LoRA on a plain or quantised base."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from transformers import PretrainedConfig as Architecture
+from transformers import PreTrainedModel as Model
+from transformers.pytorch_utils import Conv1D
+
+from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
+from components.registry import check_keys
+from components.tokenizer import project_tokenizer
+
+Adaptation = Literal["frozen", "full", "lora", "qlora"]
+Quantization = Literal["none", "int8", "nf4"]
+
+
+@LLM_ADAPTERS.register("hf_causal")
+class HFCausal(LLMAdapter):
+    """A `transformers` causal language model whose attention reads the mask and the positions it is given.
+
+    Construction reads no weights. With `source` it reads the model's config.json and tokenizer files, and the parameters stand
+    on the meta device until `load_pretrained`, which replaces `model`. With `config` the weights are random and there at once.
+    Quantised weights are made on the ambient device (`with torch.device(...)`), so call `load_pretrained` under the one to
+    train on.
+
+    An embedding is what the first block reads: where a family scales its embeddings (Gemma), `embed` has done it.
+
+    Args:
+        source: a hub name or a folder with safetensors weights.
+        revision: branch, tag or commit of a hub name.
+        config: an architecture, {model_type: llama, hidden_size: ...}, with random weights; give this or `source`.
+        tokenizer: "" for the source's own, "project" for the repository's own (as large as the model's vocabulary allows),
+            or a hub name or folder.
+        adaptation: which parameters train. "qlora" is "lora" on an nf4 base with double quantisation.
+        quantization: of the linear maps inside the decoder blocks, for a base that does not train. int8 (LLM.int8()) chooses
+            its outlier columns over the whole batch, so a row's logits depend slightly on its neighbours.
+        lora_rank: 128 in the SEAGULL paper.
+        lora_alpha: unknown for the paper; 256 is the pair of rank 128 in LLaVA-1.5's published script.
+        lora_dropout: probability, before each adapter.
+        lora_targets: last names of linear maps inside the decoder blocks ("q_proj"); empty for all of them. The output
+            embedding is never adapted. Experts that a family fuses into one tensor are no linear maps: they stay as they are.
+        rslora: scales by alpha / sqrt(rank) (arXiv 2312.03732).
+        dora: weight-decomposed adapters (arXiv 2402.09353).
+        gradient_checkpointing: recomputes each block in the backward pass.
+        dtype: of the base weights; adapters are float32.
+        attention: "eager" for families that cap their attention scores (Gemma 2).
+
+    Raises:
+        ValueError: options that exclude each other, or an architecture that cannot read a packed sequence.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str = "",
+        revision: str = "main",
+        config: dict[str, Any] | None = None,
+        tokenizer: str = "",
+        adaptation: Adaptation = "full",
+        quantization: Quantization = "none",
+        lora_rank: int = 128,
+        lora_alpha: int = 256,
+        lora_dropout: float = 0.05,
+        lora_targets: tuple[str, ...] = (),
+        rslora: bool = False,
+        dora: bool = False,
+        gradient_checkpointing: bool = False,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        attention: Literal["sdpa", "eager"] = "sdpa",
+    ) -> None:
+        super().__init__()
+        self._source, self._revision, self._adaptation = source, revision, adaptation
+        self._quantization = _quantization(adaptation, quantization)
+        self._lora = Lora(lora_rank, lora_alpha, lora_dropout, tuple(lora_targets), rslora, dora)
+        self._checkpointing, self._attention = gradient_checkpointing, attention
+        self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+        self.architecture = _architecture(source, revision, config)
+        self.has_weights = bool(source)
+        with torch.device("meta") if source else contextlib.nullcontext():
+            model = AutoModelForCausalLM.from_config(self.architecture, **self._options)
+        _refuse_unfit(model)
+        vocabulary, self.width = model.get_input_embeddings().weight.shape
+        self.tokenizer = _tokenizer(tokenizer, source, revision, vocabulary)
+        self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
+        windows = [getattr(layer, "sliding_window", None) for layer in self.new_cache().layers]
+        self._window = min((w for w in windows if w is not None), default=None)
+        if self._quantization != "none" and not source and model.device.type != "meta":
+            model = self._read(type(model), None, state_dict=model.state_dict())
+        self.model = self._adapted(model)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        if self._embedding.weight.is_meta and not ids.is_meta:
+            raise RuntimeError(f"the weights of {self._source!r} have not been read: call load_pretrained() first")
+        return self._embedding(ids)
+
+    def forward(
+        self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
+    ) -> Tensor:
+        """As in the contract. A row of `mask` that is all False gives finite logits without meaning.
+
+        Raises:
+            ValueError: `mask` has another shape, or is longer than the sliding window of the architecture.
+            RuntimeError: a cache while training with gradient checkpointing, where `transformers` would ignore it.
+        """
+        if cache is not None and self._checkpointing and self.training:
+            raise RuntimeError("gradient checkpointing ignores the cache while training: call eval() before cached decoding")
+        embeddings = embeddings.to(self._embedding.weight.dtype)
+        output = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=self._attention_mask(embeddings, mask, cache),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=0 if keep is None else keep,
+        )
+        return output.logits.float()
+
+    def new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.architecture)
+
+    def repeat_cache(self, cache: DynamicCache, repeats: int | Tensor) -> DynamicCache:
+        repeated = copy.copy(cache)
+        repeated.layers = [copy.copy(layer) for layer in cache.layers]
+        keys = [keys for layer in cache.layers if (keys := getattr(layer, "keys", None)) is not None]
+        if keys:
+            rows: Any = torch.arange(len(keys[0]), device=keys[0].device).repeat_interleave(repeats)
+            repeated.reorder_cache(rows)
+        return repeated
+
+    def load_pretrained(self) -> None:
+        """Reads the weights of `source`, quantises them where asked, and adds new adapters.
+
+        Raises:
+            RuntimeError: called twice, or the weights in `source` are not exactly those of the architecture.
+        """
+        if not self._source:
+            return
+        if self.model.device.type != "meta":
+            raise RuntimeError(f"the weights of {self._source!r} were read already; reading them again would undo training")
+        cls = type(self.model)
+        self.model = self._adapted(self._read(cls, self._source, revision=self._revision, use_safetensors=True))
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        config = {
+            "model_type": "llama",
+            "vocab_size": 512,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+        return {"config": config, "tokenizer": "project"}
+
+    @property
+    def _embedding(self) -> nn.Embedding:
+        return cast(nn.Embedding, self.model.get_input_embeddings())
+
+    def _attention_mask(self, embeddings: Tensor, mask: Tensor | None, cache: DynamicCache | None) -> Tensor | None:
+        batch, length = embeddings.shape[:2]
+        total = length + (0 if cache is None else cache.get_seq_length())
+        if mask is None:
+            # Given positions alone, transformers would take a restart for a new sequence and cut attention there.
+            return None if cache is not None else embeddings.new_ones(batch, total, dtype=torch.bool)
+        if mask.shape != (batch, length, total):
+            raise ValueError(f"the mask is {tuple(mask.shape)}, expected (B, T, T_cached + T) = {(batch, length, total)}")
+        if self._window is not None and total > self._window:
+            raise ValueError(
+                f"a masked sequence of {total} tokens exceeds the sliding window of {self._window} of "
+                f"'{self.architecture.model_type}', which a mask would override: pack fewer regions or take another model"
+            )
+        if self._attention == "eager":
+            lowest = torch.finfo(embeddings.dtype).min
+            return torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)[:, None]  # (B, 1, T, S)
+        return mask[:, None]  # (B, 1, T, S)
+
+    def _read(self, cls: Any, source: str | None, **options: Any) -> Model:
+        if self._quantization != "none":
+            # Without a device, transformers would take the first GPU it finds.
+            options |= {"quantization_config": self._quantized(cls), "device_map": {"": torch.get_default_device()}}
+        model, found = cls.from_pretrained(source, config=self.architecture, output_loading_info=True, **options, **self._options)
+        for kind in ("missing", "unexpected"):
+            if names := sorted(found[f"{kind}_keys"]):
+                raise RuntimeError(
+                    f"{source}: {len(names)} weights of {cls.__name__} are {kind}, such as {names[0]!r}. "
+                    "The files and their config.json must belong to one model"
+                )
+        return model
+
+    def _quantized(self, cls: type[Model]) -> BitsAndBytesConfig:
+        with torch.device("meta"):
+            skeleton = cls(self.architecture)
+        inside = set(_linears(skeleton))
+        outside = [name for name, module in skeleton.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and name not in inside]
+        if self._quantization == "int8":
+            return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self._options["dtype"],
+            llm_int8_skip_modules=outside,
+        )
+
+    def _adapted(self, model: Model) -> Model:
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                # bitsandbytes repacks a weight at its first inference on such a CPU; gradients through it are wrong from then on.
+                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        model.requires_grad_(self._adaptation == "full")
+        if self._adaptation in ("lora", "qlora"):
+            self._lora.add_to(model)
+        if self._checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return model.train(self.training)
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters (arXiv 2106.09685) on linear maps of the decoder blocks; all else is frozen."""
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: tuple[str, ...]
+    rslora: bool
+    dora: bool
+
+    def add_to(self, model: Model) -> None:
+        from peft import LoraConfig, inject_adapter_in_model  # imports slowly; only adapters need it
+
+        inject_adapter_in_model(
+            LoraConfig(
+                r=self.rank,
+                lora_alpha=self.alpha,
+                lora_dropout=self.dropout,
+                target_modules=self._chosen(model),
+                use_rslora=self.rslora,
+                use_dora=self.dora,
+            ),
+            model,
+        )
+
+    def _chosen(self, model: Model) -> list[str]:
+        linears = _linears(model)
+        known = sorted({name.rpartition(".")[2] for name in linears})
+        for target in self.targets:
+            if target not in known:
+                raise ValueError(f"lora_targets: no linear map '{target}' in the decoder blocks. Known: {', '.join(known)}")
+        return [name for name in linears if not self.targets or name.rpartition(".")[2] in self.targets]
+
+
+def _quantization(adaptation: Adaptation, quantization: Quantization) -> Quantization:
+    if adaptation == "full" and quantization != "none":
+        raise ValueError(f"adaptation 'full' cannot train '{quantization}' weights: use 'lora', 'qlora' or quantization 'none'")
+    if adaptation == "qlora" and quantization == "int8":
+        raise ValueError("adaptation 'qlora' is LoRA on nf4 weights: for int8 weights use adaptation 'lora'")
+    return "nf4" if adaptation == "qlora" else quantization
+
+
+def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> Architecture:
+    if bool(source) == bool(config):
+        raise ValueError(f"give exactly one of source and config, got source={source!r} and config={config!r}")
+    if config:
+        if "model_type" not in config:
+            raise ValueError(f"config needs the key 'model_type' (llama, qwen3, ...), got {sorted(config)}")
+        options = {k: v for k, v in config.items() if k != "model_type"}
+        plain = AutoConfig.for_model(config["model_type"])
+        check_keys(options, [*plain.to_dict(), *plain.attribute_map, "rope_theta", "rope_scaling"], "config")
+        return AutoConfig.for_model(config["model_type"], **copy.deepcopy(options))
+    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    if getattr(found, "quantization_config", None):
+        raise ValueError(f"{source} is quantised already: name its unquantised weights, and choose by quantization")
+    return found
+
+
+def _tokenizer(name: str, source: str, revision: str, vocabulary: int) -> Any:
+    if name == "project":
+        from components.prompts import TOKENIZER_CORPUS  # here, because prompts need a tokenizer too
+
+        return project_tokenizer(TOKENIZER_CORPUS, vocabulary)
+    if not name and not source:
+        raise ValueError("config names an architecture, not a tokenizer: set tokenizer to 'project', a hub name or a folder")
+    tokenizer = AutoTokenizer.from_pretrained(name or source, revision="main" if name else revision, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise ValueError(f"{name or source} has no fast tokenizer, got {type(tokenizer).__name__}: set tokenizer to one that has")
+    if name and len(tokenizer) > vocabulary:
+        raise ValueError(f"tokenizer {name!r} has {len(tokenizer)} tokens, the model {vocabulary} embeddings: take one that fits")
+    return tokenizer
+
+
+def _refuse_unfit(model: Model) -> None:
+    """Raises ValueError where the model would ignore the positions or the mask of a packed sequence."""
+    name = model.config.model_type
+    needed = ("inputs_embeds", "attention_mask", "position_ids", "past_key_values", "logits_to_keep")
+    missing = [n for n in needed if n not in inspect.signature(model.forward).parameters]
+    if missing or getattr(model.config, "alibi", False):
+        raise ValueError(f"'{name}' cannot be used: its forward does not read {', '.join(missing) or 'position_ids (alibi)'}")
+    if any(DynamicCache(config=model.config).is_linear):
+        raise ValueError(f"'{name}' cannot be used: its recurrent layers would carry one packed branch into the next")
+
+
+def _decoder(model: Model) -> tuple[str, nn.ModuleList]:
+    """The list of decoder blocks, and its name."""
+    depth = model.config.get_text_config(decoder=True).num_hidden_layers
+    found = (pair for pair in model.named_modules() if isinstance(pair[1], nn.ModuleList) and len(pair[1]) == depth)
+    name, blocks = next(found, ("", None))
+    if not isinstance(blocks, nn.ModuleList):
+        raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
+    return name, blocks
+
+
+def _linears(model: Model) -> list[str]:
+    """Full names of the linear maps inside the decoder blocks."""
+    name, blocks = _decoder(model)
+    return [f"{name}.{inner}" for inner, module in blocks.named_modules() if isinstance(module, (nn.Linear, Conv1D))]

@@ -1,0 +1,101 @@
+"""One geometry for an image, its masks and its crops (shared/reference facts 1.10: the released SEAGULL pipeline).
+
+An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
+bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from components.batch import Batch, Labels, Regions, pad_stack
+
+Interpolation = Literal["bilinear", "bicubic"]
+_PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What an encoder wants to see: a `size` x `size` RGB image, (x / 255 - mean) / std."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = "bicubic"
+
+
+def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None) -> Tensor:
+    """(3, H0, W0) uint8 -> (3, S, S) float32, normalised; S is `size` or the preprocessing's own."""
+    size = size or preprocess.size
+    short, long = sorted(image.shape[-2:])
+    if short == 0:
+        raise ValueError(f"an image of {image.shape[-1]} x {image.shape[-2]} pixels has nothing to look at")
+    if short != size:
+        longer = max(1, int(size * long / short))
+        wide = image.shape[-1] >= image.shape[-2]
+        resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
+            (longer, size) if wide else (size, longer), _PIL[preprocess.interpolation]
+        )
+        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+    x = image.float() * (1 / 255)
+    x = (x - torch.tensor(preprocess.mean)[:, None, None]) / torch.tensor(preprocess.std)[:, None, None]
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x[None], size=(size, size), mode="bilinear", align_corners=False)[0]
+    return x
+
+
+def prepare_masks(masks: Tensor, size: int) -> Tensor:
+    """(R, H0, W0) bool -> (R, size, size) bool by nearest neighbour, source index = floor(target * H0 / size)."""
+    rows = torch.arange(size) * masks.shape[-2] // size
+    columns = torch.arange(size) * masks.shape[-1] // size
+    return masks[:, rows[:, None], columns]
+
+
+def mask_boxes(masks: Tensor) -> Tensor:
+    """(R, H, W) bool -> (R, 4) long: left, top, width, height of the tight box, edges included. Empty masks are refused."""
+    if masks.ndim != 3 or masks.dtype != torch.bool:
+        raise ValueError(f"masks must be (R, H, W) bool, got {tuple(masks.shape)} {masks.dtype}")
+    boxes = []
+    for r, mask in enumerate(masks):
+        columns, rows = torch.nonzero(mask.any(0))[:, 0], torch.nonzero(mask.any(1))[:, 0]
+        if not len(rows):
+            raise ValueError(f"region {r} is empty: no pixel of its mask is set. Give a region that covers at least one pixel")
+        boxes.append([columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1])
+    return torch.tensor(boxes, dtype=torch.long).reshape(-1, 4)
+
+
+def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_size: int) -> Regions:
+    """The regions of one image, (R, ...) each without the batch axis.
+
+    Args:
+        image: (3, H0, W0) uint8. masks: (R, H0, W0) bool, none empty.
+        crop_size: side of the crops; 0 for a model that looks at none (crops are then (R, 3, 0, 0)).
+    """
+    if masks.shape[-2:] != image.shape[-2:]:
+        raise ValueError(f"masks are {tuple(masks.shape[-2:])} but the image is {tuple(image.shape[-2:])} (height, width)")
+    boxes = mask_boxes(masks)
+    crops = torch.zeros(len(masks), 3, crop_size, crop_size)
+    if crop_size:
+        for r, (x, y, w, h) in enumerate(boxes.tolist()):
+            crops[r] = prepare_image(image[:, y : y + h, x : x + w], preprocess, crop_size)
+    height, width = image.shape[-2:]
+    return Regions(
+        masks=prepare_masks(masks, preprocess.size),
+        crops=crops,
+        boxes=boxes.float() / torch.tensor([width, height, width, height]),
+        areas=masks.float().mean((1, 2)),
+        valid=torch.ones(len(masks), dtype=torch.bool),
+    )
+
+
+def stack(images: list[Tensor], regions: list[Regions], labels: Labels | None = None, ids: tuple[tuple[str, ...], ...] = ()) -> Batch:
+    """Prepared images (3, S, S) and their `prepare_regions` -> one `Batch`, regions padded to the largest R."""
+    padded = Regions(*(pad_stack([getattr(r, name) for r in regions]) for name in ("masks", "crops", "boxes", "areas", "valid")))
+    return Batch(torch.stack(images), padded, labels, ids)

@@ -1,0 +1,48 @@
+"""The contract of a region extractor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from components.batch import Pyramid, Regions
+from components.registry import Registry
+
+
+class RegionExtractor(nn.Module, ABC):
+    """(pyramid, regions) -> (B, R, K, D) tokens. Wired: `channels` and `sizes` of the pyramid's levels, and the token `width` D.
+
+    The image-only part runs once per image in `prepare`; `forward` does what depends on the regions. Regions are independent
+    of each other unless an option couples them.
+
+    Attributes:
+        tokens: K, how many tokens a region becomes.
+        crop_size: side S of the crops it wants to see, 0 for none.
+        blocks: module classes that sharded training wraps.
+    """
+
+    tokens: int
+    crop_size: int = 0
+    blocks: tuple[type[nn.Module], ...] = ()
+
+    @abstractmethod
+    def __init__(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], width: int, /) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def prepare(self, pyramid: Pyramid) -> Any:
+        """Whatever depends on the image alone; maps are (B, C_l, H_l, W_l)."""
+
+    @abstractmethod
+    def forward(self, prepared: Any, regions: Regions) -> Tensor:
+        """`prepare`'s result and the regions -> (B, R, K, D); rows where `regions.valid` is False are arbitrary but finite."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options of a small instance for tests (64-pixel images)."""
+
+
+REGION_EXTRACTORS: Registry[RegionExtractor] = Registry("region_extractor", __package__, RegionExtractor)

@@ -1,0 +1,133 @@
+"""COCO run-length encoding: a mask as the lengths of its runs, column by column, outside first.
+
+Everything is read through `_runs`, which checks a code before anything is allocated: pycocotools trusts what it is given and
+reads or writes past its buffers where the runs do not fit the size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco
+
+_MOST_CHARACTERS = 7  # of one run: 5 bits each, enough for 2**34 pixels
+
+
+class RegionError(ValueError):
+    """A region that cannot be used: empty, outside the image, of another size, or unreadable."""
+
+
+def encode(mask: ArrayLike) -> dict[str, Any]:
+    """(H, W), non-zero inside -> {"size": [H, W], "counts": str}, ready for JSON.
+
+    Raises:
+        RegionError: not two-dimensional, or without pixels.
+    """
+    array = np.asarray(mask)
+    if array.ndim != 2 or array.size == 0:
+        raise RegionError(f"a mask to encode is (height, width) with at least one pixel, got shape {array.shape}")
+    code = coco.encode(np.asfortranarray(array != 0, dtype=np.uint8))
+    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
+
+
+def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """COCO RLE, compressed or not -> (H, W) bool.
+
+    Raises:
+        RegionError: size or counts are malformed, or do not belong together.
+    """
+    height, width = size(rle)
+    runs = _runs(rle)
+    inside = np.arange(runs.size) % 2 == 1
+    return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)  # (H, W)
+
+
+def size(rle: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) of the image that the code belongs to.
+
+    Raises:
+        RegionError: not a mapping with "size" and "counts", or the size is not two positive integers.
+    """
+    if not isinstance(rle, Mapping) or not {"size", "counts"} <= set(rle):
+        raise RegionError(f"an RLE is a mapping with 'size' and 'counts', got {_brief(rle)}")
+    sides = rle["size"]
+    if not isinstance(sides, (list, tuple)) or len(sides) != 2 or not all(_is_count(side) and side > 0 for side in sides):
+        raise RegionError(f"the size of an RLE is [height, width], two positive integers, got {_brief(sides)}")
+    return int(sides[0]), int(sides[1])
+
+
+def area(rle: Mapping[str, Any]) -> int:
+    """Pixels inside, without decoding the mask. Raises RegionError as `decode` does."""
+    return int(_runs(rle)[1::2].sum())
+
+
+def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Left, top, width, height of the smallest box around the region, in pixels, without decoding the mask.
+
+    Raises:
+        RegionError: as `decode` does, and for an empty region, which has no box.
+    """
+    height, _ = size(rle)
+    runs = _runs(rle)
+    ends = np.cumsum(runs)[1::2]
+    starts = ends - runs[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]  # a run of no pixels is legal
+    if ends.size == 0:
+        raise RegionError("an empty region has no box: drop it, or check how it was made")
+    columns, last_columns = starts // height, (ends - 1) // height
+    rows, last_rows = starts % height, (ends - 1) % height
+    left, right = int(columns.min()), int(last_columns.max())
+    if (last_columns > columns).any():  # a run that passes the foot of a column goes on at the head of the next
+        return left, 0, right - left + 1, height
+    top, bottom = int(rows.min()), int(last_rows.max())
+    return left, top, right - left + 1, bottom - top + 1
+
+
+def _runs(rle: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Lengths of the runs, outside first; their sum is height x width."""
+    height, width = size(rle)
+    counts = rle["counts"]
+    if isinstance(counts, (str, bytes)):
+        runs = _from_characters(counts)
+    elif isinstance(counts, (list, tuple)) and all(_is_count(run) for run in counts):
+        runs = np.array(counts, dtype=np.int64)
+    else:
+        raise RegionError(f"the counts of an RLE are a string or a list of integers, got {_brief(counts)}")
+    if runs.size and runs.min() < 0:
+        raise RegionError(f"malformed RLE counts: run {int(runs.argmin())} is {int(runs.min())} pixels long")
+    if runs.sum() != height * width:
+        raise RegionError(f"malformed RLE counts: they sum to {int(runs.sum())} pixels, size {height} x {width} has {height * width}")
+    return runs
+
+
+def _from_characters(counts: str | bytes) -> NDArray[np.int64]:
+    """COCO's text form: base-32 digits from chr(48), lowest first, 32 = "more follows", each run less the one two before."""
+    raw = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    digits = np.frombuffer(raw, np.uint8).astype(np.int64) - 48
+    if digits.size == 0 or digits.min() < 0 or digits.max() > 63:
+        raise RegionError(f"malformed RLE counts: characters lie between '0' and 'o', got {_brief(counts)}")
+    ends = np.flatnonzero(digits < 32)
+    if ends.size == 0 or ends[-1] != digits.size - 1:
+        raise RegionError(f"malformed RLE counts: the text stops in the middle of a number: ...{_brief(counts[-12:])}")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - starts + 1
+    if lengths.max() > _MOST_CHARACTERS:
+        raise RegionError(f"malformed RLE counts: a number of {int(lengths.max())} characters, at most {_MOST_CHARACTERS} make sense")
+    places = np.arange(digits.size) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((digits & 31) << (5 * places), starts)
+    runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return runs
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**31) < int(value) < 2**31
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -1,0 +1,141 @@
+"""The honest small baseline: features pooled inside the region's mask, and a small head per task. No language model.
+
+Its training is also how the shipped vision encoder learned to see distortions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.batch import Batch, Labels, RoiScore, Task
+from components.pooling import mask_pool
+from components.prompts import CLEAN, DISTORTION_TYPES, LEVELS, SEVERITIES, nearest_level, say_distortions, say_level
+from components.registry import Part
+from components.scorers.base import SCORERS, RegionScores, Scorer
+from components.vision_encoders.base import VisionEncoder
+
+_SCALARS: tuple[Literal["quality", "importance"], ...] = ("quality", "importance")
+_TYPES = (CLEAN, *DISTORTION_TYPES)
+
+
+@SCORERS.register("pooled_mlp")
+class PooledMLP(Scorer):
+    """Mean and standard deviation of each level inside the mask, box and area -> MLP -> score (with variance), type, severity.
+
+    Args:
+        width: of the hidden layers.
+        dropout: before the heads.
+        train_vision_encoder: null trains the encoder exactly when its weights are random.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision_encoder: Part[VisionEncoder],
+        width: int = 256,
+        dropout: float = 0.1,
+        train_vision_encoder: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.vision_encoder = vision_encoder()
+        self.preprocess = self.vision_encoder.preprocess
+        self.blocks = self.vision_encoder.blocks
+        if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
+            self.vision_encoder.requires_grad_(False)
+        self.norms = nn.ModuleList(nn.LayerNorm(2 * c) for c in self.vision_encoder.channels)
+        self.inputs = nn.ModuleList(nn.Linear(2 * c, width) for c in self.vision_encoder.channels)
+        self.geometry = nn.Linear(5, width)
+        self.mlp = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
+        self.scalars = nn.Linear(width, 2 * len(_SCALARS))  # mean and log-variance of each
+        self.types = nn.Linear(width, len(_TYPES))
+        self.severities = nn.Linear(width, len(SEVERITIES))
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """-> scores (B, R, 2) in [0, 1], their log-variances (B, R, 2), type logits (B, R, 7), severity logits (B, R, 5)."""
+        maps = self.vision_encoder(batch.images).maps
+        regions = batch.regions
+        hidden = self.geometry(torch.cat([regions.boxes, regions.areas.sqrt()[..., None]], -1))  # (B, R, D)
+        for x, norm, linear in zip(maps, self.norms, self.inputs, strict=True):
+            mean = mask_pool(x, regions.masks)
+            spread = (mask_pool(x.float().square(), regions.masks) - mean.float().square()).clamp_min(0)
+            hidden = hidden + linear(norm(torch.cat([mean, (spread + 1e-6).sqrt()], -1)))
+        hidden = self.mlp(hidden)
+        scores, variances = self.scalars(hidden).unflatten(-1, (2, -1)).unbind(-2)
+        return scores.sigmoid(), variances.clamp(-8, 2), self.types(hidden), self.severities(hidden)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Gaussian negative log-likelihood of the scores (plus their squared error), cross-entropy of type and severity."""
+        assert batch.labels is not None
+        scores, variances, types, severities = self(batch)
+        labels = batch.labels
+        losses: dict[str, Tensor] = {}
+        for i, task in enumerate(_SCALARS):
+            target = getattr(labels, task)
+            known = batch.regions.valid & ~target.isnan()
+            error = (scores[..., i] - target)[known].square()
+            log_variance = variances[..., i][known]
+            losses[task] = _mean(0.1 * (error.detach() * torch.exp(-log_variance) + log_variance) + 4 * error)
+        kind, severity = class_targets(labels, types.shape[1], types.device)
+        losses["type"] = _cross_entropy(types, kind)
+        losses["severity"] = _cross_entropy(severities, severity)
+        return {"loss": torch.stack(list(losses.values())).sum(), **losses}
+
+    @torch.no_grad()
+    def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        self.check_tasks(tasks)
+        scores, variances, types, severities = (x.float().cpu() for x in self(batch))
+        out = []
+        for b, valid in enumerate(batch.regions.valid.cpu()):
+            rows: list[RegionScores] = []
+            for r in torch.nonzero(valid)[:, 0].tolist():
+                row: RegionScores = {}
+                for task in tasks:
+                    if task == "distortion":
+                        kind = int(types[b, r].argmax())
+                        found = () if kind == 0 else ((_TYPES[kind], SEVERITIES[int(severities[b, r].argmax())]),)
+                        row[task] = RoiScore(task, text=say_distortions(found), distortions=found)
+                    else:
+                        i = _SCALARS.index(task)
+                        value, std = float(scores[b, r, i]), float((variances[b, r, i] / 2).exp())
+                        row[task] = RoiScore(task, value, std, say_level(task, nearest_level(value, len(LEVELS[task]))))
+                rows.append(row)
+            out.append(rows)
+        return out
+
+    def parts(self) -> dict[str, nn.Module]:
+        heads = nn.ModuleList([self.norms, self.inputs, self.geometry, self.mlp, self.scalars, self.types, self.severities])
+        return {"vision_encoder": self.vision_encoder, "head": heads}
+
+    def load_pretrained(self) -> None:
+        self.vision_encoder.load_pretrained()
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        return {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}, "width": 32}
+
+
+def class_targets(labels: Labels, regions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(B, R) long: index of the first type in (clean, *types), and of its severity; -100 where unknown or there is none."""
+    kind = torch.full((len(labels.distortions), regions), -100)
+    severity = kind.clone()
+    for b, image in enumerate(labels.distortions):
+        for r, known in enumerate(image):
+            if known is not None:
+                kind[b, r] = _TYPES.index(known[0][0]) if known else 0
+                if known:
+                    severity[b, r] = SEVERITIES.index(known[0][1])
+    return kind.to(device), severity.to(device)
+
+
+def _mean(x: Tensor) -> Tensor:
+    """The mean; 0 (with a gradient) of nothing."""
+    return x.sum() / max(1, x.numel())
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / (target != -100).sum().clamp_min(1)

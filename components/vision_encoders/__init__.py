@@ -1,0 +1,1 @@
+"""Vision encoders: images -> a pyramid of feature maps."""

@@ -1,0 +1,50 @@
+"""The contract of a vision encoder."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from components.batch import Pyramid
+from components.preprocess import Preprocess
+from components.registry import Registry
+
+
+class VisionEncoder(nn.Module, ABC):
+    """Images -> `Pyramid`. Construction reads neither disk nor network and works on the meta device.
+
+    Attributes:
+        channels: C_l of each level, fine to coarse.
+        strides: pixels per cell of each level; a plain ViT gives several depths at one stride.
+        preprocess: what the images must look like.
+        blocks: module classes that sharded training wraps.
+        has_weights: True where `load_pretrained` will read trained weights (such an encoder may stay frozen).
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    preprocess: Preprocess
+    blocks: tuple[type[nn.Module], ...] = ()
+    has_weights: bool = False
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(H_l, W_l) of each level at the encoder's own image size."""
+        return tuple((self.preprocess.size // s, self.preprocess.size // s) for s in self.strides)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Pyramid:
+        """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""
+
+    def load_pretrained(self) -> None:
+        """Reads trained weights where the configuration names some; called once, after construction."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options of a small, random instance for tests."""
+
+
+VISION_ENCODERS: Registry[VisionEncoder] = Registry("vision_encoder", __package__, VisionEncoder)

@@ -1,0 +1,210 @@
+"""The experiment's schema, and how a configuration is put together: include, layer, check, resolve, freeze.
+
+A file may `include` others (paths under `configs/`, without ending); they are layered in order, then the file itself, then the
+command line. A later layer that names another `plugin` starts that node afresh. Everything is checked here, plugins included,
+before any data is read or any weight is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from components.registry import ConfigError, check_keys
+from components.scorers.base import SCORERS
+from datamodules.datasets.base import DATASETS
+
+ROOT = Path(__file__).parent
+
+
+@dataclass
+class Trainer:
+    """How long and on what. One step is `batch_size` images with all their regions.
+
+    Attributes:
+        steps: optimizer steps.
+        clip: largest gradient norm; 0 does not clip.
+        accumulate: batches per optimizer step.
+        val_every, save_every: in optimizer steps.
+        workers: loader processes.
+        threads: CPU threads of PyTorch; 0 leaves its own choice.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    accumulate: int = 1
+    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    nodes: int = 1
+    clip: float = 1.0
+    val_every: int = 200
+    save_every: int = 200
+    log_every: int = 10
+    workers: int = 0
+    threads: int = 0
+
+
+@dataclass
+class Optim:
+    """AdamW with linear warm-up and cosine decay to `final` of the peak.
+
+    Attributes:
+        lr: peak learning rate.
+        lr_scale: factor on `lr` for a part of the scorer, by name ({vision_encoder: 0.1}); 1 where not named.
+        warmup: steps of linear warm-up.
+        final: share of the peak rate at the last step.
+    """
+
+    lr: float = 1e-3
+    lr_scale: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.98
+    warmup: int = 50
+    final: float = 0.02
+
+
+@dataclass
+class Evaluation:
+    """What is measured after training.
+
+    Attributes:
+        batch_size: images at a time.
+        gallery: regions drawn in each row of the report's gallery.
+    """
+
+    batch_size: int = 8
+    gallery: int = 6
+
+
+@dataclass
+class Experiment:
+    """One named result: `model` and `data` are plugin nodes, of a scorer and of a data set."""
+
+    name: str = MISSING
+    description: str = ""
+    seed: int = 0
+    outputs: str = "outputs"
+    save_vision_encoder: bool = False  # write the trained vision encoder as safetensors beside the report
+    model: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    trainer: Trainer = field(default_factory=Trainer)
+    optim: Optim = field(default_factory=Optim)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+
+def load_config(path: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Reads `path` (a file, or a name under `configs/experiment/`), applies `key.sub=value` overrides, checks everything.
+
+    Raises:
+        ConfigError: unknown experiment, key or plugin; wrong type; missing value.
+    """
+    layers = [*_with_includes(_find(path), ()), _from_overrides(overrides)]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = layered(merged, layer)
+    return checked(merged)
+
+
+def checked(values: Mapping[str, Any]) -> Experiment:
+    """Plain values -> a resolved, checked `Experiment`."""
+    _check_keys(Experiment, values, "")
+    try:
+        config = OmegaConf.merge(OmegaConf.structured(Experiment), dict(values))
+        OmegaConf.resolve(config)
+        experiment = cast(Experiment, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    if experiment.name in ("", MISSING) or "/" in experiment.name:
+        raise ConfigError(f"name: an experiment needs a name without '/', got {experiment.name!r}")
+    SCORERS.part(experiment.model, "model")
+    DATASETS.part(experiment.data, "data")
+    return experiment
+
+
+def to_yaml(experiment: Experiment) -> str:
+    """The resolved configuration; `load_config` reads it back to the same experiment."""
+    return OmegaConf.to_yaml(OmegaConf.structured(experiment))
+
+
+def layered(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`, mapping by mapping; a node whose `plugin` differs replaces the one below."""
+    if "plugin" in top and "plugin" in base and top["plugin"] != base["plugin"]:
+        return dict(top)
+    out = dict(base)
+    for key, value in top.items():
+        below = base.get(key)
+        out[key] = layered(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
+    return out
+
+
+def experiments() -> list[str]:
+    """The names under `configs/experiment/`."""
+    return sorted(p.stem for p in (ROOT / "experiment").glob("*.yaml"))
+
+
+def _find(path: str) -> Path:
+    candidates = [Path(path), ROOT / "experiment" / f"{path}.yaml"]
+    found = next((p for p in candidates if p.is_file()), None)
+    if found is None:
+        raise ConfigError(f"no experiment '{path}': it is neither a file nor one of {', '.join(experiments())}")
+    return found
+
+
+def _with_includes(path: Path, above: tuple[Path, ...]) -> list[dict[str, Any]]:
+    if path in above:
+        raise ConfigError(f"{path} includes itself: {' -> '.join(p.name for p in (*above, path))}")
+    try:
+        layer = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(layer, dict):
+        raise ConfigError(f"{path} must hold a mapping of keys, got {type(layer).__name__}")
+    below = []
+    for name in layer.pop("include", []):
+        included = ROOT / f"{name}.yaml"
+        if not included.is_file():
+            raise ConfigError(f"{path} includes '{name}', but {included.relative_to(ROOT.parent)} does not exist")
+        below += _with_includes(included, (*above, path))
+    return [*below, layer]
+
+
+def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{text}' is not of the form key=value or key.sub=value")
+        *path, last = key.split(".")
+        node = out
+        for name in path:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"'{text}': '{name}' was given a value before, so it has no keys below it")
+        node[last] = _scalar(value)
+    return out
+
+
+def _scalar(text: str) -> Any:
+    """As YAML reads it, but 1e-3 is a number."""
+    try:
+        return float(text) if "e" in text.lower() and not text.isalpha() else yaml.safe_load(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def _check_keys(schema: type, values: Mapping[str, Any], where: str) -> None:
+    known = {f.name: f for f in fields(schema)}
+    check_keys(values, list(known), where or "configuration")
+    for name, value in values.items():
+        nested = known[name].default_factory
+        if isinstance(nested, type) and is_dataclass(nested) and isinstance(value, Mapping):
+            _check_keys(nested, value, f"{where}.{name}".lstrip("."))

@@ -1,0 +1,47 @@
+"""Samples -> a `Batch` of the scorer's own geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from components.batch import Batch, Labels, Regions, pad_stack
+from components.preprocess import Preprocess, prepare_image, prepare_regions, stack
+from datamodules.records import RegionRecord, RoiSample
+
+
+class Collate:
+    """Brings samples to a scorer's size and pads them to one batch.
+
+    Args:
+        preprocess: of the scorer's vision encoder.
+        crop_size: side of the crops the scorer wants, 0 for none.
+        whole: adds to each image, as its last region, the image itself: the region of the whole-image control.
+    """
+
+    def __init__(self, preprocess: Preprocess, crop_size: int, whole: bool = False) -> None:
+        self.preprocess, self.crop_size, self.whole = preprocess, crop_size, whole
+
+    def __call__(self, samples: Sequence[RoiSample]) -> Batch:
+        images, regions = zip(*(self._prepare(s) for s in samples), strict=True)
+        records = [s.record.regions for s in samples]
+        ids = tuple(tuple(r.id for r in rs) for rs in records)
+        return stack(list(images), list(regions), self._labels(records), ids)
+
+    def _prepare(self, sample: RoiSample) -> tuple[Tensor, Regions]:
+        masks = sample.masks()
+        if self.whole:
+            masks = torch.cat([masks, torch.ones_like(masks[:1])])
+        return prepare_image(sample.image, self.preprocess), prepare_regions(sample.image, masks, self.preprocess, self.crop_size)
+
+    def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
+        extra = [None] if self.whole else []
+
+        def column(name: str) -> Tensor:
+            rows = [[getattr(r, name) for r in rs] + extra for rs in records]
+            return pad_stack([torch.tensor([torch.nan if v is None else v for v in row]) for row in rows], torch.nan)
+
+        known = tuple(tuple([r.distortions for r in rs] + extra) for rs in records)
+        return Labels(column("quality"), column("quality_std"), column("importance"), column("importance_std"), known)

@@ -1,0 +1,1 @@
+"""Data sets: where the images, their regions and their labels come from."""

@@ -1,0 +1,40 @@
+"""The contract of a data set."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+from components.registry import Registry
+from datamodules.records import RoiSample, Split
+
+
+class Samples(Protocol):
+    """A map-style sequence of samples: `samples[i]` is the same whenever and wherever it is asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> RoiSample: ...
+
+
+class RoiDataset(ABC):
+    """Images with regions in three splits that share no source."""
+
+    def prepare(self) -> None:
+        """Makes or checks what is on disk; called once, by one process, before `split`. May be killed and called again."""
+
+    @abstractmethod
+    def split(self, name: Split) -> Samples:
+        """The samples of a split."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What a run records about its data: names, counts, hashes, label measure with version and licence."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options of a small instance for tests."""
+
+
+DATASETS: Registry[RoiDataset] = Registry("dataset", __package__, RoiDataset)

@@ -1,0 +1,88 @@
+"""The contract of a distortion, and the colour transforms that several of them need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.prompts import SEVERITIES
+from components.registry import Registry
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Float = NDArray[np.float32]
+
+GRADES = len(SEVERITIES)
+VARIANTS = 4
+SETTINGS = GRADES * VARIANTS
+
+
+class Distortion(ABC):
+    """One type of distortion with twenty settings: setting s has severity grade s // 4 and variant s % 4.
+
+    A grade is one word of `prompts.SEVERITIES`. Strengths are in pixels or in 8-bit levels of the image as it is given, so
+    that they mean the same for a crop of any size. The output depends on the arguments alone.
+
+    Attributes:
+        variants: what the four variants are.
+        strengths: per variant, the parameter of each of the five grades, mild to extreme.
+    """
+
+    variants: ClassVar[tuple[str, str, str, str]]
+    strengths: ClassVar[tuple[tuple[float, ...], ...]]
+
+    def __call__(self, image: Image, setting: int, seed: int = 0) -> Image:
+        """image (H, W, 3) uint8 -> same shape; `setting` in [0, 20); `seed` draws grain, direction and the like."""
+        if not 0 <= setting < SETTINGS:
+            raise ValueError(f"setting {setting} of {type(self).__name__}: allowed are 0 to {SETTINGS - 1}")
+        grade, variant = divmod(setting, VARIANTS)
+        return self.apply(image, variant, self.strengths[variant][grade], np.random.default_rng(seed))
+
+    @abstractmethod
+    def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """The distortion itself."""
+
+    @staticmethod
+    def severity(setting: int) -> str:
+        """The severity word of a setting."""
+        return SEVERITIES[setting // VARIANTS]
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options for tests."""
+        return {}
+
+
+DISTORTIONS: Registry[Distortion] = Registry("distortion", __package__, Distortion)
+
+_TO_YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], np.float32)
+_TO_RGB = np.linalg.inv(_TO_YCC.astype(np.float64)).astype(np.float32)
+
+
+def to_ycc(image: Image | Float) -> Float:
+    """RGB in [0, 255] -> luma in [0, 255] and two colour differences in [-128, 128] (BT.601, full range)."""
+    return np.asarray(image, np.float32) @ _TO_YCC.T
+
+
+def to_rgb(ycc: Float) -> Image:
+    """The inverse of `to_ycc`, rounded and clipped to uint8."""
+    return to_uint8(ycc @ _TO_RGB.T)
+
+
+def to_uint8(x: Float) -> Image:
+    """Rounds and clips to [0, 255]."""
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
+def to_linear(image: Image) -> Float:
+    """sRGB uint8 -> linear light in [0, 1]."""
+    x = np.asarray(image, np.float32) / 255
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def from_linear(x: Float) -> Image:
+    """Linear light -> sRGB uint8; what exceeds [0, 1] is clipped, as a sensor does."""
+    x = np.clip(x, 0, 1)
+    return to_uint8(np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255)

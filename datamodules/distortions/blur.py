@@ -1,0 +1,62 @@
+"""Blur: Gaussian, out of focus, motion, and lost resolution."""
+
+from __future__ import annotations
+
+import numpy as np
+import PIL.Image
+from scipy import ndimage
+
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, to_uint8
+
+
+@DISTORTIONS.register("blur")
+class Blur(Distortion):
+    """Strengths: standard deviation, disc radius, trail length, reduction factor; all in pixels."""
+
+    variants = ("gaussian", "defocus", "motion", "resample")
+    strengths = (
+        (0.9, 1.4, 2.1, 3.2, 4.8),
+        (1.5, 2.3, 3.5, 5.0, 7.5),
+        (4.0, 7.0, 11.0, 16.0, 24.0),
+        (1.9, 2.7, 3.8, 5.5, 8.0),
+    )
+
+    def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """Edges of the image are continued by reflection."""
+        if variant == 0:
+            return to_uint8(ndimage.gaussian_filter(image.astype(np.float32), (strength, strength, 0), mode="reflect"))
+        if variant == 3:
+            height, width = image.shape[:2]
+            small = PIL.Image.fromarray(image).resize(
+                (max(1, round(width / strength)), max(1, round(height / strength))), PIL.Image.Resampling.BOX
+            )
+            return np.array(small.resize((width, height), PIL.Image.Resampling.BICUBIC))
+        kernel = _disc(strength) if variant == 1 else _trail(strength, rng.uniform(0, np.pi))
+        return to_uint8(_convolve(image.astype(np.float32), kernel))
+
+
+def _disc(radius: float) -> Float:
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    kernel = np.clip(radius + 0.5 - np.hypot(x, y), 0, 1)
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _trail(length: float, angle: float) -> Float:
+    reach = int(np.ceil(length / 2))
+    kernel = np.zeros((2 * reach + 1, 2 * reach + 1))
+    for t in np.linspace(-length / 2, length / 2, 8 * reach + 1):
+        x, y = reach + t * np.cos(angle), reach + t * np.sin(angle)
+        column, row = min(int(x), 2 * reach - 1), min(int(y), 2 * reach - 1)
+        fx, fy = x - column, y - row
+        kernel[row : row + 2, column : column + 2] += np.outer((1 - fy, fy), (1 - fx, fx))
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def _convolve(image: Float, kernel: Float) -> Float:
+    """(H, W, 3) with a small kernel, by FFT on the reflected image; the kernel is symmetric under a half turn."""
+    reach = kernel.shape[0] // 2
+    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric" if min(image.shape[:2]) > reach else "edge")
+    shape = padded.shape[:2]
+    spectrum = np.fft.rfft2(padded, axes=(0, 1)) * np.fft.rfft2(kernel, shape)[..., None]
+    return np.fft.irfft2(spectrum, shape, axes=(0, 1))[2 * reach :, 2 * reach :].astype(np.float32)

@@ -1,0 +1,33 @@
+"""Colorfulness: too little of it, too much of it, a colour cast, and bleached colours."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.distortions.base import DISTORTIONS, Distortion, Image, to_rgb, to_ycc
+
+
+@DISTORTIONS.register("colorfulness")
+class Colorfulness(Distortion):
+    """Strengths: factor on both colour differences (faded, vivid), shift of them in 8-bit levels (cast), cap on chroma (bleached)."""
+
+    variants = ("faded", "vivid", "cast", "bleached")
+    strengths = (
+        (0.65, 0.48, 0.32, 0.16, 0.0),
+        (1.5, 1.9, 2.5, 3.3, 4.5),
+        (9.0, 15.0, 23.0, 33.0, 46.0),
+        (26.0, 18.0, 12.0, 7.0, 2.5),
+    )
+
+    def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """Luma is kept, up to clipping."""
+        ycc = to_ycc(image)
+        if variant == 2:
+            angle = rng.uniform(0, 2 * np.pi)
+            ycc[..., 1:] += strength * np.array([np.cos(angle), np.sin(angle)], np.float32)
+        elif variant == 3:
+            chroma = np.hypot(ycc[..., 1], ycc[..., 2])[..., None]
+            ycc[..., 1:] *= strength / (strength + chroma)
+        else:
+            ycc[..., 1:] *= strength
+        return to_rgb(ycc)

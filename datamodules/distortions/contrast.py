@@ -1,0 +1,32 @@
+"""Contrast: flattened or stretched about the mean, by a straight line or by an S-curve."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from datamodules.distortions.base import DISTORTIONS, Distortion, Image, to_uint8
+
+
+@DISTORTIONS.register("contrast")
+class Contrast(Distortion):
+    """Strengths: slope at the image's mean luma; below 1 flattens, above 1 stretches (and clips)."""
+
+    variants = ("flat", "stretched", "soft", "hard")
+    strengths = (
+        (0.74, 0.58, 0.44, 0.31, 0.2),
+        (1.3, 1.6, 2.1, 2.9, 4.2),
+        (0.78, 0.62, 0.47, 0.34, 0.22),
+        (1.4, 1.8, 2.4, 3.4, 5.0),
+    )
+
+    def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """The line pivots about the mean; the S-curve (soft, hard) has that slope there and keeps black and white apart."""
+        x = image.astype(np.float32)
+        middle = float(x.mean())
+        if variant == 3:
+            half = 127.5
+            return to_uint8(middle + half * np.tanh(strength * (x - middle) / half))
+        if variant == 2:  # mid-tones are pulled together more than shadows and highlights
+            away = np.abs(x - middle) / 255
+            return to_uint8(middle + (x - middle) * (strength + (1 - strength) * 0.35 * away))
+        return to_uint8(middle + strength * (x - middle))

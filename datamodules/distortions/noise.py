@@ -1,0 +1,37 @@
+"""Noise: Gaussian, photon, impulse, and coloured grain."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from datamodules.distortions.base import DISTORTIONS, Distortion, Image, to_rgb, to_uint8, to_ycc
+
+
+@DISTORTIONS.register("noise")
+class Noise(Distortion):
+    """Strengths: standard deviation in 8-bit levels (gaussian, photon at mid-grey, grain), share of pixels hit (impulse)."""
+
+    variants = ("gaussian", "photon", "impulse", "grain")
+    strengths = (
+        (6.0, 10.0, 17.0, 28.0, 45.0),
+        (6.0, 10.0, 17.0, 28.0, 45.0),
+        (0.006, 0.014, 0.03, 0.07, 0.15),
+        (9.0, 15.0, 24.0, 36.0, 54.0),
+    )
+
+    def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """Independent per pixel, except grain, whose specks are about two pixels wide and mostly chromatic."""
+        x = image.astype(np.float32)
+        shape = image.shape
+        if variant == 0:
+            return to_uint8(x + strength * rng.standard_normal(shape, np.float32))
+        if variant == 1:
+            return to_uint8(x + strength * np.sqrt((x + 4) / 132) * rng.standard_normal(shape, np.float32))
+        if variant == 2:
+            draw = rng.random(shape, np.float32)
+            return np.where(draw < strength / 2, 0, np.where(draw > 1 - strength / 2, 255, image)).astype(np.uint8)
+        grain = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), (0.7, 0.7, 0)) * np.float32(2.5)
+        ycc = to_ycc(image)
+        ycc += strength * grain * np.array([0.45, 1.0, 1.0], np.float32)
+        return to_rgb(ycc)

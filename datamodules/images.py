@@ -1,0 +1,106 @@
+"""Image files, whatever they hold, as upright 8-bit RGB."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 100_000_000
+BACKDROP = (255, 255, 255)  # RGB behind transparent pixels: what a browser shows
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_OPENING = threading.Lock()
+
+
+class ImageError(ValueError):
+    """An image file or folder that cannot be used: missing, unreadable, damaged, too large, or of an unknown sort."""
+
+
+def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Reads an image file: -> (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
+
+    Greyscale, palette, one-bit and CMYK images become RGB; 16-bit greyscale is scaled to 8 bits; what is transparent shows
+    `BACKDROP`; of an animation the first frame is read. Colour profiles are not applied.
+
+    Args:
+        path: the file.
+        max_pixels: the largest width x height that is decoded; the header is checked first. Pillow's own limit is not used.
+
+    Raises:
+        ImageError: missing, not an image, damaged, too large, or of a sort that has no 8-bit RGB form.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder: see list_images" if path.is_dir() else "does not exist: check the path and the root it is relative to"
+        raise ImageError(f"image {path} {what}")
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(
+                    f"image {path} has {width} x {height} = {width * height} pixels, allowed are max_pixels={max_pixels}: "
+                    "reduce the image or raise max_pixels"
+                )
+            return _rgb(image, path)
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path} is not an image that Pillow can read: remove it from the list or convert it to PNG or JPEG") from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble on in a damaged file
+        raise ImageError(f"image {path} cannot be decoded ({error}): it is truncated or damaged, fetch it again or remove it") from error
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The image files (by `SUFFIXES`, any case) in a folder and its subfolders, sorted by path; names with a leading dot are left out.
+
+    Raises:
+        ImageError: no such folder, or no images in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is a file: see load_image" if folder.is_file() else "does not exist: check the path"
+        raise ImageError(f"image folder {folder} {what}")
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    if not files:
+        raise ImageError(
+            f"image folder {folder} holds no images: files that end in {', '.join(SUFFIXES)} are looked for, in subfolders too"
+        )
+    return sorted(files, key=lambda p: p.relative_to(folder).parts)
+
+
+def _open(path: Path) -> Image.Image:
+    """Reads the header only, Pillow's limit put aside: it is a global, warns before it refuses, and knows no `max_pixels`."""
+    with _OPENING:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image), path))
+    elif image.mode == "F":
+        raise ImageError(f"image {path} holds floating-point values, which have no fixed range: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKDROP, 255)), image)
+    return np.array(image.convert("RGB"))  # (H, W, 3)
+
+
+def _eight_bits(grey: NDArray[np.integer[Any]], path: Path) -> NDArray[np.uint8]:
+    """(H, W) in [0, 65535] -> [0, 255], rounded. 16-bit files reach us in 16- or 32-bit integers, depending on their format."""
+    values = grey.astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError(
+            f"image {path} holds integers from {values.min()} to {values.max()}, not 16-bit grey levels: convert it to 8 or 16 bits"
+        )
+    return ((values * 255 + 32767) // 65535).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Quality labels: full-reference scores of regions, the pseudo-labels of synthetic data."""

@@ -1,0 +1,56 @@
+"""The contract of a quality label."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.registry import Registry
+
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
+Masks = NDArray[np.bool_]  # (R, H, W)
+Scores = NDArray[np.float64]  # (R,)
+
+
+class QualityLabel(ABC):
+    """A full-reference measure, used as SEAGULL-100w uses TOPIQ-FR (reference facts 3.1). 1 is "like the reference", 0 the worst.
+
+    Attributes:
+        version: changes whenever the scores do; recorded with the data.
+        licence: of the measure; recorded with the data.
+    """
+
+    version: ClassVar[str]
+    licence: ClassVar[str]
+
+    @abstractmethod
+    def region(self, distorted: Image, reference: Image, mask: NDArray[np.bool_]) -> float:
+        """How good the region of `mask` (H, W) looks, in [0, 1]."""
+
+    @abstractmethod
+    def image(self, distorted: Image, reference: Image) -> float:
+        """How good the whole image looks, in [0, 1]."""
+
+    def label(self, distorted: Image, reference: Image, masks: Masks) -> tuple[Scores, Scores]:
+        """Quality and impact of each region, (R,) each.
+
+        A region is judged as if it alone were distorted: quality is the region's score in that composite, impact is 1 minus the
+        score of the whole composite.
+        """
+        quality, impact = np.empty(len(masks)), np.empty(len(masks))
+        for r, mask in enumerate(masks):
+            composite = np.where(mask[..., None], distorted, reference)
+            quality[r] = self.region(composite, reference, mask)
+            impact[r] = 1 - self.image(composite, reference)
+        return quality, impact
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """Options for tests."""
+        return {}
+
+
+QUALITY_LABELS: Registry[QualityLabel] = Registry("quality_label", __package__, QualityLabel)

@@ -1,0 +1,70 @@
+"""The Lightning data module: a data set in a scorer's geometry."""
+
+from __future__ import annotations
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from components.batch import Batch
+from components.preprocess import Preprocess
+from datamodules.collate import Collate
+from datamodules.datasets.base import RoiDataset
+from datamodules.records import RoiSample, Split
+from datamodules.sampler import CursorBatchSampler
+
+
+class RoiIQA(L.LightningDataModule):
+    """Batches of images with all their regions.
+
+    Args:
+        batch_size: images per training step.
+        steps: training steps in all; training is one Lightning epoch of that length.
+        workers: loader processes; 0 loads in the main process.
+    """
+
+    def __init__(
+        self,
+        dataset: RoiDataset,
+        preprocess: Preprocess,
+        crop_size: int,
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        workers: int = 0,
+        eval_batch_size: int = 8,
+    ) -> None:
+        super().__init__()
+        self.dataset, self.preprocess, self.crop_size = dataset, preprocess, crop_size
+        self.batch_size, self.steps, self.seed, self.workers = batch_size, steps, seed, workers
+        self.eval_batch_size = eval_batch_size
+
+    def prepare_data(self) -> None:
+        self.dataset.prepare()
+
+    def train_dataloader(self) -> DataLoader[RoiSample]:
+        samples = self.dataset.split("train")
+        start = self.trainer.global_step if self.trainer else 0
+        order = CursorBatchSampler(len(samples), self.batch_size, self.steps, self.seed, start)
+        return DataLoader(
+            samples,  # type: ignore[arg-type]
+            batch_sampler=order,
+            collate_fn=Collate(self.preprocess, self.crop_size),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[RoiSample]:
+        return self.loader("val")
+
+    def loader(self, split: Split, whole: bool = False) -> DataLoader[RoiSample]:
+        """The samples of a split in order; `whole` adds the whole image as a last region (see `Collate`)."""
+        return DataLoader(
+            self.dataset.split(split),  # type: ignore[arg-type]
+            batch_size=self.eval_batch_size,
+            collate_fn=Collate(self.preprocess, self.crop_size, whole),
+            num_workers=self.workers,
+        )
+
+    def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:  # type: ignore[no-untyped-def]
+        return batch.to(device)

@@ -1,0 +1,82 @@
+"""python eval.py outputs/<name>: measures a trained run again, from its checkpoint, and rewrites its metrics and report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from components.registry import ConfigError
+from components.scorers.base import SCORERS, Scorer
+from configs.schema import Experiment, load_config, to_yaml
+from datamodules.datasets.base import DATASETS, Samples
+from datamodules.roi_iqa import RoiIQA
+from evaluation.protocols import evaluate
+from evaluation.report import console_table, write_report
+from inference.table import score_table
+from lightning_modules.runs import Run, RunError, facts, write_json
+from lightning_modules.scorer import ScorerModule
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Evaluates a run folder; returns the metrics."""
+    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run's folder, as train.py made it")
+    folder = Run(parser.parse_args(argv).run)
+    checkpoint = folder.require_checkpoint()
+    config = load_config(str(folder.config))
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    scorer = SCORERS.build(config.model, where="model")
+    module = ScorerModule(scorer, steps=config.trainer.steps)
+    module.configure_model()
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    module.on_load_checkpoint(state)
+    module.load_state_dict(state["state_dict"], strict=False)  # the keys were just checked: only frozen weights are absent
+    data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
+    data.prepare_data()
+    return evaluate_run(folder, config, scorer, data)
+
+
+def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA) -> dict[str, Any]:
+    """Scores the test split, writes scores.parquet, metrics.json, run.json, plots/ and report.html, prints the table."""
+    data.eval_batch_size = config.evaluation.batch_size
+    samples = data.dataset.split("test")
+    device = next(scorer.parameters()).device
+    table = score_table(scorer, samples, data.loader("test", whole=True), device)
+    metrics = evaluate(table)
+    record = {**facts(Path(__file__).parent), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    table.to_parquet(folder.scores)
+    write_json(folder.folder / "run.json", record)
+    curves = next(iter(sorted(folder.folder.glob("logs/csv/**/metrics.csv"))), None)
+    write_report(folder.folder, table, metrics, curves, _Pictures(samples), record, to_yaml(config))
+    write_json(folder.metrics, metrics)
+    print(console_table(metrics))
+    print(f"report: {folder.folder / 'report.html'}")
+    return metrics
+
+
+class _Pictures:
+    """Region id -> its image (H, W, 3) uint8 and its mask (H, W) bool."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.place = {r.id: (i, n) for i in range(len(samples)) for n, r in enumerate(samples[i].record.regions)}
+
+    def __call__(self, region: str) -> tuple[Any, Any]:
+        image, number = self.place[region]
+        sample = self.samples[image]
+        return sample.image.permute(1, 2, 0).numpy(), sample.masks()[number].numpy()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, RunError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,203 @@
+"""The numbers of one run: a table with one row per region in, a nested dictionary of plain numbers out.
+
+Correlations are pooled over regions, and taken within each image as well, because the two answer different questions. The
+whole-image control asks the same model about the whole image in place of each region: a model that its control equals is not
+looking at the region.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from components.batch import TASKS
+from components.prompts import CLEAN, SEVERITIES
+from evaluation.classification import Classes, Classification, classify, read_classes
+from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
+
+Score = Literal["quality", "importance"]
+SCORES: tuple[Score, ...] = ("quality", "importance")
+UNGRADED = "none"  # the severity of an answer that names none
+MIN_REGIONS = 3  # of an image, for a correlation within it
+
+_ALWAYS = ("id", "image", "source")
+_LABELS = {"quality": ("quality",), "importance": ("importance",), "distortion": ("types", "severities")}
+_ANSWERS = {"quality": ("quality_pred",), "importance": ("importance_pred",), "distortion": ("types_pred", "severities_pred")}
+
+
+def evaluate(table: pd.DataFrame) -> dict[str, Any]:
+    """Every number of the report, JSON-ready; None stands for a number that does not exist.
+
+    A task was asked if `table` has its column `<task>_parsed`. `dropped` counts the regions that have no label or whose answer did not
+    parse, which enter no correlation; in classification an answer that did not parse counts as wrong. `distinct` is the number of
+    different predicted values: 1 means that the model collapsed, few mean ties.
+
+    Raises:
+        ValueError: columns missing, regions that occur twice, or scores that are infinite.
+    """
+    _check(table)
+    failures = {task: int((~_parsed(table, task)).sum()) for task in TASKS if asked(table, task)}
+    return _plain(
+        {
+            **{task: score_agreement(table, task) for task in SCORES},
+            **distortion_agreement(table),
+            "control": {"whole_image": {task: _control(table, task) for task in SCORES}},
+            "parse_failures": sum(failures.values()),
+            "parse_failures_by_task": failures,
+            "n_regions": len(table),
+            "n_images": table["image"].nunique(),
+            "n_sources": table["source"].nunique(),
+        }
+    )
+
+
+def asked(table: pd.DataFrame, task: str) -> bool:
+    """Whether the model was asked this question."""
+    return f"{task}_parsed" in table.columns
+
+
+def usable(table: pd.DataFrame, task: Score) -> pd.DataFrame:
+    """The regions with a label and an answer, those that enter the task's correlations."""
+    if not asked(table, task):
+        return table.iloc[:0]
+    return table[_parsed(table, task) & table[task].notna() & table[f"{task}_pred"].notna()]
+
+
+def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
+    """One score task: pooled correlations, and the order within images."""
+    rows = usable(table, task)
+    pred, label = _columns(rows, f"{task}_pred", task)
+    fit = fit_logistic(pred, label)
+    within = within_image(rows, task)
+    return {
+        "srcc": srcc(pred, label),
+        "plcc": plcc(pred, label),
+        "plcc_fitted": plcc_fitted(pred, label, fit),
+        "krcc": krcc(pred, label),
+        "rmse": rmse(pred, label),
+        "n": len(rows),
+        "dropped": len(table) - len(rows) if asked(table, task) else 0,
+        "fit_converged": fit.converged,
+        "distinct": len(np.unique(pred)),
+        "within_image_srcc": float(np.mean(within)) if within else math.nan,
+        "within_image_images": len(within),
+        "pair_accuracy": pair_accuracy(rows, task),
+    }
+
+
+def within_image(rows: pd.DataFrame, task: Score) -> list[float]:
+    """SRCC of each image with at least three regions of differing labels; 0 where all its predictions are equal, as nothing was ordered."""
+    values = []
+    for pred, label in _by_image(rows, task):
+        if len(label) >= MIN_REGIONS and np.ptp(label) > 0:
+            values.append(srcc(pred, label) if np.ptp(pred) > 0 else 0.0)
+    return values
+
+
+def pair_accuracy(rows: pd.DataFrame, task: Score) -> float:
+    """Share of the pairs of regions of one image with differing labels that the predictions order rightly, in [0, 1]; a tie counts half."""
+    right, pairs = 0.0, 0
+    for pred, label in _by_image(rows, task):
+        i, j = np.triu_indices(len(label), 1)
+        order = np.sign(label[i] - label[j])
+        differ = order != 0
+        right += float(((np.sign(pred[i] - pred[j]) * order + 1) / 2)[differ].sum())
+        pairs += int(differ.sum())
+    return right / pairs if pairs else math.nan
+
+
+def distortion_agreement(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """ "distortion": the types of all labelled regions, "clean" where there is none. "severity": the severities of the regions whose label
+    is not clean, whatever types the answer gave them; "none" where the answer names no severity."""
+    rows = table[table["types"].notna()] if asked(table, "distortion") else table.iloc[:0]
+    graded = _graded(rows)
+    types = classify(_known(rows["types"], CLEAN), _answers(rows, "types_pred", CLEAN), (CLEAN,))
+    severity = classify(_known(graded["severities"], UNGRADED), _answers(graded, "severities_pred", UNGRADED), SEVERITIES, (UNGRADED,))
+    return {"distortion": _classification(types, "per_type_f1"), "severity": _classification(severity, "per_severity_f1")}
+
+
+def _classification(result: Classification, per_class: str) -> dict[str, Any]:
+    return {
+        "accuracy": result.accuracy,
+        "macro_f1": result.macro_f1,
+        per_class: result.per_class_f1,
+        "precision": result.precision,
+        "recall": result.recall,
+        "f1": result.f1,
+        "n": result.n,
+        "labels": list(result.labels),
+        "confusion": result.confusion.tolist(),
+    }
+
+
+def _graded(rows: pd.DataFrame) -> pd.DataFrame:
+    """The regions whose label names a distortion and a severity."""
+    clean, unknown = frozenset({CLEAN}), (None, frozenset({UNGRADED}))
+    labels = zip(_read(rows["types"], CLEAN), _read(rows["severities"], UNGRADED), strict=True)
+    return rows[np.array([t != clean and s not in unknown for t, s in labels], np.bool_)]
+
+
+def _control(table: pd.DataFrame, task: Score) -> dict[str, Any]:
+    """The whole-image score against the labels, on the regions that enter the model's own correlations."""
+    column = f"{task}_image"
+    rows = usable(table, task)
+    rows = rows[rows[column].notna()] if column in table.columns else rows.iloc[:0].assign(**{column: []})
+    pred, label = _columns(rows, column, task)
+    return {"srcc": srcc(pred, label), "plcc": plcc(pred, label), "rmse": rmse(pred, label), "n": len(rows)}
+
+
+def _by_image(rows: pd.DataFrame, task: Score) -> Iterator[tuple[Vector, Vector]]:
+    for _, group in rows.groupby("image", sort=False):
+        yield _columns(group, f"{task}_pred", task)
+
+
+def _columns(rows: pd.DataFrame, pred: str, label: str) -> tuple[Vector, Vector]:
+    return rows[pred].to_numpy(np.float64), rows[label].to_numpy(np.float64)
+
+
+def _parsed(table: pd.DataFrame, task: str) -> pd.Series[bool]:
+    return table[f"{task}_parsed"].eq(True)
+
+
+def _read(column: pd.Series[Any], empty: str) -> list[Classes | None]:
+    return [read_classes(text, empty) for text in column]
+
+
+def _known(column: pd.Series[Any], empty: str) -> list[Classes]:
+    return [c for c in _read(column, empty) if c is not None]
+
+
+def _answers(rows: pd.DataFrame, column: str, empty: str) -> list[Classes | None]:
+    if rows.empty:
+        return []
+    return [c if ok else None for c, ok in zip(_read(rows[column], empty), _parsed(rows, "distortion"), strict=True)]
+
+
+def _check(table: pd.DataFrame) -> None:
+    needed = [*_ALWAYS, *(c for task in TASKS for c in _LABELS[task])]
+    needed += [c for task in TASKS if asked(table, task) for c in _ANSWERS[task]]
+    missing = [c for c in needed if c not in table.columns]
+    if missing:
+        raise ValueError(
+            f"the table lacks {missing}; it has {list(table.columns)}. A task that was not asked has no `<task>_parsed` column"
+        )
+    twice = table["id"][table["id"].duplicated()].unique()
+    if len(twice):
+        raise ValueError(
+            f"{len(twice)} regions occur more than once, the first is {twice[0]!r}: drop the duplicates a sampler may have padded with"
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Python's own types all the way down, nan as None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(value)
+    return value

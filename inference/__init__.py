@@ -1,0 +1,1 @@
+"""Trained scorers at work on many images."""

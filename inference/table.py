@@ -1,0 +1,74 @@
+"""A scorer over a split of a data set -> the table that `evaluation` reads: one row per region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from components.batch import Batch, Distortions
+from components.scorers.base import RegionScores, Scorer
+from datamodules.datasets.base import Samples
+from datamodules.records import RegionRecord
+
+
+@torch.no_grad()
+def score_table(scorer: Scorer, samples: Samples, batches: Iterable[Batch], device: torch.device | str = "cpu") -> pd.DataFrame:
+    """Scores every region of `samples`, and each whole image beside them (the whole-image control).
+
+    Args:
+        batches: of the same samples in the same order, each image with itself as its last region (`Collate(whole=True)`).
+
+    Returns:
+        One row per region; the columns are those of `evaluation.protocols.evaluate`.
+    """
+    rows: list[dict[str, Any]] = []
+    scorer.eval()
+    index = 0
+    with tqdm(total=len(samples), unit="image", desc="scoring") as bar:
+        for batch in batches:
+            for b, scores in enumerate(scorer.score_batch(batch.to(device), scorer.tasks)):
+                record = samples[index].record
+                for r, region in enumerate(record.regions):
+                    left, top, width, height = batch.regions.boxes[b, r].tolist()
+                    place = {"left": left, "top": top, "width": width, "height": height, "area": float(batch.regions.areas[b, r])}
+                    row = {"id": region.id, "image": record.id, "source": record.source, **place}
+                    rows.append({**row, **_labels(region), **_answers(scores[r]), **_control(scores[-1])})
+                index += 1
+                bar.update()
+    return pd.DataFrame(rows)
+
+
+def _labels(region: RegionRecord) -> dict[str, Any]:
+    types, severities = _joined(region.distortions)
+    return {"quality": _number(region.quality), "importance": _number(region.importance), "types": types, "severities": severities}
+
+
+def _answers(scores: RegionScores) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for task, score in scores.items():
+        out |= {f"{task}_text": score.text, f"{task}_parsed": score.parsed}
+        if task == "distortion":
+            out["types_pred"], out["severities_pred"] = _joined(score.distortions if score.parsed else None)
+        else:
+            out |= {f"{task}_pred": _number(score.value), f"{task}_std": _number(score.std)}
+    return out
+
+
+def _control(whole: RegionScores) -> dict[str, Any]:
+    return {f"{task}_image": _number(score.value) for task, score in whole.items() if task != "distortion"}
+
+
+def _joined(distortions: Distortions | None) -> tuple[str | None, str | None]:
+    """("blur;noise", "minor;severe"); ("", "") for a clean region; (None, None) where unknown."""
+    if distortions is None:
+        return None, None
+    return ";".join(t for t, _ in distortions), ";".join(s for _, s in distortions)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

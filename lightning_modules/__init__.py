@@ -1,0 +1,1 @@
+"""Conductors: Lightning hooks around the components, and no mathematics."""

@@ -1,0 +1,103 @@
+"""Trains any scorer: `loss` down, checkpoints of what is trainable, a stop where the loss is no number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from components.batch import Batch
+from components.scorers.base import Scorer
+from lightning_modules.optim import adamw, parameter_groups
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; names the step and the regions of the batch."""
+
+
+class ScorerModule(L.LightningModule):
+    """Conducts the training of a scorer.
+
+    Args:
+        scorer: built, not yet loaded: its trained weights are read once, in `configure_model`.
+        steps: optimizer steps of the whole training, for the schedule.
+    """
+
+    strict_loading = False  # frozen weights are not in the checkpoint; `on_load_checkpoint` checks the rest
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        steps: int,
+        lr: float = 1e-3,
+        lr_scale: dict[str, float] | None = None,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.98),
+        warmup: int = 50,
+        final: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.steps, self.lr, self.lr_scale, self.weight_decay = steps, lr, lr_scale or {}, weight_decay
+        self.betas, self.warmup, self.final = betas, warmup, final
+        self._loaded = False
+
+    def configure_model(self) -> None:
+        if not self._loaded:
+            self.scorer.load_pretrained()
+            self._loaded = True
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.scorer.loss(batch)
+        if not torch.isfinite(losses["loss"]):
+            raise NonFiniteLossError(_diagnosis(losses, self.global_step, batch))
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=len(batch.images))
+        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        losses = self.scorer.loss(batch)
+        self.log_dict({f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch.images), sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)
+        optimizer, schedule = adamw(groups, self.betas, self.warmup, self.steps, self.final)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        keep = self._trainable_keys()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_state(checkpoint["state_dict"], {k: v for k, v in self.state_dict().items() if k in self._trainable_keys()})
+
+    def _trainable_keys(self) -> set[str]:
+        """Trainable parameters, and the buffers of the parts that have any."""
+        keys = {f"scorer.{n}" for n, p in self.scorer.named_parameters() if p.requires_grad}
+        learning = [m for m in self.scorer.parts().values() if any(p.requires_grad for p in m.parameters())]
+        buffers = {id(b) for m in learning for b in m.buffers()}
+        return keys | {f"scorer.{n}" for n, b in self.scorer.named_buffers() if id(b) in buffers}
+
+
+def check_state(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Raises ValueError where a checkpoint's tensors are not exactly those that the model would train."""
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    shapes = [f"{k}: {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in given and given[k].shape != wanted[k].shape]
+    problems = [f"{len(x)} {what} (first: {x[0]})" for what, x in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if x]
+    if problems:
+        raise ValueError(
+            f"this checkpoint is of another architecture: tensors {', '.join(problems)}. "
+            "Use the configuration it was trained with (config.yaml beside its folder)"
+        )
+
+
+def _diagnosis(losses: dict[str, Tensor], step: int, batch: Batch) -> str:
+    parts = ", ".join(f"{k} {float(v):.4g}" for k, v in losses.items())
+    regions = ", ".join(i for image in batch.ids for i in image)
+    return (
+        f"the loss is not finite at step {step} ({parts}). Regions of this batch: {regions}. "
+        "Lower optim.lr, raise optim.warmup, or train in precision 32-true or bf16-mixed; the last checkpoint is kept"
+    )

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from components.preprocess import Preprocess, mask_boxes, prepare_image, prepare_masks, prepare_regions, stack
+
+CLIP = Preprocess(size=64, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
+PLAIN = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def photograph(height, width, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (3, height, width), dtype=np.uint8))
+
+
+def five_steps(image, side, preprocess, scaled=np.float32):
+    """Facts 1.10 in PIL, numpy and torch: shorter side to `side`, 1/255, normalise, no crop, squash."""
+    height, width = image.shape[-2:]
+    short, long = min(height, width), max(height, width)
+    target = (int(side * long / short), side) if width > height else (side, int(side * long / short))
+    resized = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize(target, Image.Resampling.BICUBIC))
+    unit = (resized.astype(scaled) * scaled(1 / 255)).astype(np.float32)
+    normal = (unit - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
+    batch = torch.from_numpy(normal.transpose(2, 0, 1))[None]
+    return F.interpolate(batch, size=(side, side), mode="bilinear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 200), (200, 120), (64, 64), (97, 97), (40, 53), (64, 90), (512, 768)])
+def test_the_released_pipeline(height, width):
+    image = photograph(height, width)
+    ours = prepare_image(image, CLIP)
+    assert ours.shape == (3, 64, 64)
+    assert torch.equal(ours, five_steps(image, 64, CLIP))
+    torch.testing.assert_close(ours, five_steps(image, 64, CLIP, scaled=np.float64), rtol=0, atol=1e-6)
+
+
+def test_a_constant_image_stays_constant():
+    image = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None].expand(3, 30, 47)
+    expected = torch.tensor([0.0, 0.2, 1.0])[:, None, None].expand(3, 16, 16)
+    torch.testing.assert_close(prepare_image(image, PLAIN), expected)
+
+
+def test_an_image_of_the_right_size_is_only_normalised():
+    image = photograph(64, 64)
+    expected = (image.float() / 255 - torch.tensor(CLIP.mean)[:, None, None]) / torch.tensor(CLIP.std)[:, None, None]
+    torch.testing.assert_close(prepare_image(image, CLIP), expected)
+
+
+def test_interpolation_is_the_encoders():
+    image = photograph(120, 200)
+    bilinear = prepare_image(image, Preprocess(64, CLIP.mean, CLIP.std, "bilinear"))
+    assert not torch.equal(bilinear, prepare_image(image, CLIP))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (40, 1), (3, 40), (2, 2)])
+def test_the_smallest_regions_have_a_crop(height, width):
+    """The reference fails on crops 1 pixel thin and transposes those 3 pixels high (facts 1.10)."""
+    image = photograph(50, 60)
+    masks = torch.zeros(1, 50, 60, dtype=torch.bool)
+    masks[0, 5 : 5 + height, 7 : 7 + width] = True
+    regions = prepare_regions(image, masks, PLAIN, crop_size=32)
+    assert torch.equal(regions.crops[0], prepare_image(image[:, 5 : 5 + height, 7 : 7 + width], PLAIN, 32))
+    assert regions.crops.isfinite().all()
+    torch.testing.assert_close(regions.boxes[0], torch.tensor([7 / 60, 5 / 50, width / 60, height / 50]))
+    assert regions.areas[0].item() == pytest.approx(height * width / 3000)
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(ValueError, match="an image of 0 x 5 pixels has nothing to look at"):
+        prepare_image(torch.zeros(3, 5, 0, dtype=torch.uint8), PLAIN)
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 37), (512, 768), (16, 16), (5, 3)])
+def test_masks_take_the_nearest_pixel_to_the_upper_left(height, width):
+    masks = torch.from_numpy(np.random.default_rng(1).random((2, height, width)) > 0.5)
+    small = prepare_masks(masks, 16)
+    assert (small.shape, small.dtype) == ((2, 16, 16), torch.bool)
+    for row, column in [(0, 0), (3, 11), (15, 15), (8, 1)]:
+        source = masks[:, min(row * height // 16, height - 1), min(column * width // 16, width - 1)]
+        assert torch.equal(small[:, row, column], source)
+
+
+def test_boxes_include_their_edges():
+    masks = torch.zeros(2, 10, 20, dtype=torch.bool)
+    masks[0, 2:5, 3:9] = True
+    masks[1, 9, 19] = True
+    assert mask_boxes(masks).tolist() == [[3, 2, 6, 3], [19, 9, 1, 1]]
+    assert mask_boxes(masks[:0]).shape == (0, 4)
+
+
+def test_an_empty_region_is_refused():
+    masks = torch.ones(2, 8, 8, dtype=torch.bool)
+    masks[1] = False
+    with pytest.raises(ValueError, match="region 1 is empty: no pixel of its mask is set"):
+        prepare_regions(photograph(8, 8), masks, PLAIN, crop_size=0)
+
+
+@pytest.mark.parametrize("masks", [torch.ones(8, 8, dtype=torch.bool), torch.ones(1, 8, 8)])
+def test_masks_are_a_boolean_stack(masks):
+    with pytest.raises(ValueError, match=r"masks must be \(R, H, W\) bool, got"):
+        mask_boxes(masks)
+
+
+def test_masks_must_have_the_images_size():
+    with pytest.raises(ValueError, match=r"masks are \(8, 9\) but the image is \(8, 8\)"):
+        prepare_regions(photograph(8, 8), torch.ones(1, 8, 9, dtype=torch.bool), PLAIN, crop_size=0)
+
+
+def test_a_model_without_crops_gets_none():
+    regions = prepare_regions(photograph(8, 8), torch.ones(2, 8, 8, dtype=torch.bool), PLAIN, crop_size=0)
+    assert regions.crops.shape == (2, 3, 0, 0)
+
+
+def test_stacking_pads_the_regions():
+    images = [photograph(20, 30), photograph(30, 20)]
+    parts = [
+        prepare_regions(image, torch.ones(count, *image.shape[-2:], dtype=torch.bool), PLAIN, crop_size=8)
+        for image, count in zip(images, (1, 3), strict=True)
+    ]
+    batch = stack([prepare_image(image, PLAIN) for image in images], parts)
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.regions.masks.shape == (2, 3, 16, 16)
+    assert batch.regions.valid.tolist() == [[True, False, False], [True, True, True]]
+    assert batch.regions.areas.tolist() == [[1, 0, 0], [1, 1, 1]]

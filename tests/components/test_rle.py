@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from components import rle
+from components.mask_encoders import base
+
+
+def random_masks(count: int = 60):
+    """Random masks of random sizes: empty, full, speckled, one rectangle, one pixel."""
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        height, width = rng.integers(1, 30, 2)
+        mask = rng.random((height, width)) < (0.0, 1.0, 0.02, 0.5)[n % 4]
+        if n % 3 == 0:
+            mask[:] = False
+            mask[rng.integers(height) :, rng.integers(width) :] = True
+        if n % 7 == 0:
+            mask[:] = False
+            mask[rng.integers(height), rng.integers(width)] = True
+        yield mask
+
+
+def test_decode_inverts_encode():
+    for mask in random_masks():
+        decoded = rle.decode(json.loads(json.dumps(rle.encode(mask))))
+        assert decoded.dtype == np.bool_
+        assert decoded.flags.c_contiguous
+        np.testing.assert_array_equal(decoded, mask)
+
+
+def test_agrees_with_pycocotools():
+    for mask in random_masks():
+        code = rle.encode(mask)
+        np.testing.assert_array_equal(rle.decode(code), coco.decode(code))
+        assert rle.area(code) == coco.area(code) == mask.sum()
+        if mask.any():
+            assert rle.box(code) == tuple(coco.toBbox(code))
+
+
+def test_bytes_and_uncompressed_counts_mean_the_same():
+    code = rle.encode(np.eye(4))
+    uncompressed = {"size": [4, 4], "counts": [0, 1, 4, 1, 4, 1, 4, 1]}
+    for other in (
+        uncompressed,
+        code | {"counts": code["counts"].encode()},
+        uncompressed | {"counts": tuple(np.array(uncompressed["counts"]))},
+    ):
+        np.testing.assert_array_equal(rle.decode(other), np.eye(4))
+        assert rle.area(other) == 4
+        assert rle.box(other) == (0, 0, 4, 4)
+
+
+def test_size_is_height_then_width():
+    assert rle.size(rle.encode(np.zeros((3, 5)))) == (3, 5)
+
+
+def test_runs_of_no_pixels_are_legal():
+    code = {"size": [2, 3], "counts": [1, 0, 2, 1, 0, 0, 2]}
+    assert rle.area(code) == 1
+    assert rle.box(code) == (1, 1, 1, 1)
+
+
+def test_any_nonzero_value_is_inside():
+    np.testing.assert_array_equal(rle.decode(rle.encode(np.array([[0.0, 0.5], [-1.0, 255.0]]))), [[False, True], [True, True]])
+
+
+def test_an_empty_region_has_area_but_no_box():
+    code = rle.encode(np.zeros((3, 4)))
+    assert rle.area(code) == 0
+    with pytest.raises(rle.RegionError, match="an empty region has no box"):
+        rle.box(code)
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 2, 1), (0, 5)])
+def test_encode_refuses_what_is_no_mask(shape):
+    with pytest.raises(rle.RegionError, match=r"a mask to encode is \(height, width\)"):
+        rle.encode(np.zeros(shape))
+
+
+@pytest.mark.parametrize("code", [None, [3, 4], {"counts": "1"}, {"size": [1, 1]}])
+def test_what_is_no_rle_is_refused(code):
+    with pytest.raises(rle.RegionError, match="an RLE is a mapping with 'size' and 'counts'"):
+        rle.decode(code)
+
+
+@pytest.mark.parametrize("size", [4, [4], [4, 0], [4, -4], [4.0, 4.0], ["4", "4"], [True, True], [2**40, 1]])
+def test_a_malformed_size_is_refused(size):
+    with pytest.raises(rle.RegionError, match="two positive integers"):
+        rle.decode({"size": size, "counts": [16]})
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (None, "a string or a list of integers"),
+        (3, "a string or a list of integers"),
+        ([1.5, 14.5], "a string or a list of integers"),
+        ([-1, 17], "run 0 is -1 pixels long"),
+        ([4, 4], "sum to 8 pixels, size 4 x 4 has 16"),
+        ([], "sum to 0 pixels, size 4 x 4 has 16"),
+        ([10**9] * 3, "sum to 3000000000 pixels"),
+        ("", "characters lie between '0' and 'o'"),
+        ("hello world", "characters lie between '0' and 'o'"),
+        ("ünläsbar", "characters lie between '0' and 'o'"),
+        (b"\x00\xff", "characters lie between '0' and 'o'"),
+        ("`", "stops in the middle of a number"),
+        ("o" * 50 + "0", "a number of 51 characters, at most 7 make sense"),
+        ("@", "is -16 pixels long"),
+    ],
+)
+@pytest.mark.parametrize("function", [rle.decode, rle.area, rle.box])
+def test_malformed_counts_are_refused(function, counts, message):
+    with pytest.raises(rle.RegionError, match=message):
+        function({"size": [4, 4], "counts": counts})
+
+
+def test_random_text_never_crashes():
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        counts = "".join(map(chr, rng.integers(40, 120, rng.integers(0, 12))))
+        with contextlib.suppress(rle.RegionError):
+            assert rle.decode({"size": [5, 6], "counts": counts}).shape == (5, 6)
+
+
+def test_long_values_are_cut_in_messages():
+    with pytest.raises(rle.RegionError, match=r"\.\.\.$"):
+        rle.decode({"size": [1, 1], "counts": "!" * 1000})
+
+
+def test_one_region_error():
+    assert base.RegionError is rle.RegionError
+    assert issubclass(rle.RegionError, ValueError)

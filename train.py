@@ -1,0 +1,134 @@
+"""python train.py <experiment> [key=value ...]: trains a scorer, measures it on held-out images, writes a report.
+
+    python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
+    python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
+    python train.py --list                                       every plugin of every kind, with its parameters
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import save_file
+
+from components.registry import ConfigError
+from components.scorers.base import SCORERS, Scorer
+from configs.listing import list_plugins
+from configs.schema import Experiment, experiments, load_config, to_yaml
+from datamodules.datasets.base import DATASETS
+from datamodules.roi_iqa import RoiIQA
+from eval import evaluate_run
+from lightning_modules.runs import Run, RunError
+from lightning_modules.scorer import ScorerModule
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Trains and evaluates; returns the metrics (empty for --list)."""
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join(experiments())}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--list", action="store_true", help="print every plugin with its parameters")
+    args = parser.parse_args(argv)
+    if args.list:
+        print(list_plugins())
+        return {}
+    if args.experiment is None:
+        parser.error(f"name an experiment: {', '.join(experiments())}")
+    return run(load_config(args.experiment, args.overrides))
+
+
+def run(config: Experiment) -> dict[str, Any]:
+    """One experiment from configuration to report."""
+    folder = Run(Path(config.outputs) / config.name)
+    resume = folder.begin(to_yaml(config))
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    scorer = SCORERS.build(config.model, where="model")
+    data = RoiIQA(
+        DATASETS.build(config.data, where="data"),
+        scorer.preprocess,
+        scorer.crop_size,
+        batch_size=config.trainer.batch_size,
+        steps=config.trainer.steps * config.trainer.accumulate,
+        seed=config.seed,
+        workers=config.trainer.workers,
+    )
+    print(describe(scorer))
+    o = config.optim
+    module = ScorerModule(
+        scorer,
+        steps=config.trainer.steps,
+        lr=o.lr,
+        lr_scale=o.lr_scale,
+        weight_decay=o.weight_decay,
+        betas=(o.beta1, o.beta2),
+        warmup=o.warmup,
+        final=o.final,
+    )
+    conductor = trainer(config, folder)
+    conductor.fit(module, data, ckpt_path=resume)
+    conductor.save_checkpoint(folder.checkpoint)
+    if config.save_vision_encoder:
+        save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")
+    return evaluate_run(folder, config, scorer, data)
+
+
+def trainer(config: Experiment, folder: Run) -> L.Trainer:
+    """The Lightning trainer of a configuration: one epoch of `steps` steps, so that a step number is a place in the data."""
+    t = config.trainer
+    return L.Trainer(
+        accelerator=t.accelerator,
+        devices=t.devices,
+        num_nodes=t.nodes,
+        precision=t.precision,
+        max_epochs=1,
+        accumulate_grad_batches=t.accumulate,
+        gradient_clip_val=t.clip or None,
+        val_check_interval=min(t.val_every, t.steps) * t.accumulate,
+        log_every_n_steps=t.log_every,
+        num_sanity_val_steps=0,
+        deterministic="warn",
+        enable_model_summary=False,
+        logger=[CSVLogger(folder.folder, "logs", "csv", flush_logs_every_n_steps=t.log_every), TensorBoardLogger(folder.folder, "logs", "tensorboard")],
+        callbacks=[
+            ModelCheckpoint(folder.checkpoint.parent, "last", every_n_train_steps=t.save_every, enable_version_counter=False),
+            LearningRateMonitor("step"),
+            TQDMProgressBar(refresh_rate=5),
+        ],
+    )
+
+
+def save_vision_encoder(scorer: Scorer, path: Path) -> None:
+    """Writes the part `vision_encoder` in half precision, as `timm_pyramid` and its kin read it (`weights: <path>`)."""
+    encoder = scorer.parts().get("vision_encoder")
+    if encoder is None:
+        raise ConfigError(f"save_vision_encoder: {type(scorer).__name__} has no vision encoder")
+    state = {k.removeprefix("net."): v.half().contiguous() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
+    draft = path.with_name(f".{path.name}")
+    save_file(state, draft)
+    draft.replace(path)
+
+
+def describe(scorer: Scorer) -> str:
+    """What is trained and what is frozen, part by part."""
+    lines = [f"{'part':<20}{'parameters':>14}{'trainable':>14}"]
+    for name, part in scorer.parts().items():
+        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+        lines.append(f"{name:<20}{sum(n for n, _ in sizes):>14,}{sum(n for n, t in sizes if t):>14,}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, RunError) as error:
+        sys.exit(f"error: {error}")
