@@ -1,8 +1,8 @@
 """python train.py <experiment> [key=value ...]: trains a scorer, measures it on held-out images, writes a report.
 
-    python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
-    python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
-    python train.py --list                                       every plugin of every kind, with its parameters
+python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
+python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
+python train.py --list                                       every plugin of every kind, with its parameters
 """
 
 from __future__ import annotations
@@ -98,7 +98,10 @@ def trainer(config: Experiment, folder: Run) -> L.Trainer:
         num_sanity_val_steps=0,
         deterministic="warn",
         enable_model_summary=False,
-        logger=[CSVLogger(folder.folder, "logs", "csv", flush_logs_every_n_steps=t.log_every), TensorBoardLogger(folder.folder, "logs", "tensorboard")],
+        logger=[
+            CSVLogger(folder.folder, "logs", "csv", flush_logs_every_n_steps=t.log_every),
+            TensorBoardLogger(folder.folder, "logs", "tensorboard"),
+        ],
         callbacks=[
             ModelCheckpoint(folder.checkpoint.parent, "last", every_n_train_steps=t.save_every, enable_version_counter=False),
             LearningRateMonitor("step"),

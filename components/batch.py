@@ -1,7 +1,7 @@
 """The shape glossary, and the typed containers that travel between the parts.
 
-    B images   R regions of an image (padded)   K tokens of a region   C channels   H W rows, columns
-    T tokens of a sequence   D width of the language model   V vocabulary   S side of a region's crop
+B images   R regions of an image (padded)   K tokens of a region   C channels   H W rows, columns
+T tokens of a sequence   D width of the language model   V vocabulary   S side of a region's crop
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ STEMS: dict[Task, str] = {"quality": "The quality is", "importance": "This regio
 _TAILS: dict[Task, str] = {"quality": ".", "importance": " to the overall quality."}
 QUESTIONS: dict[Task, str] = {
     "quality": "Analyze the quality of this region.",
-    "importance": "Consider the impact of this region on the overall image quality. "
-    "Analyze its importance to the overall image quality.",
+    "importance": "Consider the impact of this region on the overall image quality. Analyze its importance to the overall image quality.",
     "distortion": "Provide the distortion type of this region.",
 }
 SYSTEM = (

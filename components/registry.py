@@ -78,16 +78,17 @@ class Registry(Generic[T]):
 
         def add(cls: C) -> C:
             module = cls.__module__
+            plugin: type[T] = cls
             if not issubclass(cls, self.contract):
                 raise ConfigError(f"{self.kind} '{name}': {cls.__qualname__} must derive from {self.contract.__qualname__}")
             if module.rpartition(".")[0] == self.package:
                 file = module.rpartition(".")[2]
                 if name != file:
                     raise ConfigError(f"{self.kind} '{name}' stands in {file}.py: register it as '{file}' or rename the file")
-                self._classes[name] = cls
+                self._classes[name] = plugin
             else:
-                self._classes[f"{module}:{name}"] = cls
-            return cls
+                self._classes[f"{module}:{name}"] = plugin
+            return cls  # type: ignore[return-value]
 
         return add
 
@@ -169,7 +170,7 @@ def _suggest(name: str, known: list[str]) -> str:
 
 
 def _schema(cls: type) -> dict[str, Parameter]:
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
     found = {}
     for name, p in inspect.signature(cls).parameters.items():
         if p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,11 +38,11 @@ class Collate:
         return prepare_image(sample.image, self.preprocess), prepare_regions(sample.image, masks, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
-        extra = [None] if self.whole else []
+        extra: list[Any] = [None] if self.whole else []
 
         def column(name: str) -> Tensor:
             rows = [[getattr(r, name) for r in rs] + extra for rs in records]
             return pad_stack([torch.tensor([torch.nan if v is None else v for v in row]) for row in rows], torch.nan)
 
-        known = tuple(tuple([r.distortions for r in rs] + extra) for rs in records)
+        known = tuple((*(r.distortions for r in rs), *extra) for rs in records)
         return Labels(column("quality"), column("quality_std"), column("importance"), column("importance_std"), known)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from components import rle
 from components.batch import Distortions
-from components.mask_encoders.base import MaskEncoder
 from datamodules.distortions.base import SETTINGS, Distortion
 from datamodules.quality_labels.base import QualityLabel
 from datamodules.records import RegionRecord

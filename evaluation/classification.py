@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from sklearn.preprocessing import MultiLabelBinarizer
 
 Classes = frozenset[str]
@@ -104,13 +104,15 @@ def confusion(labels: Sequence[Classes], predictions: Sequence[Classes], order: 
     Raises:
         ValueError: a class that `order` does not name.
     """
-    rows, columns = [_single(c) for c in labels], [_single(c) for c in predictions]
-    missing = sorted({*rows, *columns} - set(order))
+    place = {name: k for k, name in enumerate(order)}
+    pairs = [(_single(label), _single(answer)) for label, answer in zip(labels, predictions, strict=True)]
+    missing = sorted({name for pair in pairs for name in pair} - set(order))
     if missing:
         raise ValueError(f"the order of classes {list(order)} lacks {missing}")
-    if not rows:
-        return np.zeros((len(order), len(order)), np.int64)
-    return np.asarray(confusion_matrix(rows, columns, labels=list(order)), np.int64)
+    counts = np.zeros((len(order), len(order)), np.int64)
+    for label, answer in pairs:
+        counts[place[label], place[answer]] += 1
+    return counts
 
 
 def _single(classes: Classes) -> str:

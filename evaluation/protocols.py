@@ -63,7 +63,7 @@ def asked(table: pd.DataFrame, task: str) -> bool:
 def usable(table: pd.DataFrame, task: Score) -> pd.DataFrame:
     """The regions with a label and an answer, those that enter the task's correlations."""
     if not asked(table, task):
-        return table.iloc[:0]
+        return table.iloc[:0].assign(**{f"{task}_pred": pd.Series(dtype=np.float64)})
     return table[_parsed(table, task) & table[task].notna() & table[f"{task}_pred"].notna()]
 
 
@@ -145,7 +145,7 @@ def _control(table: pd.DataFrame, task: Score) -> dict[str, Any]:
     """The whole-image score against the labels, on the regions that enter the model's own correlations."""
     column = f"{task}_image"
     rows = usable(table, task)
-    rows = rows[rows[column].notna()] if column in table.columns else rows.iloc[:0].assign(**{column: []})
+    rows = rows[rows[column].notna()] if column in table.columns else rows.iloc[:0].assign(**{column: pd.Series(dtype=np.float64)})
     pred, label = _columns(rows, column, task)
     return {"srcc": srcc(pred, label), "plcc": plcc(pred, label), "rmse": rmse(pred, label), "n": len(rows)}
 

@@ -122,17 +122,18 @@ def headline(metrics: Mapping[str, Any]) -> str:
 def gallery(table: pd.DataFrame, images: Images) -> list[Row]:
     """The regions judged most rightly and most wrongly, and those predicted best and worst; at most one of an image in each row."""
     task = next((t for t in SCORES if len(usable(table, t))), None)
-    rows: list[tuple[str, str, pd.DataFrame]] = []
+    ranked: list[tuple[str, str, pd.DataFrame]] = []
     if task:
-        labelled = usable(table, task)
-        error = labelled.assign(error=(labelled[f"{task}_pred"] - labelled[task]).abs()).sort_values("error", kind="stable")
-        rows.append(("Judged best", f"smallest error of predicted {task}", error))
-        rows.append(("Judged worst", f"largest error of predicted {task}", error[::-1]))
+        rows = usable(table, task)
+        rows = rows.assign(error=(rows[f"{task}_pred"] - rows[task]).abs())
+        ranked.append(("Judged best", f"smallest error of predicted {task}", rows.sort_values("error", kind="stable")))
+        ranked.append(("Judged worst", f"largest error of predicted {task}", rows.sort_values("error", kind="stable", ascending=False)))
     if asked(table, "quality"):
-        order = table[table["quality_pred"].notna()].sort_values("quality_pred", kind="stable")
-        rows.append(("Looks best to the model", "highest predicted quality", order[::-1]))
-        rows.append(("Looks worst to the model", "lowest predicted quality", order))
-    shown = [(title, detail, ranked.drop_duplicates("image").head(CARDS)) for title, detail, ranked in rows if len(ranked)]
+        rows = table[table["quality_pred"].notna()]
+        highest = rows.sort_values("quality_pred", kind="stable", ascending=False)
+        ranked.append(("Looks best to the model", "highest predicted quality", highest))
+        ranked.append(("Looks worst to the model", "lowest predicted quality", rows.sort_values("quality_pred", kind="stable")))
+    shown = [(title, detail, rows.drop_duplicates("image").head(CARDS)) for title, detail, rows in ranked if len(rows)]
     return [Row(title, detail, tuple(_card(r, images) for r in chosen.to_dict("records"))) for title, detail, chosen in shown]
 
 

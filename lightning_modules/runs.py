@@ -88,7 +88,9 @@ def facts(root: Path) -> dict[str, Any]:
 def _git(root: Path) -> str:
     """The commit, with "-dirty" where the tree differs from it; "unknown" outside a checkout."""
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return out.stdout.strip()

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from components.batch import Batch
@@ -62,7 +63,7 @@ class ScorerModule(L.LightningModule):
         losses = self.scorer.loss(batch)
         self.log_dict({f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch.images), sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)
         optimizer, schedule = adamw(groups, self.betas, self.warmup, self.steps, self.final)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -85,8 +86,12 @@ class ScorerModule(L.LightningModule):
 def check_state(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     """Raises ValueError where a checkpoint's tensors are not exactly those that the model would train."""
     missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    shapes = [f"{k}: {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in given and given[k].shape != wanted[k].shape]
-    problems = [f"{len(x)} {what} (first: {x[0]})" for what, x in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if x]
+    shapes = [
+        f"{k}: {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in given and given[k].shape != wanted[k].shape
+    ]
+    problems = [
+        f"{len(x)} {what} (first: {x[0]})" for what, x in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if x
+    ]
     if problems:
         raise ValueError(
             f"this checkpoint is of another architecture: tensors {', '.join(problems)}. "

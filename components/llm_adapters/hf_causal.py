@@ -86,9 +86,9 @@ class HFCausal(LLMAdapter):
         self.architecture = _architecture(source, revision, config)
         self.has_weights = bool(source)
         with torch.device("meta") if source else contextlib.nullcontext():
-            model = AutoModelForCausalLM.from_config(self.architecture, **self._options)
+            model = _built(self.architecture, self._options)
         _refuse_unfit(model)
-        vocabulary, self.width = model.get_input_embeddings().weight.shape
+        vocabulary, self.width = cast(nn.Embedding, model.get_input_embeddings()).weight.shape
         self.tokenizer = _tokenizer(tokenizer, source, revision, vocabulary)
         self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
         windows = [getattr(layer, "sliding_window", None) for layer in self.new_cache().layers]
@@ -132,8 +132,9 @@ class HFCausal(LLMAdapter):
         repeated.layers = [copy.copy(layer) for layer in cache.layers]
         keys = [keys for layer in cache.layers if (keys := getattr(layer, "keys", None)) is not None]
         if keys:
-            rows: Any = torch.arange(len(keys[0]), device=keys[0].device).repeat_interleave(repeats)
-            repeated.reorder_cache(rows)
+            rows = torch.arange(len(keys[0]), device=keys[0].device)
+            chosen: Any = rows.repeat_interleave(torch.as_tensor(repeats, device=rows.device))
+            repeated.reorder_cache(chosen)
         return repeated
 
     def load_pretrained(self) -> None:
@@ -221,7 +222,9 @@ class HFCausal(LLMAdapter):
         if self._adaptation in ("lora", "qlora"):
             self._lora.add_to(model)
         if self._checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # renamed in 5.x
+            enable({"use_reentrant": False})
+            model.disable_input_require_grads()  # a hook for re-entrant checkpointing, which would mark what `embed` returns
         return model.train(self.training)
 
 
@@ -250,6 +253,9 @@ class Lora:
             ),
             model,
         )
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
     def _chosen(self, model: Model) -> list[str]:
         linears = _linears(model)
@@ -284,6 +290,13 @@ def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> 
     return found
 
 
+def _built(architecture: Architecture, options: dict[str, Any]) -> Model:
+    try:
+        return AutoModelForCausalLM.from_config(architecture, **options)
+    except ValueError as error:
+        raise ValueError(f"'{architecture.model_type}' with attention '{options['attn_implementation']}': {error}") from error
+
+
 def _tokenizer(name: str, source: str, revision: str, vocabulary: int) -> Any:
     if name == "project":
         from components.prompts import TOKENIZER_CORPUS  # here, because prompts need a tokenizer too
@@ -313,11 +326,11 @@ def _refuse_unfit(model: Model) -> None:
 def _decoder(model: Model) -> tuple[str, nn.ModuleList]:
     """The list of decoder blocks, and its name."""
     depth = model.config.get_text_config(decoder=True).num_hidden_layers
-    found = (pair for pair in model.named_modules() if isinstance(pair[1], nn.ModuleList) and len(pair[1]) == depth)
-    name, blocks = next(found, ("", None))
-    if not isinstance(blocks, nn.ModuleList):
-        raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
-    return name, blocks
+    inside = set(model.get_decoder().modules())  # a vision tower beside it may be as deep
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth and module in inside:
+            return name, module
+    raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
 
 
 def _linears(model: Model) -> list[str]:

@@ -134,13 +134,21 @@ class Photographs(RoiDataset):
         parts = [self._part_path(name, p) for p in range(-(-self.counts[name] // PART))]
         missing = [p for p in parts if not p.exists()]
         if missing:
-            raise RuntimeError(f"{len(missing)} of {len(parts)} parts of the {name} split are not in {missing[0].parent}: call prepare() first")
+            raise RuntimeError(
+                f"{len(missing)} of {len(parts)} parts of the {name} split are not in {missing[0].parent}: call prepare() first"
+            )
         return _Cached(read_records(parts))
 
     def describe(self) -> dict[str, Any]:
         """Names and hashes of the photographs by split, the options, and the label measure."""
         names = {s: {n: _hash(p) for n, p in sorted(self.photographs[s].items())} for s in SPLITS}
-        return {"dataset": "photographs", "root": self.root or "embedded", "fingerprint": self.fingerprint, "photographs": names, **self._options}
+        return {
+            "dataset": "photographs",
+            "root": self.root or "embedded",
+            "fingerprint": self.fingerprint,
+            "photographs": names,
+            **self._options,
+        }
 
     @property
     def fingerprint(self) -> str:

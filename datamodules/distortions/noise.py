@@ -27,7 +27,7 @@ class Noise(Distortion):
         if variant == 0:
             return to_uint8(x + strength * rng.standard_normal(shape, np.float32))
         if variant == 1:
-            return to_uint8(x + strength * np.sqrt((x + 4) / 132) * rng.standard_normal(shape, np.float32))
+            return to_uint8(x + strength * np.sqrt((x + 4) / 132).astype(np.float32) * rng.standard_normal(shape, np.float32))
         if variant == 2:
             draw = rng.random(shape, np.float32)
             return np.where(draw < strength / 2, 0, np.where(draw > 1 - strength / 2, 255, image)).astype(np.uint8)

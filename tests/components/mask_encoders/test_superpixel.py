@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.mask_encoders.base import Prompt
-from components.mask_encoders.superpixel import Superpixel
+from components.mask_encoders.superpixel import Superpixel, _without_small
 from components.rle import RegionError
 
 
@@ -55,11 +55,25 @@ def test_no_patch_is_smaller_than_min_area():
     assert len(Superpixel(min_area=0.9).propose(image)) == 1
 
 
-@pytest.mark.parametrize(("least", "expected"), [(1, "0012/0012/3332"), (2, "0002/0002/3332"), (3, "0001/0001/1111"), (9, "0000/0000/0000")])
+@pytest.mark.parametrize(
+    ("least", "expected"),
+    [
+        (1, ["00112", "00312", "44442"]),
+        (2, ["00112", "00112", "33332"]),  # the 3 had two sides on the 1, one on the 0 and one on the 4
+        (4, ["00111", "00111", "22221"]),
+        (5, ["00000", "00000", "00000"]),
+    ],
+)
 def test_small_patches_join_the_neighbour_of_the_longest_border(least, expected):
-    labels = np.array([list("0072"), list("0012"), list("3332")]).astype(int)
-    labels[0, 2] = 1 if least > 1 else labels[0, 2]
-    raise NotImplementedError
+    labels = np.array([list("00112"), list("00312"), list("44442")]).astype(int)
+    joined = _without_small(labels, np.ones_like(labels), least)
+    np.testing.assert_array_equal(joined, np.array([list(row) for row in expected]).astype(int))
+
+
+def test_a_patch_counts_the_pixels_of_the_image_behind_it():
+    labels, pixels = np.array([[0, 0, 1]]), np.array([[1, 1, 10]])
+    np.testing.assert_array_equal(_without_small(labels, pixels, 10), [[0, 0, 0]])
+    np.testing.assert_array_equal(_without_small(labels, pixels, 2), labels)
 
 
 def test_a_large_image_is_cut_like_its_small_copy():

@@ -1,0 +1,176 @@
+"""SEAGULL's composition (reference facts 1.1): vision encoder, projector, region extractor, language model, a readout per task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from components.batch import TASKS, Batch, Labels, Pyramid, RoiScore, Task
+from components.llm_adapters.base import LLMAdapter
+from components.projector import Projector
+from components.prompts import IMAGE, Conversation, Dialogue
+from components.reading import CachedReader
+from components.readouts.base import READOUTS, Label, Readout
+from components.region_extractors.base import RegionExtractor
+from components.registry import ConfigError, Part
+from components.scorers.base import SCORERS, RegionScores, Scorer
+from components.splice import Branch, Packed, expand, language_loss, pack, splice, supervised_columns
+from components.vision_encoders.base import VisionEncoder
+
+_DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
+
+
+@SCORERS.register("roi_vlm")
+class RoiVLM(Scorer):
+    """A vision-language model that is shown an image and asked about its regions.
+
+    Args:
+        readouts: task -> readout; a task that is not named is neither taught nor asked. Null: levels for the scores, text for
+            the distortion.
+        image_level: pyramid level whose cells become the image's tokens.
+        image_pool: side of the square of cells averaged to one image token.
+        conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message.
+        level_weight: weight of the level words' soft targets beside the mean over all other answer tokens.
+        max_branches: (region, question) pairs asked at once when scoring; bounds memory, does not change scores.
+        train_vision_encoder: null trains the encoder exactly when its weights are random.
+    """
+
+    def __init__(
+        self,
+        *,
+        vision_encoder: Part[VisionEncoder],
+        region_extractor: Part[RegionExtractor],
+        llm: Part[LLMAdapter],
+        readouts: dict[str, Part[Readout]] | None = None,
+        projector: Literal["mlp2x_gelu", "linear"] = "mlp2x_gelu",
+        image_level: int = 2,
+        image_pool: int = 1,
+        conversation: Conversation = "seagull_v1",
+        level_weight: float = 1.0,
+        max_branches: int = 64,
+        train_vision_encoder: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.vision_encoder, self.llm = vision_encoder(), llm()
+        channels = self.vision_encoder.channels
+        if not -len(channels) <= image_level < len(channels):
+            raise ConfigError(f"image_level {image_level}: the vision encoder has {len(channels)} levels, 0 to {len(channels) - 1}")
+        self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
+        self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
+        self.preprocess, self.crop_size = self.vision_encoder.preprocess, self.region_extractor.crop_size
+        self.blocks = self.vision_encoder.blocks + self.region_extractor.blocks + self.llm.blocks
+        if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
+            self.vision_encoder.requires_grad_(False)
+
+        self.dialogue = Dialogue(self.llm.tokenizer, conversation)
+        parts = readouts or {task: READOUTS.part({"plugin": name}) for task, name in _DEFAULT_READOUTS.items()}
+        if set(parts) - set(TASKS):
+            raise ConfigError(f"readouts: tasks are {', '.join(TASKS)}, got {', '.join(sorted(set(parts) - set(TASKS)))}")
+        self.readouts = nn.ModuleDict({task: part(self.dialogue) for task, part in parts.items()})
+        self.tasks = tuple(task for task in TASKS if task in parts)
+        for task in self.tasks:
+            self._readout(task).check(task)
+        self.level_weight, self.max_branches = level_weight, max_branches
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """All known answers about all regions, packed: one forward pass per image."""
+        assert batch.labels is not None
+        pyramid = self.vision_encoder(batch.images)
+        image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(pyramid, batch)
+        packed = self.pack(batch, image_tokens.shape[1])
+        columns = supervised_columns(packed)
+        logits = self.read(packed, image_tokens, region_tokens, columns)
+        text, levels = language_loss(logits, columns, packed)
+        return {"loss": text + self.level_weight * levels, "text": text, "levels": levels}
+
+    def pack(self, batch: Batch, image_tokens: int) -> Packed:
+        """Questions and answers of a labelled batch as packed rows."""
+        assert batch.labels is not None
+        images = [
+            [branch for r in range(len(known)) for branch in self._branches(batch.labels, b, r)]
+            for b, known in enumerate(batch.labels.distortions)
+        ]
+        return pack(self.dialogue.prefix, images, image_tokens, self.region_extractor.tokens, batch.images.device)
+
+    def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
+        """Packed rows -> logits (B, N, V) at `columns` (N,)."""
+        embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens)
+        return self.llm(embeddings, packed.positions, packed.mask(), keep=columns)
+
+    @torch.no_grad()
+    def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        self.check_tasks(tasks)
+        pyramid = self.vision_encoder(batch.images)
+        region_tokens = self._region_tokens(pyramid, batch)
+        cache, start = self._read_prefix(self.projector(pyramid))
+        rows, columns = torch.nonzero(batch.regions.valid, as_tuple=True)
+        scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in batch.regions.valid.sum(1).tolist()]
+        for at in range(0, len(rows), self.max_branches):
+            row, column = rows[at : at + self.max_branches], columns[at : at + self.max_branches]
+            asked = self.llm.repeat_cache(cache, torch.bincount(row, minlength=len(batch.images)))
+            for task in tasks:
+                reader = CachedReader(self.llm, asked, start, self._question(task, region_tokens[row, column]), self.dialogue.eos)
+                answers: list[RoiScore] = self._readout(task).read(task, reader)
+                for b, r, answer in zip(row.tolist(), column.tolist(), answers, strict=True):
+                    scores[b][r][task] = answer
+        return scores
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {
+            "vision_encoder": self.vision_encoder,
+            "projector": self.projector,
+            "region_extractor": self.region_extractor,
+            "llm": self.llm,
+            "readouts": self.readouts,
+        }
+
+    def load_pretrained(self) -> None:
+        self.vision_encoder.load_pretrained()
+        self.llm.load_pretrained()
+
+    def _region_tokens(self, pyramid: Pyramid, batch: Batch) -> Tensor:
+        return self.region_extractor(self.region_extractor.prepare(pyramid), batch.regions)  # (B, R, K, D)
+
+    def _branches(self, labels: Labels, b: int, r: int) -> list[Branch]:
+        branches = []
+        for task in self.tasks:
+            if task == "distortion":
+                label = Label(distortions=labels.distortions[b][r])
+            else:
+                label = Label(float(getattr(labels, task)[b, r]), float(getattr(labels, f"{task}_std")[b, r]))
+            target = self._readout(task).target(task, label)
+            if target is not None:
+                branches.append(Branch(r, self.dialogue.questions[task], target))
+        return branches
+
+    def _read_prefix(self, image_tokens: Tensor) -> tuple[Any, int]:
+        """Reads system text and image once: image_tokens (B, N, D) -> a cache of B rows, and their length."""
+        ids = expand(self.dialogue.prefix, image_tokens.shape[1], 0)
+        slots = torch.tensor([i == IMAGE for i in ids], device=image_tokens.device)
+        embedded = self.llm.embed(torch.tensor(ids, device=image_tokens.device).clamp_min(0)).repeat(len(image_tokens), 1, 1)
+        embedded[:, slots] = image_tokens.to(embedded.dtype)
+        cache = self.llm.new_cache()
+        positions = torch.arange(len(ids), device=image_tokens.device).expand(len(image_tokens), -1)
+        self.llm(embedded, positions, cache=cache, keep=positions[0, -1:])
+        return cache, len(ids)
+
+    def _question(self, task: Task, region_tokens: Tensor) -> Tensor:
+        """(N, K, D) region tokens -> (N, K + L, D): the region, then the question's words."""
+        words = self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=region_tokens.device))
+        return torch.cat([region_tokens.to(words.dtype), words.expand(len(region_tokens), -1, -1)], 1)
+
+    def _readout(self, task: Task) -> Readout:
+        readout = self.readouts[task]
+        assert isinstance(readout, Readout)
+        return readout
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        return {
+            "vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64},
+            "region_extractor": {"plugin": "mfe", "embed": 32, "heads": 4, "mlp": 64, "crop_size": 64, "local_hidden": 32},
+            "llm": {"plugin": "tiny_causal", "width": 32, "layers": 2, "heads": 4},
+        }

@@ -1,0 +1,134 @@
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from evaluation import correlations
+from evaluation.correlations import fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    label = rng.random(300)
+    return label + 0.2 * rng.normal(size=300), label
+
+
+def test_equal_scipy(pair):
+    assert srcc(*pair) == stats.spearmanr(*pair).statistic
+    assert plcc(*pair) == stats.pearsonr(*pair).statistic
+    assert krcc(*pair) == stats.kendalltau(*pair).statistic
+
+
+def test_closed_forms():
+    x = np.arange(5.0)
+    for function in (srcc, plcc, krcc):
+        assert function(x, 2 * x + 1) == pytest.approx(1)
+        assert function(x, -x) == pytest.approx(-1)
+    assert srcc(x, x**3) == pytest.approx(1)
+    assert plcc(x, x**3) < 1
+    assert srcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)  # 1 - 6 * 2 / (4 * 15)
+    assert krcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)  # five pairs agree, one does not
+    assert rmse([0, 0], [3, 4]) == pytest.approx(math.sqrt(12.5))
+
+
+def test_ties_at_200_000_points():
+    """torchmetrics 1.9 overflows int32 here and returns -0.68 for a correlation of 0.86 (field notes, 3)."""
+    rng = np.random.default_rng(0)
+    label = rng.random(200_000)
+    pred = np.clip((label * 5 + rng.normal(0, 0.5, len(label))).astype(int), 0, 4)
+    assert srcc(pred, label) == stats.spearmanr(pred, label).statistic
+    assert srcc(pred, label) == pytest.approx(plcc(stats.rankdata(pred), stats.rankdata(label)), abs=1e-12)
+    assert krcc(pred, label) == stats.kendalltau(pred, label).statistic
+    levels = (label * 5).astype(int)
+    assert krcc(pred, levels) == pytest.approx(tau_b(pred, levels), abs=1e-12)
+
+
+def tau_b(x, y):
+    """From the contingency table, in Python's unbounded integers."""
+    counts = [[int(((x == i) & (y == j)).sum()) for j in range(5)] for i in range(5)]
+    agree = sum(counts[i][j] * sum(counts[k][m] for k in range(i + 1, 5) for m in range(j + 1, 5)) for i in range(5) for j in range(5))
+    oppose = sum(counts[i][j] * sum(counts[k][m] for k in range(i + 1, 5) for m in range(j)) for i in range(5) for j in range(5))
+    n = len(x) * (len(x) - 1) // 2
+    ties_x = sum(c * (c - 1) // 2 for c in map(sum, counts))
+    ties_y = sum(c * (c - 1) // 2 for c in map(sum, zip(*counts, strict=True)))
+    return (agree - oppose) / math.sqrt((n - ties_x) * (n - ties_y))
+
+
+@pytest.mark.parametrize("function", [srcc, plcc, krcc])
+@pytest.mark.parametrize(("pred", "label"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [1, 1, 1]), ([1], [1]), ([], [])])
+def test_a_correlation_that_does_not_exist_is_nan(function, pred, label):
+    assert math.isnan(function(pred, label))
+
+
+def test_rmse_of_nothing_is_nan():
+    assert math.isnan(rmse([], []))
+
+
+@pytest.mark.parametrize("function", [srcc, plcc, krcc, rmse, fit_logistic])
+def test_nan_and_unequal_shapes_are_refused(function):
+    with pytest.raises(ValueError, match="1 of 2 pairs are not finite"):
+        function([1, math.nan], [1, 2])
+    with pytest.raises(ValueError, match=r"shape \(2,\) and labels \(3,\)"):
+        function([1, 2], [1, 2, 3])
+
+
+def test_a_known_logistic_is_recovered():
+    x = np.linspace(20, 80, 200)  # far from standardised
+    known = (0.9, 0.1, 55.0, 6.0)
+    fit = fit_logistic(x, known[1] + (known[0] - known[1]) * expit((x - known[2]) / known[3]))
+    assert fit.converged
+    assert fit.params == pytest.approx(known, rel=1e-4)
+    assert fit.predict([55.0])[0] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_the_fit_straightens_a_curve_and_keeps_the_order():
+    rng = np.random.default_rng(1)
+    pred = rng.random(200)
+    label = expit(12 * (pred - 0.5)) + 0.01 * rng.normal(size=200)
+    fit = fit_logistic(pred, label)
+    assert plcc_fitted(pred, label, fit) == plcc_fitted(pred, label) > plcc(pred, label) + 0.02
+    assert plcc_fitted(pred, label) > 0.99
+    assert np.all(np.diff(fit.predict(np.sort(pred))) >= 0)
+
+
+def test_a_curve_of_the_other_bend_is_never_made_worse():
+    label = np.linspace(0.01, 0.99, 200)
+    pred = expit(12 * (label - 0.5))
+    assert plcc_fitted(pred, label) > plcc(pred, label) - 1e-4
+
+
+def test_a_straight_line_is_within_reach():
+    x = np.linspace(0, 1, 50)
+    assert plcc_fitted(x, x) == pytest.approx(1, abs=1e-5)
+
+
+def test_far_predictions_do_not_overflow():
+    x = np.linspace(0, 1, 50)
+    with np.errstate(all="raise", under="ignore"):
+        assert np.all(np.isfinite(fit_logistic(x, x > 0.5).predict([-1e9, 1e9])))
+
+
+@pytest.mark.parametrize(
+    ("pred", "label", "reason"),
+    [
+        (np.arange(9), np.arange(9), "9 points, at least 10"),
+        (np.ones(20), np.arange(20), "all 20 predictions are the same"),
+        (np.arange(20), np.ones(20), "all 20 labels are the same"),
+        (np.arange(20), -np.arange(20), "flat"),
+    ],
+)
+def test_a_fit_that_fails_says_why(pred, label, reason):
+    fit = fit_logistic(pred, label)
+    assert not fit.converged
+    assert reason in fit.reason
+    assert math.isnan(plcc_fitted(pred, label))
+    with pytest.raises(ValueError, match="no logistic was fitted"):
+        fit.predict(pred)
+
+
+def test_an_optimiser_that_never_converges_is_flagged(monkeypatch, pair):
+    monkeypatch.setattr(correlations, "least_squares", lambda *_, **__: type("Result", (), {"success": False}))
+    assert "did not converge" in fit_logistic(*pair).reason
