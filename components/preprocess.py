@@ -44,7 +44,7 @@ def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None
             (longer, size) if wide else (size, longer), _PIL[preprocess.interpolation]
         )
         image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-    x = image.float() * (1 / 255)
+    x = (image.double() * (1 / 255)).float()  # the released code scales in double precision
     x = (x - torch.tensor(preprocess.mean)[:, None, None]) / torch.tensor(preprocess.std)[:, None, None]
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x[None], size=(size, size), mode="bilinear", align_corners=False)[0]

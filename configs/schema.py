@@ -116,6 +116,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Experiment:
 def checked(values: Mapping[str, Any]) -> Experiment:
     """Plain values -> a resolved, checked `Experiment`."""
     _check_keys(Experiment, values, "")
+    if values.get("name") in (None, "") or "/" in str(values["name"]):
+        raise ConfigError(f"name: an experiment needs a name without '/', got {values.get('name')!r}")
     try:
         config = OmegaConf.merge(OmegaConf.structured(Experiment), dict(values))
         OmegaConf.resolve(config)
@@ -123,8 +125,6 @@ def checked(values: Mapping[str, Any]) -> Experiment:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    if experiment.name in ("", MISSING) or "/" in experiment.name:
-        raise ConfigError(f"name: an experiment needs a name without '/', got {experiment.name!r}")
     SCORERS.part(experiment.model, "model")
     DATASETS.part(experiment.data, "data")
     return experiment

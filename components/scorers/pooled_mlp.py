@@ -6,13 +6,13 @@ Its training is also how the shipped vision encoder learned to see distortions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batch import Batch, Labels, RoiScore, Task
+from components.batch import Batch, Labels, Pyramid, Regions, RoiScore, Task
 from components.pooling import mask_pool
 from components.prompts import CLEAN, DISTORTION_TYPES, LEVELS, SEVERITIES, nearest_level, say_distortions, say_level
 from components.registry import Part
@@ -21,6 +21,47 @@ from components.vision_encoders.base import VisionEncoder
 
 _SCALARS: tuple[Literal["quality", "importance"], ...] = ("quality", "importance")
 _TYPES = (CLEAN, *DISTORTION_TYPES)
+
+
+class Answers(NamedTuple):
+    """What the head says of each region.
+
+    Attributes:
+        scores: (B, R, 2) quality and importance, in [0, 1].
+        log_variances: (B, R, 2) of the scores.
+        types: (B, R, 7) logits of clean and the six types.
+        severities: (B, R, 5) logits.
+    """
+
+    scores: Tensor
+    log_variances: Tensor
+    types: Tensor
+    severities: Tensor
+
+
+class Head(nn.Module):
+    """Pooled features, box and area of a region -> `Answers`."""
+
+    def __init__(self, channels: tuple[int, ...], width: int, dropout: float) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(2 * c) for c in channels)
+        self.inputs = nn.ModuleList(nn.Linear(2 * c, width) for c in channels)
+        self.geometry = nn.Linear(5, width)
+        self.mlp = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
+        self.scalars = nn.Linear(width, 2 * len(_SCALARS))
+        self.types = nn.Linear(width, len(_TYPES))
+        self.severities = nn.Linear(width, len(SEVERITIES))
+
+    def forward(self, pyramid: Pyramid, regions: Regions) -> Answers:
+        """See `Answers`."""
+        hidden = self.geometry(torch.cat([regions.boxes, regions.areas.sqrt()[..., None]], -1))  # (B, R, D)
+        for x, norm, linear in zip(pyramid.maps, self.norms, self.inputs, strict=True):
+            mean = mask_pool(x, regions.masks)
+            spread = (mask_pool(x.float().square(), regions.masks) - mean.float().square()).clamp_min(0)
+            hidden = hidden + linear(norm(torch.cat([mean, (spread + 1e-6).sqrt()], -1)))
+        hidden = self.mlp(hidden)
+        scores, variances = self.scalars(hidden).unflatten(-1, (2, -1)).unbind(-2)
+        return Answers(scores.sigmoid(), variances.clamp(-8, 2), self.types(hidden), self.severities(hidden))
 
 
 @SCORERS.register("pooled_mlp")
@@ -47,42 +88,27 @@ class PooledMLP(Scorer):
         self.blocks = self.vision_encoder.blocks
         if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
             self.vision_encoder.requires_grad_(False)
-        self.norms = nn.ModuleList(nn.LayerNorm(2 * c) for c in self.vision_encoder.channels)
-        self.inputs = nn.ModuleList(nn.Linear(2 * c, width) for c in self.vision_encoder.channels)
-        self.geometry = nn.Linear(5, width)
-        self.mlp = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
-        self.scalars = nn.Linear(width, 2 * len(_SCALARS))  # mean and log-variance of each
-        self.types = nn.Linear(width, len(_TYPES))
-        self.severities = nn.Linear(width, len(SEVERITIES))
+        self.head = Head(self.vision_encoder.channels, width, dropout)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> scores (B, R, 2) in [0, 1], their log-variances (B, R, 2), type logits (B, R, 7), severity logits (B, R, 5)."""
-        maps = self.vision_encoder(batch.images).maps
-        regions = batch.regions
-        hidden = self.geometry(torch.cat([regions.boxes, regions.areas.sqrt()[..., None]], -1))  # (B, R, D)
-        for x, norm, linear in zip(maps, self.norms, self.inputs, strict=True):
-            mean = mask_pool(x, regions.masks)
-            spread = (mask_pool(x.float().square(), regions.masks) - mean.float().square()).clamp_min(0)
-            hidden = hidden + linear(norm(torch.cat([mean, (spread + 1e-6).sqrt()], -1)))
-        hidden = self.mlp(hidden)
-        scores, variances = self.scalars(hidden).unflatten(-1, (2, -1)).unbind(-2)
-        return scores.sigmoid(), variances.clamp(-8, 2), self.types(hidden), self.severities(hidden)
+    def forward(self, batch: Batch) -> Answers:
+        """Everything about every region, padding included."""
+        return self.head(self.vision_encoder(batch.images), batch.regions)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Gaussian negative log-likelihood of the scores (plus their squared error), cross-entropy of type and severity."""
         assert batch.labels is not None
-        scores, variances, types, severities = self(batch)
+        answers = self(batch)
         labels = batch.labels
         losses: dict[str, Tensor] = {}
         for i, task in enumerate(_SCALARS):
             target = getattr(labels, task)
             known = batch.regions.valid & ~target.isnan()
-            error = (scores[..., i] - target)[known].square()
-            log_variance = variances[..., i][known]
+            error = (answers.scores[..., i] - target)[known].square()
+            log_variance = answers.log_variances[..., i][known]
             losses[task] = _mean(0.1 * (error.detach() * torch.exp(-log_variance) + log_variance) + 4 * error)
-        kind, severity = class_targets(labels, types.shape[1], types.device)
-        losses["type"] = _cross_entropy(types, kind)
-        losses["severity"] = _cross_entropy(severities, severity)
+        kind, severity = class_targets(labels, target.shape[1], target.device)
+        losses["type"] = _cross_entropy(answers.types, kind)
+        losses["severity"] = _cross_entropy(answers.severities, severity)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
     @torch.no_grad()
@@ -108,8 +134,7 @@ class PooledMLP(Scorer):
         return out
 
     def parts(self) -> dict[str, nn.Module]:
-        heads = nn.ModuleList([self.norms, self.inputs, self.geometry, self.mlp, self.scalars, self.types, self.severities])
-        return {"vision_encoder": self.vision_encoder, "head": heads}
+        return {"vision_encoder": self.vision_encoder, "head": self.head}
 
     def load_pretrained(self) -> None:
         self.vision_encoder.load_pretrained()

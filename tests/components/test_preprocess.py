@@ -14,13 +14,13 @@ def photograph(height, width, seed=0):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (3, height, width), dtype=np.uint8))
 
 
-def five_steps(image, side, preprocess, scaled=np.float32):
+def five_steps(image, side, preprocess):
     """Facts 1.10 in PIL, numpy and torch: shorter side to `side`, 1/255, normalise, no crop, squash."""
     height, width = image.shape[-2:]
     short, long = min(height, width), max(height, width)
     target = (int(side * long / short), side) if width > height else (side, int(side * long / short))
     resized = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize(target, Image.Resampling.BICUBIC))
-    unit = (resized.astype(scaled) * scaled(1 / 255)).astype(np.float32)
+    unit = (resized.astype(np.float64) * (1 / 255)).astype(np.float32)
     normal = (unit - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)
     batch = torch.from_numpy(normal.transpose(2, 0, 1))[None]
     return F.interpolate(batch, size=(side, side), mode="bilinear", align_corners=False)[0]
@@ -32,7 +32,6 @@ def test_the_released_pipeline(height, width):
     ours = prepare_image(image, CLIP)
     assert ours.shape == (3, 64, 64)
     assert torch.equal(ours, five_steps(image, 64, CLIP))
-    torch.testing.assert_close(ours, five_steps(image, 64, CLIP, scaled=np.float64), rtol=0, atol=1e-6)
 
 
 def test_a_constant_image_stays_constant():

@@ -34,6 +34,7 @@ def test_decode_inverts_encode():
         np.testing.assert_array_equal(decoded, mask)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools under NumPy 2
 def test_agrees_with_pycocotools():
     for mask in random_masks():
         code = rle.encode(mask)

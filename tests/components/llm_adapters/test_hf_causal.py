@@ -69,9 +69,6 @@ def frozen(adapter):
     return {n: p for n, p in adapter.named_parameters() if not p.requires_grad}
 
 
-# --- every family ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(params=FAMILIES, scope="module")
 def family(request):
     return make(**FAMILIES[request.param]).eval()
@@ -129,9 +126,6 @@ def test_family_takes_lora_in_its_blocks_alone(name):
     assert all("lora_" in n and "lm_head" not in n for n in trainable(adapter))
 
 
-# --- sliding windows ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3_text", "phi3"])
 @torch.no_grad()
 def test_a_window_is_kept_without_a_mask_and_refused_with_one(name):
@@ -146,9 +140,6 @@ def test_a_window_is_kept_without_a_mask_and_refused_with_one(name):
     torch.testing.assert_close(read(adapter, ids[:, :6], mask=causal[:, :6, :6]), full[:, :6], **CLOSE)
     with pytest.raises(ValueError, match="sequence of 7 tokens exceeds the sliding window of 6"):
         read(adapter, ids[:, :7], mask=causal[:, :7, :7])
-
-
-# --- adaptation -----------------------------------------------------------------------------------------------------------
 
 
 def test_full_trains_all_and_frozen_nothing():
@@ -238,9 +229,6 @@ def test_low_precision_base(dtype):
     assert embeddings.grad.isfinite().all()
 
 
-# --- quantised bases ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("options", [{"adaptation": "qlora"}, {"quantization": "int8"}], ids=["qlora", "int8"])
 def test_quantised_base_stays_and_adapters_learn(options):
     adapter = make(**{**LORA, **options, "config": {**FAMILIES["llama"]["config"], "hidden_size": 64, "head_dim": 16}}).train()
@@ -295,9 +283,6 @@ def test_quantised_on_meta_counts_as_many_parameters():
     with torch.device("meta"):
         quantised, plain = make(**{**LORA, "adaptation": "qlora"}), make(**LORA)
     assert [(n, p.shape) for n, p in quantised.named_parameters()] == [(n, p.shape) for n, p in plain.named_parameters()]
-
-
-# --- folders of weights ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -382,9 +367,6 @@ def test_tied_embeddings_load(tmp_path):
     adapter.load_pretrained()
     assert adapter.model.lm_head.weight is adapter.model.get_input_embeddings().weight
     torch.testing.assert_close(read(adapter, ids_of(1, 5)), read(original, ids_of(1, 5)), atol=0, rtol=0)
-
-
-# --- options --------------------------------------------------------------------------------------------------------------
 
 
 def test_options_from_a_configuration_node():

@@ -1,0 +1,91 @@
+"""The composition: packed training and cached reading are one model."""
+
+import pytest
+import torch
+
+from components.prompts import LEVELS
+from components.registry import ConfigError
+from components.scorers.base import SCORERS
+from components.splice import supervised_columns
+from tests.components.scorers.samples import batch_of, labelled, picture
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval()
+
+
+def test_packed_logits_equal_cached_ones():
+    """The distribution that training sees at a level word is the one that scoring reads, for every region of a packed row."""
+    scorer = build()
+    batch = labelled(scorer)
+    with torch.no_grad():
+        pyramid = scorer.vision_encoder(batch.images)
+        image_tokens, region_tokens = scorer.projector(pyramid), scorer._region_tokens(pyramid, batch)
+        packed = scorer.pack(batch, image_tokens.shape[1])
+        columns = supervised_columns(packed)
+        logits = scorer.read(packed, image_tokens, region_tokens, columns)
+    rows, soft_columns = packed.soft.unbind(1)
+    at_levels = logits[rows, torch.searchsorted(columns, soft_columns.contiguous())].gather(1, packed.soft_ids).softmax(-1)
+    scores = scorer.score_batch(batch, ["quality", "importance"])
+    read = [list(row[task].levels.values()) for image in scores for row in image for task in ("quality", "importance")]
+    torch.testing.assert_close(at_levels, torch.tensor(read), atol=1e-5, rtol=1e-4)
+
+
+def test_regions_do_not_see_each_other():
+    scorer = build()
+    image, masks = picture(1)
+    alone = scorer.score(image, masks[:1])[0]["quality"].value
+    assert scorer.score(image, masks)[0]["quality"].value == pytest.approx(alone, abs=1e-6)
+
+
+def test_chunks_do_not_change_scores():
+    batch = batch_of(build())
+    whole, chunked = build(), build(max_branches=2)
+    for a, b in zip(whole.score_batch(batch, ["quality"]), chunked.score_batch(batch, ["quality"]), strict=True):
+        assert [r["quality"].value for r in a] == pytest.approx([r["quality"].value for r in b], abs=1e-6)
+
+
+def test_a_frozen_encoder_gets_no_gradient():
+    scorer = build(train_vision_encoder=False)
+    scorer.loss(labelled(scorer))["loss"].backward()
+    assert all(p.grad is None for p in scorer.vision_encoder.parameters())
+
+
+def test_random_encoders_are_trained_and_loaded_ones_are_frozen(tmp_path):
+    assert all(p.requires_grad for p in build().vision_encoder.parameters())
+    node = {**SCORERS.get("roi_vlm").tiny()["vision_encoder"], "weights": "pretrained"}
+    assert not any(p.requires_grad for p in build(vision_encoder=node).vision_encoder.parameters())
+
+
+def test_fewer_tasks():
+    scorer = build(readouts={"quality": {"plugin": "levels"}})
+    assert scorer.tasks == ("quality",)
+    image, masks = picture(1)
+    assert set(scorer.score(image, masks, scorer.tasks)[0]) == {"quality"}
+    with pytest.raises(ValueError, match="task 'importance'"):
+        scorer.score(image, masks)
+
+
+def test_levels_can_be_read_as_text_too():
+    scorer = build(readouts={"quality": {"plugin": "text", "max_tokens": 8}})
+    image, masks = picture(1)
+    score = scorer.score(image, masks, ["quality"])[0]["quality"]
+    assert score.parsed == any(word in score.text for word in LEVELS["quality"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_level": 7}, "image_level 7: the vision encoder has 4 levels, 0 to 3"),
+        ({"readouts": {"beauty": {"plugin": "text"}}}, "tasks are quality, importance, distortion, got beauty"),
+    ],
+)
+def test_configuration_errors(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**changes)
+
+
+def test_a_readout_that_cannot_serve_its_task_is_refused_at_construction():
+    with pytest.raises(ValueError, match="serves quality, importance, not distortion"):
+        build(readouts={"distortion": {"plugin": "levels"}})

@@ -1,0 +1,100 @@
+"""Packing: a branch is read as if it stood alone after the prefix."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from components.prompts import IMAGE, REGION
+from components.readouts.base import Target
+from components.splice import Branch, expand, language_loss, pack, splice, supervised_columns
+
+PREFIX = (1, IMAGE, 5)
+
+
+def _packed(images=None):
+    images = images or [
+        [Branch(0, (REGION, 7), Target((8, 9, 2), 1, (9, 10), (0.25, 0.75))), Branch(1, (REGION, 7, 7), Target((8, 2)))],
+        [Branch(0, (REGION, 7), Target((8, 2)))],
+    ]
+    return pack(PREFIX, images, image_tokens=2, region_tokens=2)
+
+
+def test_expand_repeats_slots():
+    assert expand((1, IMAGE, 5, REGION), 3, 2) == [1, IMAGE, IMAGE, IMAGE, 5, REGION, REGION]
+
+
+def test_layout():
+    p = _packed()
+    assert p.ids.tolist() == [[1, 0, 0, 5, 0, 0, 7, 8, 9, 0, 0, 7, 7, 8], [1, 0, 0, 5, 0, 0, 7, 8, *[0] * 6]]
+    assert p.branch.tolist() == [[0] * 4 + [1] * 5 + [2] * 5, [0] * 4 + [1] * 4 + [-1] * 6]
+    assert p.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8]
+    assert p.image_slots.tolist() == [1, 2]
+    assert p.region_slots.tolist() == [[0, 4, 0, 0], [0, 5, 0, 1], [0, 9, 1, 0], [0, 10, 1, 1], [1, 4, 0, 0], [1, 5, 0, 1]]
+
+
+def test_targets_stand_one_column_before_their_token():
+    p = _packed()
+    assert p.hard.tolist() == [[0, 6, 8], [0, 8, 2], [0, 12, 8], [0, 13, 2], [1, 6, 8], [1, 7, 2]]
+    assert p.soft.tolist() == [[0, 7]]
+    assert p.soft_ids.tolist() == [[9, 10]]
+    assert supervised_columns(p).tolist() == [6, 7, 8, 12, 13]
+
+
+def test_mask_is_prefix_and_own_branch():
+    p = _packed()
+    mask = p.mask()
+    for b in range(2):
+        for i in range(p.ids.shape[1]):
+            for j in range(p.ids.shape[1]):
+                row, column = int(p.branch[b, i]), int(p.branch[b, j])
+                allowed = j <= i and row != -1 and column in (0, row)
+                assert bool(mask[b, i, j]) == (allowed or i == j)
+
+
+def test_splice_fills_the_slots_and_nothing_else():
+    p = _packed()
+    text = torch.randn(2, 14, 3)
+    image, region = torch.randn(2, 2, 3), torch.randn(2, 2, 2, 3)
+    out = splice(text, p, image, region)
+    assert torch.equal(out[:, 1:3], image)
+    assert torch.equal(out[0, 9:11], region[0, 1])
+    assert torch.equal(out[1, 4:6], region[1, 0])
+    untouched = [0, 3, 6, 7, 8, 11, 12, 13]
+    assert torch.equal(out[0, untouched], text[0, untouched])
+
+
+def test_splice_carries_gradients_to_both_kinds_of_tokens():
+    p = _packed()
+    image, region = torch.randn(2, 2, 3, requires_grad=True), torch.randn(2, 2, 2, 3, requires_grad=True)
+    splice(torch.randn(2, 14, 3), p, image, region).sum().backward()
+    assert torch.equal(image.grad, torch.ones_like(image))
+    assert region.grad[0].eq(1).all()
+    assert region.grad[1, 1].eq(0).all()  # the second image has one region
+
+
+def test_loss_is_the_mean_cross_entropy():
+    p = _packed()
+    logits = torch.randn(2, 14, 12)
+    columns = supervised_columns(p)
+    hard, soft = language_loss(logits[:, columns], columns, p)
+    expected = torch.stack([F.cross_entropy(logits[b, c], torch.tensor(i)) for b, c, i in p.hard.tolist()]).mean()
+    torch.testing.assert_close(hard, expected)
+    log_p = logits[0, 7].log_softmax(-1)
+    torch.testing.assert_close(soft, -(0.25 * log_p[9] + 0.75 * log_p[10]))
+
+
+def test_without_soft_targets_their_loss_is_zero():
+    p = _packed([[Branch(0, (REGION,), Target((8, 2)))]])
+    columns = supervised_columns(p)
+    _, soft = language_loss(torch.randn(1, len(columns), 12), columns, p)
+    assert soft == 0
+
+
+@pytest.mark.parametrize("images", [[[]], [[], [Branch(0, (REGION,), Target((8, 2)))]]])
+def test_images_without_questions_are_fine(images):
+    p = _packed(images)
+    assert p.ids.shape[0] == len(images)
+    assert p.mask().any(-1).all()
+    columns = supervised_columns(p)
+    hard, _ = language_loss(torch.randn(len(images), len(columns), 12, requires_grad=True), columns, p)
+    assert torch.isfinite(hard)
