@@ -8,6 +8,7 @@ python train.py --list                                       every plugin of eve
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def run(config: Experiment) -> dict[str, Any]:
     """One experiment from configuration to report."""
     folder = Run(Path(config.outputs) / config.name)
     resume = folder.begin(to_yaml(config))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -67,6 +69,7 @@ def run(config: Experiment) -> dict[str, Any]:
     module = ScorerModule(
         scorer,
         steps=config.trainer.steps,
+        seed=config.seed,
         lr=o.lr,
         lr_scale=o.lr_scale,
         weight_decay=o.weight_decay,
@@ -75,7 +78,7 @@ def run(config: Experiment) -> dict[str, Any]:
         final=o.final,
     )
     conductor = trainer(config, folder)
-    conductor.fit(module, data, ckpt_path=resume)
+    conductor.fit(module, data, ckpt_path=resume, weights_only=True)
     conductor.save_checkpoint(folder.checkpoint)
     if config.save_vision_encoder:
         save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")

@@ -40,6 +40,7 @@ class Packed:
         image_slots: (N,) long, the columns of the image's tokens, the same in every row.
         region_slots: (S, 4) long: row, column, region, index of the token within the region.
         hard: (M, 3) long: row, column, id that comes next.
+        answers: how many answers are taught.
         soft: (Q, 2) long: row, column; `soft_ids` and `soft_probabilities` are (Q, L).
     """
 
@@ -52,6 +53,7 @@ class Packed:
     soft: Tensor
     soft_ids: Tensor
     soft_probabilities: Tensor
+    answers: int
 
     def mask(self) -> Tensor:
         """(B, T, T) bool: row i may look at column j. Padding looks at itself alone, so that no row of it is empty."""
@@ -98,6 +100,7 @@ def pack(
         soft=joined("soft", 2),
         soft_ids=torch.tensor([ids for ids, _ in levels], dtype=torch.long, device=device),
         soft_probabilities=torch.tensor([p for _, p in levels], device=device),
+        answers=sum(len(branches) for branches in images),
     )
 
 
@@ -151,16 +154,16 @@ def language_loss(logits: Tensor, columns: Tensor, packed: Packed) -> tuple[Tens
         logits: (B, N, V) at the columns `columns` (N,), sorted.
 
     Returns:
-        The mean over plain targets and the mean over soft targets; 0 where there are none.
+        The sums over plain targets and over soft targets.
     """
     row, column, wanted = packed.hard.unbind(1)
     plain = logits[row, torch.searchsorted(columns, column.contiguous())]
-    hard = F.cross_entropy(plain.float(), wanted, reduction="sum") / max(1, len(wanted))
+    hard = F.cross_entropy(plain.float(), wanted, reduction="sum")
     row, column = packed.soft.unbind(1)
     if not len(row):
         return hard, hard.new_zeros(())
     log_p = logits[row, torch.searchsorted(columns, column.contiguous())].float().log_softmax(-1).gather(1, packed.soft_ids)  # (Q, L)
-    return hard, -(packed.soft_probabilities * log_p).sum() / len(row)
+    return hard, -(packed.soft_probabilities * log_p).sum()
 
 
 def supervised_columns(packed: Packed) -> Tensor:

@@ -34,7 +34,7 @@ class Collate:
     def _prepare(self, sample: RoiSample) -> tuple[Tensor, Regions]:
         masks = sample.masks()
         if self.whole:
-            masks = torch.cat([masks, torch.ones_like(masks[:1])])
+            masks = torch.cat([masks, torch.ones(1, *masks.shape[1:], dtype=torch.bool)])
         return prepare_image(sample.image, self.preprocess), prepare_regions(sample.image, masks, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
@@ -42,7 +42,7 @@ class Collate:
 
         def column(name: str) -> Tensor:
             rows = [[getattr(r, name) for r in rs] + extra for rs in records]
-            return pad_stack([torch.tensor([torch.nan if v is None else v for v in row]) for row in rows], torch.nan)
+            return pad_stack([torch.tensor([torch.nan if v is None else float(v) for v in row]) for row in rows], torch.nan)
 
         known = tuple((*(r.distortions for r in rs), *extra) for rs in records)
         return Labels(column("quality"), column("quality_std"), column("importance"), column("importance_std"), known)

@@ -7,6 +7,8 @@ spectrum, a shading, and the whole is softened a little, as a lens does.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -32,8 +34,8 @@ def dead_leaves(size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     for leaf, (radius, x, y) in enumerate(zip(radii, rng.uniform(0, canvas, count), rng.uniform(0, canvas, count), strict=True), 1):
         _leaf(draw, leaf, float(radius), float(x), float(y), rng)
     labels = np.array(ids)
-    ycc = _palette(count + 1, rng)[labels]
-    ycc = ycc.reshape(size, _SUPER, size, _SUPER, 3).mean((1, 3))
+    palette = _palette(count + 1, rng)
+    ycc = sum(palette[labels[y::_SUPER, x::_SUPER]] for y in range(_SUPER) for x in range(_SUPER)) / np.float32(_SUPER**2)
     _texture(ycc, labels[::_SUPER, ::_SUPER], count + 1, rng)
     softness = rng.uniform(0.0, 0.7)
     return to_rgb(ndimage.gaussian_filter(ycc, (softness, softness, 0)).astype(np.float32))
@@ -50,7 +52,7 @@ def _leaf(draw: ImageDraw.ImageDraw, leaf: int, radius: float, x: float, y: floa
     stretch, turn = rng.uniform(0.3, 1.0), rng.uniform(0, 2 * np.pi)
     px, py = reach * np.cos(angles), stretch * reach * np.sin(angles)
     points = np.stack([x + px * np.cos(turn) - py * np.sin(turn), y + px * np.sin(turn) + py * np.cos(turn)], 1)
-    draw.polygon([(float(a), float(b)) for a, b in points], fill=leaf)
+    draw.polygon(points.ravel().tolist(), fill=leaf)
 
 
 def _palette(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -72,11 +74,17 @@ def _texture(ycc: NDArray[np.float32], labels: NDArray[np.int32], count: int, rn
     ycc[..., 1:] += (0.25 * soft[labels] * coarse)[..., None] * rng.normal(0, 0.6, 2).astype(np.float32)
 
 
-def _field(size: int, slope: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random (size, size) field of unit variance whose amplitude spectrum falls as 1 / f^slope."""
+@functools.lru_cache(maxsize=2)
+def _frequencies(size: int) -> NDArray[np.float64]:
+    """(size, size // 2 + 1) cycles per pixel of a real transform; 1 for the mean, which has none."""
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
     f[0, 0] = 1
-    spectrum = np.fft.rfft2(rng.standard_normal((size, size), np.float32)) / f**slope
+    return f
+
+
+def _field(size: int, slope: float, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random (size, size) field of unit variance whose amplitude spectrum falls as 1 / f^slope."""
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size), np.float32)) / _frequencies(size) ** slope
     spectrum[0, 0] = 0
     field = np.fft.irfft2(spectrum, (size, size))
     return (field / field.std()).astype(np.float32)

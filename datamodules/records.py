@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +44,12 @@ class RegionRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image. `source` is the group that must not be split: the photograph it was made from. `png` holds its pixels."""
+    """One image.
+
+    Attributes:
+        source: the group that must not be split: the photograph it was made from.
+        png: its pixels; b"" in the record of a sample that was made on the fly, whose pixels are at hand.
+    """
 
     id: str
     source: str
@@ -72,9 +77,16 @@ class RoiSample:
     record: ImageRecord
 
     def masks(self) -> Tensor:
-        """(R, H, W) bool."""
-        size = [self.record.height, self.record.width]
-        return torch.from_numpy(np.stack([rle.decode({"size": size, "counts": r.counts}) for r in self.record.regions]))
+        """(R, H, W) bool.
+
+        Raises:
+            RegionError: a region's counts do not belong to an image of this size.
+        """
+        height, width = self.record.height, self.record.width
+        masks = np.zeros((len(self.record.regions), height, width), np.bool_)
+        for mask, region in zip(masks, self.record.regions, strict=True):
+            mask[:] = rle.decode({"size": [height, width], "counts": region.counts})
+        return torch.from_numpy(masks)
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -120,19 +132,41 @@ def write_records(path: Path, records: Iterable[ImageRecord]) -> None:
         rows.append(row)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), draft)
-    draft.replace(path)
+    try:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_records(paths: Sequence[Path]) -> list[ImageRecord]:
-    """Reads Parquet files written by `write_records`, in the order given."""
-    records = []
-    for path in paths:
-        for row in pq.read_table(path, schema=SCHEMA).to_pylist():
-            regions = []
-            for region in row.pop("regions"):
-                pairs = region.pop("distortions")
-                known = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
-                regions.append(RegionRecord(**region, distortions=known))
-            records.append(ImageRecord(**row, regions=tuple(regions)))
-    return records
+    """Reads Parquet files written by `write_records`, in the order given.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: damaged, or not written by `write_records`.
+    """
+    return [record for path in paths for record in _read(path)]
+
+
+def _read(path: Path) -> Iterator[ImageRecord]:
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again") from error
+    if not table.schema.equals(SCHEMA):
+        raise ValueError(f"{path} does not hold records: its columns are {_columns(table.schema)}, expected {_columns(SCHEMA)}")
+    for row in table.to_pylist():
+        regions = []
+        for region in row.pop("regions"):
+            pairs = region.pop("distortions")
+            known = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
+            regions.append(RegionRecord(**region, distortions=known))
+        yield ImageRecord(**row, regions=tuple(regions))
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{f.name}: {f.type if not pa.types.is_nested(f.type) else '...'}" for f in schema)

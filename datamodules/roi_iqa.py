@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 from torch.utils.data import DataLoader
 
@@ -11,6 +13,17 @@ from datamodules.collate import Collate
 from datamodules.datasets.base import RoiDataset
 from datamodules.records import RoiSample, Split
 from datamodules.sampler import CursorBatchSampler
+
+
+class CursorLoader(DataLoader[RoiSample]):
+    """A loader whose batch sampler begins where training stands; so it has no state of its own to save or restore."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
 
 
 class RoiIQA(L.LightningDataModule):
@@ -44,9 +57,9 @@ class RoiIQA(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[RoiSample]:
         samples = self.dataset.split("train")
-        start = self.trainer.global_step if self.trainer else 0
+        start = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
         order = CursorBatchSampler(len(samples), self.batch_size, self.steps, self.seed, start)
-        return DataLoader(
+        return CursorLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=order,
             collate_fn=Collate(self.preprocess, self.crop_size),

@@ -24,6 +24,7 @@ class ScorerModule(L.LightningModule):
     Args:
         scorer: built, not yet loaded: its trained weights are read once, in `configure_model`.
         steps: optimizer steps of the whole training, for the schedule.
+        seed: with the batch's number, of all that a training step draws (dropout).
     """
 
     strict_loading = False  # frozen weights are not in the checkpoint; `on_load_checkpoint` checks the rest
@@ -33,6 +34,7 @@ class ScorerModule(L.LightningModule):
         scorer: Scorer,
         *,
         steps: int,
+        seed: int = 0,
         lr: float = 1e-3,
         lr_scale: dict[str, float] | None = None,
         weight_decay: float = 0.01,
@@ -42,7 +44,8 @@ class ScorerModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.scorer = scorer
-        self.steps, self.lr, self.lr_scale, self.weight_decay = steps, lr, lr_scale or {}, weight_decay
+        self.seed, self.steps = seed, steps
+        self.lr, self.lr_scale, self.weight_decay = lr, lr_scale or {}, weight_decay
         self.betas, self.warmup, self.final = betas, warmup, final
         self._loaded = False
 
@@ -50,6 +53,9 @@ class ScorerModule(L.LightningModule):
         if not self._loaded:
             self.scorer.load_pretrained()
             self._loaded = True
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)  # so that resuming draws what not stopping would have
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.scorer.loss(batch)

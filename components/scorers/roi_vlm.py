@@ -33,7 +33,8 @@ class RoiVLM(Scorer):
         image_level: pyramid level whose cells become the image's tokens.
         image_pool: side of the square of cells averaged to one image token.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message.
-        level_weight: weight of the level words' soft targets beside the mean over all other answer tokens.
+        loss_per: "answer" averages the negative log-likelihood of whole answers, so that the one telling word of a long sentence
+            weighs as much as that of a short one; "token" averages over tokens, as the reference does (facts 1.11).
         max_branches: (region, question) pairs asked at once when scoring; bounds memory, does not change scores.
         train_vision_encoder: null trains the encoder exactly when its weights are random.
     """
@@ -49,7 +50,7 @@ class RoiVLM(Scorer):
         image_level: int = 2,
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
-        level_weight: float = 1.0,
+        loss_per: Literal["answer", "token"] = "answer",
         max_branches: int = 64,
         train_vision_encoder: bool | None = None,
     ) -> None:
@@ -73,7 +74,7 @@ class RoiVLM(Scorer):
         self.tasks = tuple(task for task in TASKS if task in parts)
         for task in self.tasks:
             self._readout(task).check(task)
-        self.level_weight, self.max_branches = level_weight, max_branches
+        self.loss_per, self.max_branches = loss_per, max_branches
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """All known answers about all regions, packed: one forward pass per image."""
@@ -84,7 +85,9 @@ class RoiVLM(Scorer):
         columns = supervised_columns(packed)
         logits = self.read(packed, image_tokens, region_tokens, columns)
         text, levels = language_loss(logits, columns, packed)
-        return {"loss": text + self.level_weight * levels, "text": text, "levels": levels}
+        count = packed.answers if self.loss_per == "answer" else len(packed.hard) + len(packed.soft)
+        text, levels = text / max(1, count), levels / max(1, count)
+        return {"loss": text + levels, "text": text, "levels": levels}
 
     def pack(self, batch: Batch, image_tokens: int) -> Packed:
         """Questions and answers of a labelled batch as packed rows."""

@@ -63,7 +63,7 @@ class TimmPyramid(VisionEncoder):
         self.name, self.weights, self.has_weights = name, weights, bool(weights)
         self.args = {"features_only": True, "out_indices": chosen, **args}
         net: Any = timm.create_model(name, **self.args)
-        self.net = net
+        self.net = net.to(memory_format=torch.channels_last)
         self.channels = tuple(net.feature_info.channels())
         self.strides = tuple(net.feature_info.reduction())
         self.preprocess = Preprocess(
@@ -77,7 +77,7 @@ class TimmPyramid(VisionEncoder):
 
     def forward(self, images: Tensor) -> Pyramid:
         """See the contract."""
-        maps = self.net(images)
+        maps = self.net(images.contiguous(memory_format=torch.channels_last))  # convolutions are 1.6 to 3 times faster so
         if self.channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]  # (B, C_l, H_l, W_l)
         return Pyramid(tuple(maps))

@@ -6,15 +6,20 @@ the fly or read from the cache. Photographs never cross splits; dead-leaves imag
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -23,14 +28,18 @@ from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder
 from components.registry import ConfigError, Part
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.distortions.base import DISTORTIONS
-from datamodules.images import list_images, load_image
+from datamodules.images import ImageError, list_images, load_image
+from datamodules.looks import relook
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
-from datamodules.records import SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png, read_records, write_records
+from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png, read_records, write_records
 from datamodules.synthesis import Recipe, synthesize
 
 VERSION = "1"  # changes whenever the same options would give other samples
 PART = 16  # images in a part of the cache
+SMALLEST = 16  # pixels: the shorter side of a photograph, and the side of a sample
+KEPT = 2**30  # bytes of a folder's pixels that stay in memory; photographs beyond are decoded each time
+TRIES = 100  # references tried for one sample
 
 # file -> (package, path, split). Pictures of one scene share a name before the dot.
 EMBEDDED: dict[str, tuple[str, str, Split]] = {
@@ -49,20 +58,50 @@ EMBEDDED: dict[str, tuple[str, str, Split]] = {
 }
 
 
+@dataclass(frozen=True)
+class Photograph:
+    """A clean photograph.
+
+    Attributes:
+        name: unique; what reports say.
+        source: of the scene: what must not be split.
+        hash: of the pixels.
+        pixels: (H, W, 3) uint8; None where they are read from `path` each time.
+    """
+
+    name: str
+    source: str
+    path: Path
+    hash: str
+    pixels: NDArray[np.uint8] | None
+
+    def read(self) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8."""
+        return load_image(self.path) if self.pixels is None else self.pixels
+
+
+Photos = dict[Split, list[Photograph]]  # sorted by name
+
+
 @DATASETS.register("photographs")
 class Photographs(RoiDataset):
     """See the module's docstring.
 
     Args:
-        root: folder of photographs; "" for the embedded ones. Of a folder, a seeded fifth each (one at least) go to test and val.
+        root: folder of photographs; "" for the embedded ones. Of a folder, a seeded fifth of the scenes each (one at least) go to
+            test and val. Files of one scene share their folder and the name before its first dot.
         size: side of the square samples, pixels.
         train, val, test: images per split.
         procedural: share of training images that are dead leaves instead of photographs.
+        looks: gives each training photograph another look each time (see `datamodules.looks`).
         distortions: the types to draw from.
         mixed, clean, regions, min_area, visible, full_impact: see `datamodules.synthesis.Recipe`.
         seed: of everything drawn.
         cache: folder for the samples; "" to make them on the fly each time.
         workers: processes that fill the cache; the result does not depend on it.
+
+    Raises:
+        ConfigError: an option out of its range.
     """
 
     def __init__(
@@ -74,6 +113,7 @@ class Photographs(RoiDataset):
         val: int = 24,
         test: int = 180,
         procedural: float = 0.5,
+        looks: bool = True,
         distortions: tuple[str, ...] = ("blur", "colorfulness", "compression", "contrast", "exposure", "noise"),
         mask_encoder: Part[MaskEncoder] | None = None,
         quality_label: Part[QualityLabel] | None = None,
@@ -81,15 +121,23 @@ class Photographs(RoiDataset):
         clean: float = 0.1,
         regions: int = 6,
         min_area: float = 0.015,
-        visible: float = 0.97,
+        visible: float = 0.95,
         full_impact: float = 0.25,
         seed: int = 0,
         cache: str = "outputs/cache",
         workers: int = 2,
     ) -> None:
-        if not 0 <= procedural <= 1 or not 0 <= mixed <= 1 or not 0 <= clean < 1:
-            raise ConfigError(f"procedural, mixed and clean are shares in [0, 1], got {procedural}, {mixed}, {clean}")
-        self.root, self.size, self.seed, self.procedural, self.workers = root, size, seed, procedural, workers
+        for name, value, allowed, good in (
+            ("size", size, f"at least {SMALLEST} pixels", size >= SMALLEST),
+            ("train, val and test", (train, val, test), "numbers of images, none below 0", min(train, val, test) >= 0),
+            ("procedural", procedural, "a share in [0, 1]", 0 <= procedural <= 1),
+            ("distortions", distortions, "one type at least, each named once", 0 < len(set(distortions)) == len(distortions)),
+            ("workers", workers, "a number of processes, 0 for none", workers >= 0),
+        ):
+            if not good:
+                raise ConfigError(f"photographs: {name}: {allowed}; got {value}")
+        self.root, self.size, self.seed, self.workers = root, size, seed, workers
+        self.procedural, self.looks = procedural, looks
         self.counts: dict[Split, int] = {"train": train, "val": val, "test": test}
         self.distortions = {name: DISTORTIONS.build({"plugin": name}) for name in distortions}
         self.mask_encoder = (mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"}))()
@@ -99,6 +147,7 @@ class Photographs(RoiDataset):
             "size": size,
             "counts": self.counts,
             "procedural": procedural,
+            "looks": looks,
             "distortions": sorted(distortions),
             "recipe": vars(self.recipe),
             "seed": seed,
@@ -106,30 +155,40 @@ class Photographs(RoiDataset):
             "quality_label": _identity(self.quality_label),
         }
         self._cache = Path(cache) if cache else None
-        self._photographs: dict[Split, dict[str, NDArray[np.uint8]]] | None = None
+        self._ready = False
 
-    @property
-    def photographs(self) -> dict[Split, dict[str, NDArray[np.uint8]]]:
-        """The clean photographs of each split, by name; read on first use."""
-        if self._photographs is None:
-            self._photographs = _embedded() if not self.root else _from_folder(self.root, self.seed)
-        return self._photographs
+    @functools.cached_property
+    def photographs(self) -> Photos:
+        """The clean photographs of each split; read on first use."""
+        return _from_folder(Path(self.root), self.seed) if self.root else _embedded()
 
     def prepare(self) -> None:
-        """Fills the cache, part by part; parts that are there are not made again."""
-        self.mask_encoder.load_pretrained()
+        """Fills the cache, part by part; parts that are there are not made again. Without a cache, reads what making needs.
+
+        Raises:
+            ConfigError: the folder holds too few photographs.
+            ImageError: there is no such folder, or no image in it.
+        """
         if self._cache is None:
+            self._get_ready()
             return
         todo = [(s, p) for s in SPLITS for p in range(-(-self.counts[s] // PART)) if not self._part_path(s, p).exists()]
         if not todo:
             return
-        loader: DataLoader[str] = DataLoader(_Parts(self, todo), batch_size=None, num_workers=min(self.workers, len(todo)))
-        with tqdm(total=len(todo) * PART, unit="image", desc="making samples") as bar:
-            for _ in loader:
-                bar.update(PART)
+        self._get_ready()
+        loader: DataLoader[int] = DataLoader(_Parts(self, todo), batch_size=None, num_workers=min(self.workers, len(todo)))
+        with tqdm(total=sum(len(self._part(*t)) for t in todo), unit="image", desc="making samples") as bar:
+            for made in loader:
+                bar.update(made)
 
     def split(self, name: Split) -> Samples:
+        """The samples of a split.
+
+        Raises:
+            RuntimeError: the cache has not been filled.
+        """
         if self._cache is None:
+            self._get_ready()
             return _OnTheFly(self, name)
         parts = [self._part_path(name, p) for p in range(-(-self.counts[name] // PART))]
         missing = [p for p in parts if not p.exists()]
@@ -141,50 +200,75 @@ class Photographs(RoiDataset):
 
     def describe(self) -> dict[str, Any]:
         """Names and hashes of the photographs by split, the options, and the label measure."""
-        names = {s: {n: _hash(p) for n, p in sorted(self.photographs[s].items())} for s in SPLITS}
         return {
             "dataset": "photographs",
             "root": self.root or "embedded",
             "fingerprint": self.fingerprint,
-            "photographs": names,
+            "photographs": self._hashes(),
             **self._options,
         }
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """Changes whenever the samples would."""
-        names = {s: {n: _hash(p) for n, p in sorted(self.photographs[s].items())} for s in SPLITS}
         libraries = {n: importlib.metadata.version(n) for n in ("numpy", "scipy", "scikit-image", "pillow")}
-        text = json.dumps([VERSION, names, self._options, libraries], sort_keys=True)
+        strengths = {name: distortion.strengths for name, distortion in self.distortions.items()}
+        text = json.dumps([VERSION, self._hashes(), self._options, strengths, libraries], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def make(self, split: Split, index: int) -> ImageRecord:
-        """Sample `index` of `split`, from scratch."""
+    def make(self, split: Split, index: int) -> tuple[NDArray[np.uint8], ImageRecord]:
+        """Sample `index` of `split`, from scratch: its pixels (size, size, 3), and its record without them.
+
+        Raises:
+            IndexError: no such sample.
+            RuntimeError: no image has a region large enough.
+        """
         if not 0 <= index < self.counts[split]:
             raise IndexError(f"sample {index} of a {split} split of {self.counts[split]}")
         rng = np.random.default_rng([self.seed, SPLITS.index(split), index])
-        regions: list[RegionRecord] = []
-        while not regions:
+        for _ in range(TRIES):
             source, reference = self._reference(split, rng)
             masks = self.mask_encoder.propose(reference)
             distorted, regions = synthesize(reference, masks, self.distortions, self.quality_label, self.recipe, rng)
+            if regions:
+                break
+        else:
+            raise RuntimeError(
+                f"no region in {TRIES} images covers min_area={self.recipe.min_area} of its image: lower min_area, "
+                "or let the mask encoder propose fewer regions"
+            )
         name = f"{split}-{index:06d}"
-        named = tuple(RegionRecord(**{**vars(r), "id": f"{name}-{r.id}"}) for r in regions)
-        return ImageRecord(name, source, split, self.size, self.size, named, encode_png(distorted))
+        named = tuple(replace(r, id=f"{name}-{r.id}") for r in regions)
+        return distorted, ImageRecord(name, source, split, self.size, self.size, named, png=b"")
 
     def _reference(self, split: Split, rng: np.random.Generator) -> tuple[str, NDArray[np.uint8]]:
         """A clean square: dead leaves, or a crop of a photograph reduced to `size`, which also hides the photograph's own flaws."""
         if split == "train" and rng.random() < self.procedural:
             return "dead_leaves", dead_leaves(self.size, rng)
-        names = sorted(self.photographs[split])
-        name = names[rng.integers(len(names))]
-        photograph = self.photographs[split][name]
-        height, width = photograph.shape[:2]
-        side = int(min(height, width) * rng.uniform(0.6, 1.0))
+        photograph = self.photographs[split][rng.integers(len(self.photographs[split]))]
+        pixels = photograph.read()
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        side = int(rng.integers(min(short, max(self.size, short // 2)), short + 1))  # never enlarged where it can be helped
         y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
-        crop = PIL.Image.fromarray(photograph[y : y + side, x : x + side])
+        crop = PIL.Image.fromarray(pixels[y : y + side, x : x + side])
         square = np.array(crop.resize((self.size, self.size), PIL.Image.Resampling.LANCZOS))
-        return name.partition(".")[0], np.ascontiguousarray(square[:, ::-1]) if rng.random() < 0.5 else square
+        square = np.ascontiguousarray(square[:, ::-1]) if rng.random() < 0.5 else square
+        return photograph.source, relook(square, rng) if self.looks and split == "train" else square
+
+    def _get_ready(self) -> None:
+        """Reads, once, what `make` needs: the photographs and the mask encoder's weights."""
+        if not self._ready:
+            _ = self.photographs
+            self.mask_encoder.load_pretrained()
+            self._ready = True
+
+    def _hashes(self) -> dict[str, dict[str, str]]:
+        return {s: {p.name: p.hash for p in self.photographs[s]} for s in SPLITS}
+
+    def _part(self, split: Split, part: int) -> range:
+        """Which samples part `part` of a split holds."""
+        return range(part * PART, min((part + 1) * PART, self.counts[split]))
 
     def _part_path(self, split: Split, part: int) -> Path:
         assert self._cache is not None
@@ -196,8 +280,8 @@ class Photographs(RoiDataset):
         return {"size": 64, "train": 6, "val": 2, "test": 3, "regions": 3, "cache": "", "workers": 0}
 
 
-class _Parts(Dataset[str]):
-    """Writes part i of a to-do list when it is asked for; so a loader's workers fill the cache between them."""
+class _Parts(Dataset[int]):
+    """Writes part i of a to-do list when it is asked for, and says how many images it holds; so a loader's workers fill the cache."""
 
     def __init__(self, dataset: Photographs, todo: list[tuple[Split, int]]) -> None:
         self.dataset, self.todo = dataset, todo
@@ -205,12 +289,11 @@ class _Parts(Dataset[str]):
     def __len__(self) -> int:
         return len(self.todo)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> int:
         split, part = self.todo[index]
-        last = min((part + 1) * PART, self.dataset.counts[split])
-        path = self.dataset._part_path(split, part)
-        write_records(path, [self.dataset.make(split, i) for i in range(part * PART, last)])
-        return path.name
+        made = [self.dataset.make(split, i) for i in self.dataset._part(split, part)]
+        write_records(self.dataset._part_path(split, part), [replace(record, png=encode_png(pixels)) for pixels, record in made])
+        return len(made)
 
 
 class _OnTheFly(Dataset[RoiSample]):
@@ -221,7 +304,8 @@ class _OnTheFly(Dataset[RoiSample]):
         return self.dataset.counts[self.name]
 
     def __getitem__(self, index: int) -> RoiSample:
-        return self.dataset.make(self.name, index).sample()
+        pixels, record = self.dataset.make(self.name, index)
+        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), record)
 
 
 class _Cached(Dataset[RoiSample]):
@@ -235,24 +319,68 @@ class _Cached(Dataset[RoiSample]):
         return self.records[index].sample()
 
 
-def _embedded() -> dict[Split, dict[str, NDArray[np.uint8]]]:
-    found: dict[Split, dict[str, NDArray[np.uint8]]] = {s: {} for s in SPLITS}
-    for name, (package, path, split) in EMBEDDED.items():
+def _embedded() -> Photos:
+    found: Photos = {s: [] for s in SPLITS}
+    for name, (package, path, split) in sorted(EMBEDDED.items()):
         spec = importlib.util.find_spec(package)
         assert spec is not None
         assert spec.origin is not None
-        found[split][name] = load_image(Path(spec.origin).parent / path)
+        file = Path(spec.origin).parent / path
+        pixels = load_image(file)
+        found[split].append(Photograph(name, name.partition(".")[0], file, _hash(pixels), pixels))
     return found
 
 
-def _from_folder(root: str, seed: int) -> dict[Split, dict[str, NDArray[np.uint8]]]:
-    files = list_images(Path(root))
-    if len(files) < 3:
-        raise ConfigError(f"{root} holds {len(files)} photograph(s): at least 3 are needed, one for each of train, val and test")
-    held = max(1, len(files) // 5)
-    order = np.random.default_rng(seed).permutation(len(files)).tolist()
-    parts: dict[Split, list[int]] = {"test": order[:held], "val": order[held : 2 * held], "train": order[2 * held :]}
-    return {s: {files[i].relative_to(root).as_posix(): load_image(files[i]) for i in sorted(parts[s])} for s in SPLITS}
+def _from_folder(root: Path, seed: int) -> Photos:
+    """The photographs in `root`, dealt to the splits scene by scene; those that cannot be used are named in a warning.
+
+    Raises:
+        ConfigError: fewer than three scenes.
+        ImageError: there is no such folder, or no image in it.
+    """
+    usable, left_out = _readable(root)
+    skipped = f"{len(left_out)} of {len(usable) + len(left_out)} images in {root} are left out: {'; '.join(left_out)}"
+    if left_out:
+        warnings.warn(skipped, stacklevel=2)
+    scenes: dict[str, list[Photograph]] = defaultdict(list)
+    for photograph in usable:
+        scenes[photograph.source].append(photograph)
+    if len(scenes) < 3:
+        raise ConfigError(
+            f"{root} holds {len(usable)} usable photograph(s) of {len(scenes)} scene(s), where files of one scene share their folder and "
+            f"the name before its first dot: at least 3 scenes are needed, one for each of train, val and test"
+            + (f" ({skipped})" if left_out else "")
+        )
+    held = max(1, len(scenes) // 5)
+    dealt = [list(scenes.values())[i] for i in np.random.default_rng(seed).permutation(len(scenes))]
+    parts: dict[Split, list[list[Photograph]]] = {"test": dealt[:held], "val": dealt[held : 2 * held], "train": dealt[2 * held :]}
+    return {s: sorted((p for scene in parts[s] for p in scene), key=lambda p: p.name) for s in SPLITS}
+
+
+def _readable(root: Path) -> tuple[list[Photograph], list[str]]:
+    """The photographs in a folder, and why the other images are not among them."""
+    usable: list[Photograph] = []
+    left_out: list[str] = []
+    seen: dict[str, str] = {}
+    kept = 0
+    for path in tqdm(list_images(root), unit="photograph", desc=f"reading {root}", delay=2):
+        name = path.relative_to(root).as_posix()
+        try:
+            pixels = load_image(path)
+        except ImageError as error:
+            left_out.append(str(error))
+            continue
+        mark = _hash(pixels)
+        if min(pixels.shape[:2]) < SMALLEST:
+            left_out.append(f"{name} has {pixels.shape[1]} x {pixels.shape[0]} pixels, fewer than {SMALLEST} on a side")
+        elif mark in seen:
+            left_out.append(f"{name} is a copy of {seen[mark]}")
+        else:
+            seen[mark] = name
+            kept += pixels.nbytes
+            scene = path.relative_to(root).with_name(path.name.partition(".")[0]).as_posix()
+            usable.append(Photograph(name, scene, path, mark, pixels if kept <= KEPT else None))
+    return usable, left_out
 
 
 def _hash(image: NDArray[np.uint8]) -> str:
@@ -261,6 +389,10 @@ def _hash(image: NDArray[np.uint8]) -> str:
 
 def _identity(plugin: object) -> dict[str, Any]:
     """Name, options and, where it has them, version and licence."""
-    plain = {k: v for k, v in sorted(vars(plugin).items()) if isinstance(v, bool | int | float | str) and not k.startswith("_")}
+    plain = {k: v for k, v in sorted(vars(plugin).items()) if _is_plain(v) and not k.startswith("_")}
     extra = {k: getattr(plugin, k) for k in ("version", "licence") if hasattr(plugin, k)}
     return {"plugin": type(plugin).__name__, **extra, **plain}
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, bool | int | float | str) or (isinstance(value, list | tuple) and all(_is_plain(v) for v in value))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from components.mask_encoders.base import image_size
 from components.prompts import SEVERITIES
 from components.registry import Registry
 
@@ -28,31 +29,42 @@ class Distortion(ABC):
     Attributes:
         variants: what the four variants are.
         strengths: per variant, the parameter of each of the five grades, mild to extreme.
+        seeded: the variants that draw something; the others are the same for every seed.
     """
 
     variants: ClassVar[tuple[str, str, str, str]]
     strengths: ClassVar[tuple[tuple[float, ...], ...]]
+    seeded: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, image: Image, setting: int, seed: int = 0) -> Image:
-        """image (H, W, 3) uint8 -> same shape; `setting` in [0, 20); `seed` draws grain, direction and the like."""
-        if not 0 <= setting < SETTINGS:
-            raise ValueError(f"setting {setting} of {type(self).__name__}: allowed are 0 to {SETTINGS - 1}")
-        grade, variant = divmod(setting, VARIANTS)
+        """image (H, W, 3) uint8 -> same shape; `setting` in [0, 20); `seed` is for the variants in `seeded`.
+
+        Raises:
+            ValueError: the setting is out of range, or this is no image.
+        """
+        grade, variant = _grade_and_variant(setting)
+        image_size(image)
         return self.apply(image, variant, self.strengths[variant][grade], np.random.default_rng(seed))
 
     @abstractmethod
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
-        """The distortion itself."""
+        """The distortion itself: a new array; `image` is left as it is."""
 
     @staticmethod
     def severity(setting: int) -> str:
-        """The severity word of a setting."""
-        return SEVERITIES[setting // VARIANTS]
+        """The severity word of a setting. Raises ValueError where it is out of range."""
+        return SEVERITIES[_grade_and_variant(setting)[0]]
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """Options for tests."""
         return {}
+
+
+def _grade_and_variant(setting: int) -> tuple[int, int]:
+    if not 0 <= setting < SETTINGS:
+        raise ValueError(f"setting {setting} of a distortion: allowed are 0 to {SETTINGS - 1}")
+    return divmod(setting, VARIANTS)
 
 
 DISTORTIONS: Registry[Distortion] = Registry("distortion", __package__, Distortion)

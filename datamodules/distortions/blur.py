@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import PIL.Image
 from scipy import ndimage
@@ -20,6 +22,7 @@ class Blur(Distortion):
         (4.0, 7.0, 11.0, 16.0, 24.0),
         (1.9, 2.7, 3.8, 5.5, 8.0),
     )
+    seeded = ("motion",)  # its direction
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Edges of the image are continued by reflection."""
@@ -56,7 +59,8 @@ def _trail(length: float, angle: float) -> Float:
 def _convolve(image: Float, kernel: Float) -> Float:
     """(H, W, 3) with a small kernel, by FFT on the reflected image; the kernel is symmetric under a half turn."""
     reach = kernel.shape[0] // 2
-    padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric" if min(image.shape[:2]) > reach else "edge")
-    shape = padded.shape[:2]
-    spectrum = np.fft.rfft2(padded, axes=(0, 1)) * np.fft.rfft2(kernel, shape)[..., None]
-    return np.fft.irfft2(spectrum, shape, axes=(0, 1))[2 * reach :, 2 * reach :].astype(np.float32)
+    mode: Literal["symmetric", "edge"] = "symmetric" if min(image.shape[:2]) > reach else "edge"
+    padded = np.pad(np.moveaxis(image, 2, 0), ((0, 0), (reach, reach), (reach, reach)), mode=mode)  # (3, H + 2 reach, W + 2 reach)
+    shape = padded.shape[1:]
+    blurred = np.fft.irfft2(np.fft.rfft2(padded) * np.fft.rfft2(kernel, shape), shape)[:, 2 * reach :, 2 * reach :]
+    return np.ascontiguousarray(np.moveaxis(blurred, 0, 2), np.float32)

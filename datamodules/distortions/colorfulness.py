@@ -13,11 +13,12 @@ class Colorfulness(Distortion):
 
     variants = ("faded", "vivid", "cast", "bleached")
     strengths = (
-        (0.65, 0.48, 0.32, 0.16, 0.0),
-        (1.5, 1.9, 2.5, 3.3, 4.5),
-        (9.0, 15.0, 23.0, 33.0, 46.0),
-        (26.0, 18.0, 12.0, 7.0, 2.5),
+        (0.52, 0.38, 0.25, 0.12, 0.0),
+        (1.7, 2.2, 2.9, 3.8, 5.0),
+        (13.0, 20.0, 29.0, 40.0, 54.0),
+        (20.0, 14.0, 9.0, 5.0, 2.0),
     )
+    seeded = ("cast",)  # its hue
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Luma is kept, up to clipping."""

@@ -13,10 +13,10 @@ class Contrast(Distortion):
 
     variants = ("flat", "stretched", "soft", "hard")
     strengths = (
-        (0.74, 0.58, 0.44, 0.31, 0.2),
-        (1.3, 1.6, 2.1, 2.9, 4.2),
-        (0.78, 0.62, 0.47, 0.34, 0.22),
-        (1.4, 1.8, 2.4, 3.4, 5.0),
+        (0.66, 0.52, 0.4, 0.29, 0.19),
+        (1.45, 1.8, 2.3, 3.1, 4.4),
+        (0.7, 0.56, 0.43, 0.31, 0.2),
+        (1.6, 2.1, 2.8, 3.9, 5.5),
     )
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:

@@ -13,14 +13,15 @@ class Exposure(Distortion):
 
     variants = ("over", "under", "bright", "dark")
     strengths = (
-        (0.6, 1.0, 1.5, 2.1, 2.9),
-        (-0.8, -1.3, -1.9, -2.6, -3.5),
-        (28.0, 46.0, 66.0, 90.0, 120.0),
-        (-28.0, -46.0, -66.0, -90.0, -120.0),
+        (0.8, 1.2, 1.7, 2.3, 3.1),
+        (-1.0, -1.5, -2.1, -2.8, -3.7),
+        (36.0, 54.0, 74.0, 97.0, 125.0),
+        (-36.0, -54.0, -74.0, -97.0, -125.0),
     )
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Over and under multiply linear light; bright and dark add to the coded values."""
+        levels = np.arange(256, dtype=np.uint8)
         if variant < 2:
-            return from_linear(to_linear(image) * np.float32(2.0**strength))
-        return to_uint8(image.astype(np.float32) + strength)
+            return from_linear(to_linear(levels) * np.float32(2.0**strength))[image]
+        return to_uint8(levels.astype(np.float32) + strength)[image]

@@ -39,7 +39,11 @@ class QualityLabel(ABC):
 
         A region is judged as if it alone were distorted: quality is the region's score in that composite, impact is 1 minus the
         score of the whole composite.
+
+        Raises:
+            ValueError: images or masks of different sizes, or a region without pixels.
         """
+        check_sizes(distorted, reference, masks)
         quality, impact = np.empty(len(masks)), np.empty(len(masks))
         for r, mask in enumerate(masks):
             composite = np.where(mask[..., None], distorted, reference)
@@ -51,6 +55,18 @@ class QualityLabel(ABC):
     def tiny(cls) -> dict[str, Any]:
         """Options for tests."""
         return {}
+
+
+def check_sizes(distorted: Image, reference: Image, masks: Masks) -> None:
+    """Raises ValueError unless both images (H, W, 3) and all masks (R, H, W) have one size, and no mask is empty."""
+    if distorted.shape != reference.shape or masks.shape[1:] != reference.shape[:2]:
+        raise ValueError(
+            f"a distorted image of shape {distorted.shape} is compared with a reference of shape {reference.shape} in masks of shape "
+            f"{masks.shape}: all need the same height and width"
+        )
+    empty = np.flatnonzero(~masks.any((1, 2)))
+    if len(empty):
+        raise ValueError(f"region {empty[0]} has no pixel to judge")
 
 
 QUALITY_LABELS: Registry[QualityLabel] = Registry("quality_label", __package__, QualityLabel)

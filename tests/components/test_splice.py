@@ -72,12 +72,12 @@ def test_splice_carries_gradients_to_both_kinds_of_tokens():
     assert region.grad[1, 1].eq(0).all()  # the second image has one region
 
 
-def test_loss_is_the_mean_cross_entropy():
+def test_loss_is_the_summed_cross_entropy():
     p = _packed()
     logits = torch.randn(2, 14, 12)
     columns = supervised_columns(p)
     hard, soft = language_loss(logits[:, columns], columns, p)
-    expected = torch.stack([F.cross_entropy(logits[b, c], torch.tensor(i)) for b, c, i in p.hard.tolist()]).mean()
+    expected = torch.stack([F.cross_entropy(logits[b, c], torch.tensor(i)) for b, c, i in p.hard.tolist()]).sum()
     torch.testing.assert_close(hard, expected)
     log_p = logits[0, 7].log_softmax(-1)
     torch.testing.assert_close(soft, -(0.25 * log_p[9] + 0.75 * log_p[10]))

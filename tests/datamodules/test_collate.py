@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from components import rle
+from components.preprocess import Preprocess, prepare_image, prepare_regions
+from datamodules.collate import Collate
+from datamodules.records import ImageRecord, RegionRecord, RoiSample
+
+PREPROCESS = Preprocess(16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
+CROP = 8
+
+
+def sample(name: str, height: int, width: int, known: list[dict]) -> RoiSample:
+    """Regions are horizontal bands, as many as there are labels."""
+    rng = np.random.default_rng(height * width)
+    regions = []
+    for r, labels in enumerate(known):
+        mask = np.zeros((height, width), bool)
+        mask[r * height // len(known) : (r + 1) * height // len(known)] = True
+        regions.append(RegionRecord(f"{name}-{r}", rle.encode(mask)["counts"], **labels))
+    image = torch.from_numpy(rng.integers(0, 256, (3, height, width), dtype=np.uint8))
+    return RoiSample(image, ImageRecord(name, name, "train", height, width, tuple(regions), b""))
+
+
+TWO = sample(
+    "two", 20, 30, [{"quality": 0.5, "quality_std": 0.1, "distortions": (("blur", "minor"),)}, {"importance": 1, "distortions": ()}]
+)
+THREE = sample("three", 33, 21, [{"quality": 1}, {"importance_std": 0.25}, {"quality": 0.125, "importance": 0.75}])
+
+
+def test_the_geometry_is_the_scorers():
+    batch = Collate(PREPROCESS, CROP)([TWO, THREE])
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.regions.masks.shape == (2, 3, 16, 16)
+    assert batch.regions.crops.shape == (2, 3, 3, CROP, CROP)
+    assert batch.regions.valid.tolist() == [[True, True, False], [True, True, True]]
+    torch.testing.assert_close(batch.images[1], prepare_image(THREE.image, PREPROCESS))
+    expected = prepare_regions(THREE.image, THREE.masks(), PREPROCESS, CROP)
+    for field in dataclasses.fields(expected):
+        torch.testing.assert_close(getattr(batch.regions, field.name)[1], getattr(expected, field.name))
+
+
+def test_no_crops_where_none_are_wanted():
+    assert Collate(PREPROCESS, 0)([TWO]).regions.crops.shape == (1, 2, 3, 0, 0)
+
+
+def test_labels_stand_with_their_regions_and_the_rest_is_nan():
+    batch = Collate(PREPROCESS, CROP)([TWO, THREE])
+    nan = float("nan")
+    for found, expected in (
+        (batch.labels.quality, [[0.5, nan, nan], [1, nan, 0.125]]),
+        (batch.labels.quality_std, [[0.1, nan, nan], [nan, nan, nan]]),
+        (batch.labels.importance, [[nan, 1, nan], [nan, nan, 0.75]]),
+        (batch.labels.importance_std, [[nan, nan, nan], [nan, 0.25, nan]]),
+    ):
+        torch.testing.assert_close(found, torch.tensor(expected), equal_nan=True)
+    assert batch.labels.distortions == (((("blur", "minor"),), ()), (None, None, None))
+    assert batch.ids == (("two-0", "two-1"), ("three-0", "three-1", "three-2"))
+
+
+def test_whole_numbers_are_scores_too():
+    batch = Collate(PREPROCESS, CROP)([sample("a", 8, 8, [{"quality": 1}, {"quality": 0}])])
+    torch.testing.assert_close(batch.labels.quality, torch.tensor([[1.0, 0.0]]))
+
+
+def test_whole_adds_the_image_as_a_last_region_without_labels():
+    plain, whole = Collate(PREPROCESS, CROP)([TWO, THREE]), Collate(PREPROCESS, CROP, whole=True)([TWO, THREE])
+    for b, last in enumerate((2, 3)):
+        assert whole.regions.valid[b].sum() == last + 1
+        assert whole.regions.masks[b, last].all()
+        assert whole.regions.boxes[b, last].tolist() == [0, 0, 1, 1]
+        assert whole.regions.areas[b, last] == 1
+        torch.testing.assert_close(whole.regions.crops[b, last], prepare_image((TWO, THREE)[b].image, PREPROCESS, CROP))
+        assert whole.labels.quality[b, last].isnan()
+        assert whole.labels.importance[b, last].isnan()
+        assert whole.labels.distortions[b][last] is None
+        for field in dataclasses.fields(plain.regions):
+            torch.testing.assert_close(getattr(whole.regions, field.name)[b, :last], getattr(plain.regions, field.name)[b, :last])
+    assert whole.ids == plain.ids  # the control is no region of the data
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_batched_equals_single(whole):
+    collate = Collate(PREPROCESS, CROP, whole)
+    batch = collate([TWO, THREE])
+    for b, one in enumerate((TWO, THREE)):
+        single = collate([one])
+        count = single.regions.valid.shape[1]
+        torch.testing.assert_close(batch.images[b], single.images[0])
+        for field in dataclasses.fields(single.regions):
+            torch.testing.assert_close(getattr(batch.regions, field.name)[b, :count], getattr(single.regions, field.name)[0])
+        for name in ("quality", "quality_std", "importance", "importance_std"):
+            torch.testing.assert_close(getattr(batch.labels, name)[b, :count], getattr(single.labels, name)[0], equal_nan=True)
+        assert batch.labels.distortions[b] == single.labels.distortions[0]
+        assert batch.ids[b] == single.ids[0]
+
+
+def test_padding_is_empty():
+    batch = Collate(PREPROCESS, CROP)([TWO, THREE])
+    assert not batch.regions.masks[0, 2].any()
+    assert (batch.regions.crops[0, 2] == 0).all()
+    assert (batch.regions.boxes[0, 2] == 0).all()
+    assert batch.regions.areas[0, 2] == 0
+
+
+def test_an_image_without_regions():
+    none = RoiSample(TWO.image, ImageRecord("none", "s", "val", 20, 30, (), b""))
+    batch = Collate(PREPROCESS, CROP)([none, TWO])
+    assert batch.regions.valid.tolist() == [[False, False], [True, True]]
+    assert batch.ids == ((), ("two-0", "two-1"))
+    assert Collate(PREPROCESS, CROP, whole=True)([none]).regions.valid.tolist() == [[True]]
+
+
+def test_the_batch_goes_to_a_device_whole():
+    batch = Collate(PREPROCESS, CROP)([TWO]).to("meta")
+    assert batch.images.is_meta
+    assert batch.regions.masks.is_meta
+    assert batch.labels.quality.is_meta

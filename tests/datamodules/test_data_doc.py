@@ -1,0 +1,68 @@
+"""docs/data.md says what the code does."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+
+import pytest
+
+from components.prompts import DISTORTION_TYPES, SEVERITIES
+from datamodules.datasets.photographs import EMBEDDED, SMALLEST, Photographs
+from datamodules.distortions.base import DISTORTIONS
+from datamodules.quality_labels.local_similarity import LocalSimilarity
+from datamodules.synthesis import Recipe
+
+
+@pytest.fixture
+def text(root) -> str:
+    return (root / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The cells of the table whose first heading is `first`, headings first, without the rule."""
+    lines = text[text.index(f"| {first} |") :].split("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [rows[0], *rows[2:]]
+
+
+def test_the_settings_are_those_of_the_classes(text):
+    head, *rows = table(text, "type")
+    assert tuple(head[3:8]) == SEVERITIES
+    expected = []
+    for name in DISTORTION_TYPES:
+        cls = DISTORTIONS.get(name)
+        for variant, strengths in zip(cls.variants, cls.strengths, strict=True):
+            expected.append((name, variant, tuple(strengths), variant in cls.seeded))
+    assert [(r[0], r[1], tuple(float(n) for n in r[3:8]), bool(r[8])) for r in rows] == expected
+
+
+def test_the_options_have_their_defaults(text):
+    defaults = {n: p.default for n, p in inspect.signature(Photographs).parameters.items()}
+    found = {row[0]: json.loads(row[1]) for row in table(text, "option")[1:]}
+    assert found == {n: defaults[n] for n in found}
+    assert set(vars(Recipe())) <= set(found)
+    assert vars(Recipe()) == {n: defaults[n] for n in vars(Recipe())}
+
+
+def test_the_formula_has_the_labels_numbers(text):
+    label = LocalSimilarity()
+    formula = re.sub(r"\s+", " ", text[text.index("similarity = max") : text.index("For speed")])
+    assert f"cov(Y, Y') + {label.structure_floor:g}" in formula
+    assert f"{label.luminance_tolerance:g}^2" in formula
+    assert f"{label.colour_tolerance:g}^2" in formula
+    assert f"/ {label.information_noise:g})" in formula
+    assert f"{label.window} x {label.window} window" in text
+    assert f"over {['one', 'two', 'three', 'four'][label.scales - 1]} scales" in formula
+
+
+def test_the_photographs_are_the_embedded_ones(text):
+    found = {row[0]: (row[1], row[2]) for row in table(text, "photograph")[1:]}
+    assert found == {name: (f"{package}/{path}", split) for name, (package, path, split) in EMBEDDED.items()}
+    assert f"smaller than {SMALLEST} pixels" in text
+
+
+def test_the_command_is_one_that_the_schema_takes(text):
+    (key,) = re.findall(r"python train\.py quickstart name=mine data\.(\w+)=", text)
+    assert key in inspect.signature(Photographs).parameters

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import itertools
+
+import lightning as L
+import pytest
+import torch
+
+from components.preprocess import Preprocess
+from datamodules.datasets.photographs import Photographs
+from datamodules.roi_iqa import RoiIQA
+
+PREPROCESS = Preprocess(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+def data(steps: int = 6, batch_size: int = 2, **options) -> RoiIQA:
+    dataset = Photographs(size=32, train=7, val=3, test=2, regions=2, cache="")
+    return RoiIQA(dataset, PREPROCESS, 8, batch_size=batch_size, steps=steps, seed=4, **options)
+
+
+class Notes(L.LightningModule):
+    """Learns nothing and writes down what it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[str, ...]] = []
+        self.validated: list[tuple[str, ...]] = []
+
+    def training_step(self, batch, index):
+        self.seen.append(images(batch))
+        return self.weight.sum()
+
+    def validation_step(self, batch, index):
+        self.validated.append(images(batch))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class PowerCut(Exception):
+    pass
+
+
+class StopAfter(L.Callback):
+    """Saves a checkpoint after some optimizer steps, as ModelCheckpoint does, and pulls the plug."""
+
+    def __init__(self, steps: int, folder) -> None:
+        self.steps, self.folder = steps, folder
+
+    def on_train_batch_end(self, trainer, *rest):
+        if trainer.global_step == self.steps:
+            trainer.save_checkpoint(self.folder / "stopped.ckpt")
+            raise PowerCut
+
+
+def images(batch) -> tuple[str, ...]:
+    """ "train-000003-0" -> "train-000003" """
+    return tuple(regions[0].rpartition("-")[0] for regions in batch.ids)
+
+
+def train(folder, module: Notes, module_data: RoiIQA, ckpt_path=None, **options) -> L.Trainer:
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **options,
+    )
+    trainer.fit(module, module_data, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def test_batches_are_in_the_scorers_geometry():
+    loader = data().train_dataloader()
+    batch = next(iter(loader))
+    assert len(loader) == 6
+    assert batch.images.shape == (2, 3, 16, 16)
+    assert batch.regions.crops.shape[-3:] == (3, 8, 8)
+    assert batch.labels.quality.shape == batch.regions.valid.shape
+
+
+def test_training_shows_every_sample_once_per_epoch():
+    order = list(itertools.chain(*(images(b) for b in data(steps=7).train_dataloader())))
+    assert sorted(order[:7]) == sorted(order[7:]) == [f"train-{i:06d}" for i in range(7)]
+    assert order[:7] != order[7:]
+
+
+def test_evaluation_goes_through_a_split_in_order():
+    module_data = data(eval_batch_size=2)
+    assert [images(b) for b in module_data.val_dataloader()] == [("val-000000", "val-000001"), ("val-000002",)]
+    assert [images(b) for b in module_data.loader("test")] == [("test-000000", "test-000001")]
+
+
+def test_the_whole_image_control():
+    plain, whole = (next(iter(data().loader("test", whole=w))) for w in (False, True))
+    assert whole.regions.valid.sum() == plain.regions.valid.sum() + 2
+    assert whole.ids == plain.ids
+
+
+def test_workers_change_nothing():
+    alone, helped = data(steps=3).train_dataloader(), data(steps=3, workers=2).train_dataloader()
+    for a, b in zip(alone, helped, strict=True):
+        assert a.ids == b.ids
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.regions.masks, b.regions.masks)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("done", [1, 2])
+def test_training_that_was_stopped_goes_on_where_it_was(tmp_path, accumulate, done):
+    whole = Notes()
+    train(tmp_path, whole, data(), accumulate_grad_batches=accumulate, limit_val_batches=0)
+    assert len(whole.seen) == 6
+
+    first, second = Notes(), Notes()
+    with pytest.raises(PowerCut):
+        train(tmp_path, first, data(), callbacks=[StopAfter(done, tmp_path)], accumulate_grad_batches=accumulate, limit_val_batches=0)
+    train(tmp_path, second, data(), tmp_path / "stopped.ckpt", accumulate_grad_batches=accumulate, limit_val_batches=0)
+    assert len(first.seen) == done * accumulate
+    assert first.seen + second.seen == whole.seen
+
+
+def test_lightning_prepares_trains_and_validates(tmp_path, monkeypatch):
+    module, module_data, prepared = Notes(), data(steps=3), []
+    monkeypatch.setattr(module_data.dataset, "prepare", lambda: prepared.append(1))
+    train(tmp_path, module, module_data)
+    assert prepared == [1]
+    assert len(module.seen) == 3
+    assert sorted(itertools.chain(*module.validated)) == ["val-000000", "val-000001", "val-000002"]
+
+
+def test_a_batch_goes_to_the_device_whole():
+    module_data = data()
+    moved = module_data.transfer_batch_to_device(next(iter(module_data.train_dataloader())), "meta", 0)
+    assert moved.images.is_meta
+    assert moved.regions.masks.is_meta
+    assert moved.labels.importance.is_meta
+
+
+def test_a_training_of_no_steps_is_refused():
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        data(steps=0).train_dataloader()

@@ -1,0 +1,65 @@
+"""The run folder."""
+
+import json
+
+import pytest
+
+from lightning_modules.runs import Run, RunError, facts, write_json, write_text
+
+
+def test_a_new_run_starts_from_nothing(tmp_path):
+    run = Run(tmp_path / "a")
+    assert run.begin("x: 1\n") is None
+    assert run.config.read_text() == "x: 1\n"
+
+
+def test_an_interrupted_run_resumes(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\n")
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    assert run.begin("x: 1\n") == run.checkpoint
+    assert run.require_checkpoint() == run.checkpoint
+
+
+def test_a_finished_run_is_made_again(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\n")
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    write_json(run.metrics, {"n": 1})
+    assert run.begin("x: 1\n") is None
+    assert not run.metrics.exists()
+
+
+def test_another_configuration_is_refused_and_loses_nothing(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\ny: 2\n")
+    write_json(run.metrics, {"n": 1})
+    with pytest.raises(RunError, match=r"another configuration \(there 'x: 1', here 'x: 3'\).*name="):
+        run.begin("x: 3\ny: 2\n")
+    assert run.metrics.exists()
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"is not a run: it has no config.yaml"):
+        Run(tmp_path).require_checkpoint()
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\n")
+    with pytest.raises(RunError, match=r"has no checkpoints/last.ckpt: its training has not got that far"):
+        run.require_checkpoint()
+
+
+def test_writing_is_atomic(tmp_path):
+    write_text(tmp_path / "x", "old")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x", {"n": float("nan")})
+    assert (tmp_path / "x").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_facts_can_be_written(tmp_path, root):
+    found = facts(root)
+    assert json.loads(json.dumps(found)) == found
+    assert found["packages"]["torch"]
+    assert facts(tmp_path)["git"] == "unknown"

@@ -1,0 +1,110 @@
+"""The conductor: checkpoints of what is trainable, exact resume, and stops that say why."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from components.scorers.base import SCORERS
+from datamodules.datasets.base import DATASETS
+from datamodules.roi_iqa import RoiIQA
+from lightning_modules.scorer import NonFiniteLossError, ScorerModule, check_state
+
+STEPS = 6
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
+
+
+def module(name="pooled_mlp", **changes):
+    L.seed_everything(0, verbose=False)
+    scorer = SCORERS.build({"plugin": name, **SCORERS.get(name).tiny(), **changes})
+    return ScorerModule(scorer, steps=STEPS, warmup=2)
+
+
+def data(scorer):
+    dataset = DATASETS.build({"plugin": "photographs", **DATASETS.get("photographs").tiny()})
+    return RoiIQA(dataset, scorer.preprocess, scorer.crop_size, batch_size=2, steps=STEPS, seed=0)
+
+
+def trainer(folder, every=3, stop=-1):
+    keep = ModelCheckpoint(folder, "step{step}", every_n_train_steps=every, save_top_k=-1, auto_insert_metric_name=False)
+    return L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        max_steps=stop,
+        logger=False,
+        callbacks=[keep],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        deterministic=True,
+    )
+
+
+@pytest.mark.parametrize("name", SCORERS.names())
+def test_resuming_equals_not_stopping(name, tmp_path):
+    whole = module(name)
+    trainer(tmp_path).fit(whole, data(whole.scorer))
+    assert (tmp_path / "step3.ckpt").exists()
+    resumed = module(name)
+    trainer(tmp_path / "b").fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
+    for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_checkpoints_hold_what_is_trained(tmp_path):
+    frozen = module(train_vision_encoder=False)
+    trainer(tmp_path).fit(frozen, data(frozen.scorer))
+    state = torch.load(tmp_path / "step6.ckpt", weights_only=True)["state_dict"]
+    assert state
+    assert all(k.startswith("scorer.head.") for k in state)
+
+
+def test_a_trained_encoders_statistics_are_kept(tmp_path):
+    trained = module()
+    trainer(tmp_path).fit(trained, data(trained.scorer))
+    state = torch.load(tmp_path / "step6.ckpt", weights_only=True)["state_dict"]
+    assert any(k.endswith("running_mean") for k in state)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    small = module()
+    trainer(tmp_path).fit(small, data(small.scorer))
+    big = module(width=48)
+    with pytest.raises(ValueError, match=r"another architecture: tensors \d+ of another shape \(first: .*config.yaml"):
+        trainer(tmp_path / "b").fit(big, data(big.scorer), ckpt_path=tmp_path / "step6.ckpt", weights_only=True)
+
+
+def test_check_state_names_what_is_missing_and_unexpected():
+    t = torch.zeros(1)
+    check_state({"a": t}, {"a": t})
+    with pytest.raises(ValueError, match=r"1 missing \(first: b\), 1 unexpected \(first: a\)"):
+        check_state({"a": t}, {"b": t})
+
+
+def test_a_loss_that_is_no_number_stops_with_the_regions(tmp_path, monkeypatch):
+    broken = module()
+    steps = []
+    original = broken.scorer.loss
+
+    def loss(batch):
+        steps.append(1)
+        found = original(batch)
+        return {**found, "loss": found["loss"] * float("nan")} if len(steps) == 5 else found
+
+    monkeypatch.setattr(broken.scorer, "loss", loss)
+    with pytest.raises(NonFiniteLossError, match=r"not finite at step 4 .*Regions of this batch: train-0.*Lower optim.lr"):
+        trainer(tmp_path).fit(broken, data(broken.scorer))
+    assert (tmp_path / "step3.ckpt").exists()
+    assert not (tmp_path / "step6.ckpt").exists()
+
+
+def test_weights_are_loaded_once(tmp_path):
+    one = module()
+    calls = []
+    one.scorer.load_pretrained = lambda: calls.append(1)
+    one.configure_model()
+    one.configure_model()
+    assert calls == [1]
