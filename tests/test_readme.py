@@ -1,0 +1,159 @@
+"""Every command, configuration and example of README runs as it stands, made small and without a network."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import timm
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+import eval as evaluation_entry
+import train
+from components.prompts import TOKENIZER_CORPUS
+from components.registry import ConfigError
+from components.tokenizer import project_tokenizer
+from configs.schema import load_config
+from tests.test_docs import fenced
+from tests.test_train import SMALL
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+COMMANDS = [line for block in fenced(README, "bash") for line in block.splitlines() if line and not line.startswith("#")]
+TRAININGS = [c for c in COMMANDS if c.startswith("python train.py ") and "--list" not in c]
+SMALLER = [*SMALL, "trainer.steps=2", "trainer.threads=1", "trainer.workers=0"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to stand in: with photographs, and language models where README names any; nothing is fetched."""
+    folder = tmp_path_factory.mktemp("reader")
+    rng = np.random.default_rng(0)
+    photographs = folder / "path" / "to" / "photographs"
+    photographs.mkdir(parents=True)
+    for i in range(4):
+        PIL.Image.fromarray(rng.integers(0, 255, (80, 90, 3), dtype=np.uint8)).save(photographs / f"{i}.png")
+    PIL.Image.fromarray(rng.integers(0, 255, (150, 200, 3), dtype=np.uint8)).save(folder / "photo.jpg")
+    tokenizer = project_tokenizer(TOKENIZER_CORPUS)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4
+    )
+    for name in set(re.findall(r"model\.llm\.source=(\S+)", README)):
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(place, monkeypatch):
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **options: create(name, **options))
+    monkeypatch.chdir(place)
+
+
+def has_the_key(experiment, given, override):
+    """Whether the configuration has the key of an override; any other fault of it is not hidden."""
+    try:
+        load_config(experiment, [*given, override])
+    except ConfigError as error:
+        if "unknown key" not in str(error):
+            raise
+        return False
+    return True
+
+
+def shortened(command):
+    """The arguments of a training command, with those small values that its configuration has a key for."""
+    experiment, *given = shlex.split(command)[2:]
+    fitting = [override for override in SMALLER if has_the_key(experiment, given, override)]
+    return [experiment, *given, *fitting]
+
+
+def trained(command):
+    """The folder of a training command's run, made if it is not there yet."""
+    arguments = shortened(command)
+    config = load_config(arguments[0], arguments[1:])
+    folder = Path(config.outputs) / config.name
+    if not (folder / "metrics.json").exists():
+        assert train.main(arguments)["n_regions"] > 0
+    return folder
+
+
+def test_every_command_is_of_a_known_kind():
+    known = ("pip install -e ", "python train.py ", "python eval.py ", "pytest")
+    assert [c for c in COMMANDS if not c.startswith(known)] == []
+    assert COMMANDS[:2] == ["pip install -e .", "python train.py quickstart"]
+    assert len(TRAININGS) > 5
+
+
+def test_what_is_installed_is_an_extra_of_setup_cfg(root):
+    extras = re.search(r"\[options\.extras_require\]\n(.*?)\n\[", (root / "setup.cfg").read_text(), re.DOTALL)[1]
+    names = set(re.findall(r"^(\w+) *=", extras, re.MULTILINE))
+    for command in (c for c in COMMANDS if c.startswith("pip ")):
+        ((target,),) = [shlex.split(command)[3:]]
+        path, _, extra = target.rstrip("]").partition("[")
+        assert path == "."
+        assert not extra or set(extra.split(",")) <= names
+    told = {e for c in COMMANDS if "[" in c for e in re.findall(r"\[(.*)\]", c)[0].split(",")}
+    assert told == names
+
+
+def test_ci_runs_the_lines_on_tests(root):
+    lines = (root / ".ci" / "run").read_text().splitlines()
+    block = next(b for b in fenced(README, "bash") if "pytest" in b)
+    assert block.splitlines() == ['pip install -e ".[test]"', "pytest"]
+    assert lines[-1] == "pytest"
+    assert any(line.startswith("pip install ") and line.endswith(' -e ".[test]"') for line in lines)
+
+
+@pytest.mark.parametrize("command", TRAININGS)
+def test_training_commands_run(command):
+    folder = trained(command)
+    assert (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python eval.py ")])
+def test_evaluation_commands_run(command):
+    arguments = shlex.split(command)[2:]
+    assert trained(TRAININGS[0]) == Path(arguments[0])
+    assert evaluation_entry.main(arguments)["n_regions"] > 0
+
+
+def test_the_listing_runs(capsys):
+    (command,) = [c for c in COMMANDS if "--list" in c]
+    assert train.main(shlex.split(command)[2:]) == {}
+    assert "timm_pyramid: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", fenced(README, "yaml"))
+def test_configurations_are_whole(text, place):
+    (place / "mine.yaml").write_text(text)
+    assert "`python train.py mine.yaml`" in README
+    config = load_config("mine.yaml")
+    assert config.name == "mine"
+    assert config.trainer.precision == "bf16-mixed"
+
+
+@pytest.mark.parametrize("text", fenced(README, "python"))
+def test_python_examples_run(text, place, capsys):
+    trained(TRAININGS[0])
+    (place / "example.py").write_text(text)
+    capsys.readouterr()
+    runpy.run_path("example.py")
+    answers = capsys.readouterr().out.splitlines()
+    assert len(answers) == 2
+    assert all(line.startswith("{'quality': (") and "'distortion': (None, None, " in line for line in answers)
+
+
+@pytest.mark.parametrize("file", re.findall(r"^\| (`[\w./]+`(?:, `[\w./]+`)*) \| ", README, re.MULTILINE))
+def test_a_run_holds_the_files_of_the_table(file):
+    folder = trained(TRAININGS[0])
+    assert all((folder / name).exists() for name in re.findall(r"`([\w./]+)`", file))
+
+
+def test_the_encoders_run_ends_in_the_file_that_is_named():
+    assert "`outputs/encoder_quickstart/vision_encoder.safetensors`" in README
+    (command,) = [c for c in TRAININGS if c.endswith("encoder_quickstart")]
+    assert (trained(command) / "vision_encoder.safetensors").exists()

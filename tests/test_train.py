@@ -1,0 +1,186 @@
+"""The entries, end to end on small runs: train, resume, evaluate again, list."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import eval as evaluation_entry
+import train
+from components.registry import ConfigError
+from lightning_modules.runs import RunError
+
+SMALL = [
+    "trainer.steps=4",
+    "trainer.batch_size=2",
+    "trainer.val_every=2",
+    "trainer.save_every=2",
+    "trainer.log_every=1",
+    "data.train=6",
+    "data.val=2",
+    "data.test=4",
+    "data.size=64",
+    "data.workers=0",
+    "model.vision_encoder.image_size=64",
+    "model.region_extractor.crop_size=32",
+    "model.llm.layers=1",
+    "model.llm.width=32",
+]
+PROMISED = [
+    *(f"{task}.{number}" for task in ("quality", "importance") for number in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n")),
+    "distortion.accuracy",
+    "distortion.macro_f1",
+    "control.whole_image.quality.srcc",
+    "parse_failures",
+]
+
+
+def small(folder, *more, name="run"):
+    return ["quickstart", f"name={name}", f"outputs={folder}", f"data.cache={folder / 'cache'}", *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return folder / "run", train.main(small(folder))
+
+
+def look_up(metrics, path):
+    for key in path.split("."):
+        metrics = metrics[key]
+    return metrics
+
+
+@pytest.mark.parametrize("path", PROMISED)
+def test_metrics_hold_what_is_promised(run, path):
+    folder, metrics = run
+    written = json.loads((folder / "metrics.json").read_text())
+    assert look_up(written, path) == look_up(metrics, path)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "config.yaml",
+        "run.json",
+        "metrics.json",
+        "scores.parquet",
+        "report.html",
+        "checkpoints/last.ckpt",
+        "plots",
+        "logs/csv",
+        "logs/tensorboard",
+    ],
+)
+def test_the_folder_holds_what_is_promised(run, file):
+    assert (run[0] / file).exists()
+
+
+def test_run_json_tells_how_to_repeat_it(run):
+    record = json.loads((run[0] / "run.json").read_text())
+    assert {"git", "packages", "device", "seed", "preprocess", "data", "command"} <= set(record)
+    assert record["preprocess"]["size"] == 64
+    assert "chelsea" in record["data"]["photographs"]["test"]
+
+
+def test_again_gives_the_same_numbers(run, tmp_path):
+    assert train.main(small(tmp_path)) == run[1]
+
+
+def test_evaluating_again_gives_the_same_numbers(run):
+    assert evaluation_entry.main([str(run[0])]) == run[1]
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(run, tmp_path, root):
+    """Killed for real, after its first checkpoint: the second call resumes and ends where an unbroken run does."""
+    code = """
+import os, sys, train, lightning_modules.scorer as m
+step = m.ScorerModule.training_step
+def dying(self, batch, batch_idx):
+    if batch_idx == 3:
+        os._exit(9)
+    return step(self, batch, batch_idx)
+m.ScorerModule.training_step = dying
+train.main(sys.argv[1:])
+"""
+    died = subprocess.run([sys.executable, "-c", code, *small(tmp_path)], cwd=root, check=False, capture_output=True)
+    assert died.returncode == 9, died.stderr.decode()
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert train.main(small(tmp_path)) == run[1]
+
+
+def test_another_configuration_does_not_overwrite(run):
+    with pytest.raises(RunError, match=r"another configuration.*name="):
+        train.main(small(run[0].parent, "optim.lr=0.5"))
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path):
+    import shutil
+
+    shutil.copytree(run[0], tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("layers: 1", "layers: 2"))
+    with pytest.raises(ValueError, match=r"another architecture: tensors \d+ missing"):
+        evaluation_entry.main([str(tmp_path / "run")])
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        evaluation_entry.main([str(tmp_path)])
+
+
+def test_ones_own_photographs(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "mine").mkdir()
+    for i in range(5):
+        PIL.Image.fromarray(rng.integers(0, 255, (80, 90, 3), dtype=np.uint8)).save(tmp_path / "mine" / f"{i}.png")
+    metrics = train.main(small(tmp_path, f"data.root={tmp_path / 'mine'}"))
+    assert metrics["n_sources"] == 1
+
+
+def test_another_scorer_and_its_encoder(tmp_path):
+    """The shipped encoder's own recipe, in small: it ends in a file that the vision encoder can read."""
+    from components.vision_encoders.base import VISION_ENCODERS
+    from configs.schema import load_config
+
+    arguments = ["encoder_quickstart", f"outputs={tmp_path}", "trainer.steps=2", "trainer.batch_size=2", "trainer.workers=0"]
+    arguments += ["data.test=2", "data.val=1", "data.size=64", "model.vision_encoder.image_size=64", "data.workers=0"]
+    train.main(arguments)
+    node = load_config("encoder_quickstart", ["model.vision_encoder.image_size=64"]).model["vision_encoder"]
+    weights = tmp_path / "encoder_quickstart" / "vision_encoder.safetensors"
+    VISION_ENCODERS.build({**node, "weights": str(weights)}).load_pretrained()
+
+
+def test_list_names_every_plugin_on_disk(root, capsys):
+    assert train.main(["--list"]) == {}
+    listed = capsys.readouterr().out
+    kinds = ("vision_encoders", "scorers", "readouts", "region_extractors", "llm_adapters", "mask_encoders")
+    for folder in (*(f"components/{k}" for k in kinds), "datamodules/distortions", "datamodules/datasets", "datamodules/quality_labels"):
+        for path in (root / folder).glob("[a-z]*.py"):
+            if path.stem != "base":
+                assert f"  {path.stem}: " in listed
+    assert "name: str (required)" in listed
+    assert "adaptation: Literal['frozen', 'full', 'lora', 'qlora'] = 'full'" in listed
+
+
+def test_no_experiment_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit):
+        train.main([])
+    assert "quickstart" in capsys.readouterr().err
+
+
+def test_configuration_mistakes_are_found_before_anything_is_made(tmp_path):
+    with pytest.raises(ConfigError, match="Did you mean 'steps'"):
+        train.main(["quickstart", f"outputs={tmp_path}", "trainer.stesp=1"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_says_it_in_one_line(root):
+    done = subprocess.run([sys.executable, "train.py", "quickstrat"], cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: no experiment 'quickstrat'")
+    assert "Traceback" not in done.stderr
