@@ -8,6 +8,7 @@ python train.py --list                                       every plugin of eve
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from datamodules.roi_iqa import RoiIQA
 from eval import evaluate_run
 from lightning_modules.runs import Run, RunError
 from lightning_modules.scorer import ScorerModule
+
+CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -77,6 +80,10 @@ def run(config: Experiment) -> dict[str, Any]:
         warmup=o.warmup,
         final=o.final,
     )
+    module.configure_model()
+    data.prepare_data()
+    if resume is None:
+        scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     conductor = trainer(config, folder)
     conductor.fit(module, data, ckpt_path=resume, weights_only=True)
     conductor.save_checkpoint(folder.checkpoint)

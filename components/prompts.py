@@ -2,8 +2,9 @@
 
 The wording of the conversation and of the three questions is that of the released model (reference facts 1.8), as are the level
 words (facts 1.13, 3.5). A conversation is a list of segments, text or slot; each text segment is tokenised by itself, which is
-how the released model's tokens around its slots came about (facts 1.5). All questions about an image share the tokens up to the
-region's slot: that prefix is read once, and each (region, question) is a branch of it.
+how the released model's tokens around its slots came about (facts 1.5). A small model trained from nothing need not learn to read
+English first: for it there is a brief conversation, the slots and one word. All questions about an image share the tokens up to
+the region's slot: that prefix is read once, and each (region, question) is a branch of it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from components.batch import TASKS, Distortions, Task
 
 IMAGE = -200  # slot of the image's tokens
 REGION = -201  # slot of the region's tokens
-Conversation = Literal["seagull_v1", "chat"]
+Conversation = Literal["seagull_v1", "chat", "brief"]
 
 DISTORTION_TYPES = ("blur", "colorfulness", "compression", "contrast", "exposure", "noise")
 CLEAN = "clean"
@@ -147,7 +148,7 @@ class Dialogue:
 
     def _after_question(self, task: Task, text: str) -> tuple[int, ...]:
         asked = self._encode(self._asked[task])
-        joined = self._encode(self._asked[task] + (" " if self.conversation == "seagull_v1" else "") + text)
+        joined = self._encode(self._asked[task] + ("" if self.conversation == "chat" else " ") + text)
         if joined[: len(asked)] != asked:
             raise ValueError(f"this tokenizer merges the answer {text!r} with the question before it: use another conversation")
         return joined[len(asked) :]
@@ -168,6 +169,8 @@ class Dialogue:
         message = "".join({IMAGE: "\x00", REGION: "\x01"}[s] if isinstance(s, int) else s for s in _MESSAGE) + QUESTIONS[task]
         if self.conversation == "seagull_v1":
             text = f"{SYSTEM} USER: {message} ASSISTANT:"
+        elif self.conversation == "brief":
+            text = f"\x00\n\x01 {task}:"
         elif self.tokenizer.chat_template is None:
             raise ValueError("conversation 'chat' needs a tokenizer with a chat template: use 'seagull_v1'")
         else:
@@ -186,7 +189,7 @@ def _corpus() -> tuple[str, ...]:
     answers += [say_distortions(((kind, severity),)) for kind in DISTORTION_TYPES for severity in SEVERITIES]
     answers += [say_distortions((("blur", "minor"), ("noise", "severe"))), _NO_DISTORTION]
     asked = [f"{SYSTEM} USER: {message} {question} ASSISTANT: {answer}" for question in QUESTIONS.values() for answer in answers]
-    return tuple(asked)
+    return (*asked, *(f" {task}: {answer}" for task in QUESTIONS for answer in answers))
 
 
 TOKENIZER_CORPUS = _corpus()  # what the repository's own tokenizer is made from

@@ -82,11 +82,11 @@ class ScorerModule(L.LightningModule):
         check_state(checkpoint["state_dict"], {k: v for k, v in self.state_dict().items() if k in self._trainable_keys()})
 
     def _trainable_keys(self) -> set[str]:
-        """Trainable parameters, and the buffers of the parts that have any."""
+        """Trainable parameters, and the buffers of all parts but the frozen ones."""
         keys = {f"scorer.{n}" for n, p in self.scorer.named_parameters() if p.requires_grad}
-        learning = [m for m in self.scorer.parts().values() if any(p.requires_grad for p in m.parameters())]
-        buffers = {id(b) for m in learning for b in m.buffers()}
-        return keys | {f"scorer.{n}" for n, b in self.scorer.named_buffers() if id(b) in buffers}
+        frozen = [m for m in self.scorer.parts().values() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())]
+        left_out = {id(b) for m in frozen for b in m.buffers()}
+        return keys | {f"scorer.{n}" for n, b in self.scorer.named_buffers() if id(b) not in left_out}
 
 
 def check_state(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
@@ -106,7 +106,7 @@ def check_state(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
 
 
 def _diagnosis(losses: dict[str, Tensor], step: int, batch: Batch) -> str:
-    parts = ", ".join(f"{k} {float(v):.4g}" for k, v in losses.items())
+    parts = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in losses.items())
     regions = ", ".join(i for image in batch.ids for i in image)
     return (
         f"the loss is not finite at step {step} ({parts}). Regions of this batch: {regions}. "

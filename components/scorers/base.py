@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -53,6 +53,9 @@ class Scorer(nn.Module, ABC):
 
     def load_pretrained(self) -> None:
         """Reads trained weights of the components that have any; called once, after construction."""
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Takes what statistics it needs from some training images; called once before the first step, never when resuming."""
 
     @torch.no_grad()
     def score(self, image: Tensor, masks: Tensor, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:

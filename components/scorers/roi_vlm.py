@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from components.region_extractors.base import RegionExtractor
 from components.registry import ConfigError, Part
 from components.scorers.base import SCORERS, RegionScores, Scorer
 from components.splice import Branch, Packed, expand, language_loss, pack, splice, supervised_columns
+from components.standardize import Standardize
 from components.vision_encoders.base import VisionEncoder
 
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
@@ -30,11 +31,12 @@ class RoiVLM(Scorer):
     Args:
         readouts: task -> readout; a task that is not named is neither taught nor asked. Null: levels for the scores, text for
             the distortion.
+        standardize: bring each channel of the pyramid to zero mean and unit variance over the training images (see
+            `components.standardize`).
         image_level: pyramid level whose cells become the image's tokens.
         image_pool: side of the square of cells averaged to one image token.
-        conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message.
-        loss_per: "answer" averages the negative log-likelihood of whole answers, so that the one telling word of a long sentence
-            weighs as much as that of a short one; "token" averages over tokens, as the reference does (facts 1.11).
+        conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
+            one word per question.
         max_branches: (region, question) pairs asked at once when scoring; bounds memory, does not change scores.
         train_vision_encoder: null trains the encoder exactly when its weights are random.
     """
@@ -47,10 +49,10 @@ class RoiVLM(Scorer):
         llm: Part[LLMAdapter],
         readouts: dict[str, Part[Readout]] | None = None,
         projector: Literal["mlp2x_gelu", "linear"] = "mlp2x_gelu",
+        standardize: bool = False,
         image_level: int = 2,
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
-        loss_per: Literal["answer", "token"] = "answer",
         max_branches: int = 64,
         train_vision_encoder: bool | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class RoiVLM(Scorer):
         channels = self.vision_encoder.channels
         if not -len(channels) <= image_level < len(channels):
             raise ConfigError(f"image_level {image_level}: the vision encoder has {len(channels)} levels, 0 to {len(channels) - 1}")
+        self.standardize = Standardize(channels) if standardize else None
         self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
         self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
         self.preprocess, self.crop_size = self.vision_encoder.preprocess, self.region_extractor.crop_size
@@ -74,20 +77,33 @@ class RoiVLM(Scorer):
         self.tasks = tuple(task for task in TASKS if task in parts)
         for task in self.tasks:
             self._readout(task).check(task)
-        self.loss_per, self.max_branches = loss_per, max_branches
+        self.max_branches = max_branches
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """All known answers about all regions, packed: one forward pass per image."""
+        """Mean negative log-likelihood of an answer, over all known answers about all regions: one packed row per image."""
         assert batch.labels is not None
-        pyramid = self.vision_encoder(batch.images)
+        pyramid = self.see(batch.images)
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(pyramid, batch)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
         logits = self.read(packed, image_tokens, region_tokens, columns)
         text, levels = language_loss(logits, columns, packed)
-        count = packed.answers if self.loss_per == "answer" else len(packed.hard) + len(packed.soft)
-        text, levels = text / max(1, count), levels / max(1, count)
+        count = max(1, packed.answers)
+        text, levels = text / count, levels / count
         return {"loss": text + levels, "text": text, "levels": levels}
+
+    def see(self, images: Tensor) -> Pyramid:
+        """images (B, 3, H, W) -> what the projector and the region extractor work on."""
+        pyramid: Pyramid = self.vision_encoder(images)
+        return pyramid if self.standardize is None else self.standardize(pyramid)
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        if self.standardize is not None:
+            device, training = next(self.parameters()).device, self.training
+            self.eval()
+            self.standardize.fit(self.vision_encoder(batch.images.to(device)) for batch in batches)
+            self.train(training)
 
     def pack(self, batch: Batch, image_tokens: int) -> Packed:
         """Questions and answers of a labelled batch as packed rows."""
@@ -106,7 +122,7 @@ class RoiVLM(Scorer):
     @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         self.check_tasks(tasks)
-        pyramid = self.vision_encoder(batch.images)
+        pyramid = self.see(batch.images)
         region_tokens = self._region_tokens(pyramid, batch)
         cache, start = self._read_prefix(self.projector(pyramid))
         rows, columns = torch.nonzero(batch.regions.valid, as_tuple=True)
@@ -124,6 +140,7 @@ class RoiVLM(Scorer):
     def parts(self) -> dict[str, nn.Module]:
         return {
             "vision_encoder": self.vision_encoder,
+            **({} if self.standardize is None else {"standardize": self.standardize}),
             "projector": self.projector,
             "region_extractor": self.region_extractor,
             "llm": self.llm,

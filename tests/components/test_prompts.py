@@ -101,7 +101,7 @@ def test_clean_is_no_type():
     assert CLEAN not in DISTORTION_TYPES
 
 
-@pytest.mark.parametrize("conversation", ["seagull_v1", "chat"])
+@pytest.mark.parametrize("conversation", ["seagull_v1", "chat", "brief"])
 @pytest.mark.parametrize("task", STEMS)
 def test_level_ids_are_found_in_context(tokenizer, conversation, task):
     dialogue = Dialogue(tokenizer, conversation)
