@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,15 @@ from typing import Any
 import lightning as L
 import torch
 
-from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
+from configs.entry import run_entry
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.protocols import evaluate
 from evaluation.report import console_table, write_report
 from inference.table import score_table
-from lightning_modules.runs import Run, RunError, facts, write_json
+from lightning_modules.runs import Run, facts, write_json
 from lightning_modules.scorer import ScorerModule
 
 
@@ -76,7 +75,4 @@ class _Pictures:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, RunError) as error:
-        sys.exit(f"error: {error}")
+    run_entry(main)

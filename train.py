@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +22,14 @@ from safetensors.torch import save_file
 
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
+from components.vision_encoders.base import VisionEncoder
+from configs.entry import run_entry
 from configs.listing import list_plugins
 from configs.schema import Experiment, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.roi_iqa import RoiIQA
 from eval import evaluate_run
-from lightning_modules.runs import Run, RunError
+from lightning_modules.runs import Run
 from lightning_modules.scorer import ScorerModule
 
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
@@ -97,8 +98,7 @@ def trainer(config: Experiment, folder: Run) -> L.Trainer:
     t = config.trainer
     return L.Trainer(
         accelerator=t.accelerator,
-        devices=t.devices,
-        num_nodes=t.nodes,
+        devices=1,
         precision=t.precision,
         max_epochs=1,
         accumulate_grad_batches=t.accumulate,
@@ -121,11 +121,14 @@ def trainer(config: Experiment, folder: Run) -> L.Trainer:
 
 
 def save_vision_encoder(scorer: Scorer, path: Path) -> None:
-    """Writes the part `vision_encoder` in half precision, as `timm_pyramid` and its kin read it (`weights: <path>`)."""
+    """Writes the part `vision_encoder` in half precision, as the plugin reads it back (`weights: <path>`)."""
     encoder = scorer.parts().get("vision_encoder")
     if encoder is None:
         raise ConfigError(f"save_vision_encoder: {type(scorer).__name__} has no vision encoder")
-    state = {k.removeprefix("net."): v.half().contiguous() if v.is_floating_point() else v for k, v in encoder.state_dict().items()}
+    assert isinstance(encoder, VisionEncoder)
+    module = encoder.weights_module()
+    halved = {name for name, _ in module.named_parameters()}  # statistics keep their range
+    state = {k: (v.half() if k in halved else v).contiguous() for k, v in module.state_dict().items()}
     draft = path.with_name(f".{path.name}")
     save_file(state, draft)
     draft.replace(path)
@@ -141,7 +144,4 @@ def describe(scorer: Scorer) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, RunError) as error:
-        sys.exit(f"error: {error}")
+    run_entry(main)

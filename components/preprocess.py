@@ -1,4 +1,4 @@
-"""One geometry for an image, its masks and its crops (shared/reference facts 1.10: the released SEAGULL pipeline).
+"""One geometry for an image, its masks and its crops (reference facts 1.10: the released SEAGULL pipeline).
 
 An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
 bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution.
@@ -18,6 +18,7 @@ from torch import Tensor
 from components.batch import Batch, Labels, Regions, pad_stack
 
 Interpolation = Literal["bilinear", "bicubic"]
+SLENDER = 16  # longer side over shorter above which an image is brought to its square in one resize
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -35,20 +36,26 @@ def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None
     """(3, H0, W0) uint8 -> (3, S, S) float32, normalised; S is `size` or the preprocessing's own."""
     size = size or preprocess.size
     short, long = sorted(image.shape[-2:])
+    if 0 < short * SLENDER < long:  # enlarging the short side to `size` would make an enormous image, only to squash it
+        image = _resized(image, size, size, preprocess.interpolation)
+        short = size
     if short == 0:
         raise ValueError(f"an image of {image.shape[-1]} x {image.shape[-2]} pixels has nothing to look at")
     if short != size:
         longer = max(1, int(size * long / short))
         wide = image.shape[-1] >= image.shape[-2]
-        resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(
-            (longer, size) if wide else (size, longer), _PIL[preprocess.interpolation]
-        )
-        image = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        image = _resized(image, *((longer, size) if wide else (size, longer)), preprocess.interpolation)
     x = (image.double() * (1 / 255)).float()  # the released code scales in double precision
     x = (x - torch.tensor(preprocess.mean)[:, None, None]) / torch.tensor(preprocess.std)[:, None, None]
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x[None], size=(size, size), mode="bilinear", align_corners=False)[0]
     return x
+
+
+def _resized(image: Tensor, width: int, height: int, interpolation: Interpolation) -> Tensor:
+    """(3, H, W) uint8 -> (3, height, width) uint8, by PIL with its antialias."""
+    resized = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((width, height), _PIL[interpolation])
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def prepare_masks(masks: Tensor, size: int) -> Tensor:

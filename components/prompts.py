@@ -111,6 +111,8 @@ class Dialogue:
             raise ValueError("the questions of this conversation differ before the region's slot, so no prefix can be shared")
         self._asked = {task: asked for task, (_, asked) in splits.items()}
         self.questions: dict[Task, tuple[int, ...]] = {t: (REGION, *self._encode(a)) for t, a in self._asked.items()}
+        if tokenizer.eos_token_id is None:
+            raise ValueError("this tokenizer has no end-of-sequence token, so no answer could end: set its eos_token")
         self.eos: int = tokenizer.eos_token_id
 
     @functools.cache  # noqa: B019 - a dialogue lives as long as its model

@@ -94,9 +94,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """Every plugin that can be asked for by a plain name: read from the package's folder and from entry points."""
-        package = importlib.import_module(self.package)
-        files = {m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and not m.name.startswith("_")}
-        return sorted(files | set(self._entry_points()))
+        return sorted(self._files() | set(self._entry_points()))
 
     def get(self, name: str, where: str = "") -> type[T]:
         """The class called `name`; its module is imported on first use, and an ImportError of its own passes unchanged."""
@@ -108,6 +106,8 @@ class Registry(Generic[T]):
             entry = self._entry_points().get(name)
             if entry is None:
                 importlib.import_module(f"{self.package}.{name}")
+            elif name in self._files():
+                raise ConfigError(f"two {self.kind} plugins are called '{name}': {self.package}.{name} and the entry point {entry.value}")
             else:
                 self._classes[name] = self._checked(entry.load(), name)
         if name not in self._classes:
@@ -133,6 +133,10 @@ class Registry(Generic[T]):
     def build(self, node: Mapping[str, Any], *wired: Any, where: str = "") -> T:
         """`part(node)(*wired)`."""
         return self.part(node, where)(*wired)
+
+    def _files(self) -> set[str]:
+        package = importlib.import_module(self.package)
+        return {m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and not m.name.startswith("_")}
 
     def _entry_points(self) -> dict[str, importlib.metadata.EntryPoint]:
         return {e.name: e for e in importlib.metadata.entry_points(group=f"roi_iqa.{self.kind}")}

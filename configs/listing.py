@@ -39,8 +39,8 @@ def list_plugins() -> str:
             except ImportError as error:
                 lines.append(f"  {name}: not available here ({error})")
                 continue
-            summary = (registry.get(name).__doc__ or "").strip().splitlines()[0]
-            lines.append(f"  {name}: {summary}")
+            summary = next(iter((registry.get(name).__doc__ or "").strip().splitlines()), "")
+            lines.append(f"  {name}: {summary}".rstrip())
             for p in schema.values():
                 default = " (required)" if p.default is MISSING else f" = {p.default!r}"
                 lines.append(f"      {p.name}: {p.type_name}{default}")

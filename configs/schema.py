@@ -39,10 +39,8 @@ class Trainer:
     steps: int = 1000
     batch_size: int = 8
     accumulate: int = 1
-    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1
-    nodes: int = 1
     clip: float = 1.0
     val_every: int = 200
     save_every: int = 200
@@ -77,11 +75,9 @@ class Evaluation:
 
     Attributes:
         batch_size: images at a time.
-        gallery: regions drawn in each row of the report's gallery.
     """
 
     batch_size: int = 8
-    gallery: int = 6
 
 
 @dataclass
@@ -116,8 +112,8 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Experiment:
 def checked(values: Mapping[str, Any]) -> Experiment:
     """Plain values -> a resolved, checked `Experiment`."""
     _check_keys(Experiment, values, "")
-    if values.get("name") in (None, "") or "/" in str(values["name"]):
-        raise ConfigError(f"name: an experiment needs a name without '/', got {values.get('name')!r}")
+    if values.get("name") in (None, "", ".", "..") or set("/\\") & set(str(values["name"])):
+        raise ConfigError(f"name: an experiment needs a name, which is a folder's and has no slash; got {values.get('name')!r}")
     try:
         config = OmegaConf.merge(OmegaConf.structured(Experiment), dict(values))
         OmegaConf.resolve(config)
@@ -125,6 +121,7 @@ def checked(values: Mapping[str, Any]) -> Experiment:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    _check_ranges(experiment)
     SCORERS.part(experiment.model, "model")
     DATASETS.part(experiment.data, "data")
     return experiment
@@ -193,8 +190,22 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return out
 
 
+def _check_ranges(experiment: Experiment) -> None:
+    t, o = experiment.trainer, experiment.optim
+    least_one = {f"trainer.{k}": getattr(t, k) for k in ("steps", "batch_size", "accumulate", "val_every", "save_every", "log_every")}
+    least_one["evaluation.batch_size"] = experiment.evaluation.batch_size
+    least_zero = {"seed": experiment.seed, "trainer.clip": t.clip, "trainer.workers": t.workers, "trainer.threads": t.threads}
+    least_zero |= {"optim.lr": o.lr, "optim.weight_decay": o.weight_decay, "optim.warmup": o.warmup, "optim.final": o.final}
+    for least, found in ((1, least_one), (0, least_zero)):
+        for key, value in found.items():
+            if not value >= least:
+                raise ConfigError(f"{key}: got {value}, expected at least {least}")
+
+
 def _scalar(text: str) -> Any:
-    """As YAML reads it, but 1e-3 is a number."""
+    """As YAML reads it, but 1e-3 is a number, and nothing is the empty text."""
+    if not text:
+        return ""
     try:
         return float(text) if "e" in text.lower() and not text.isalpha() else yaml.safe_load(text)
     except ValueError:

@@ -37,14 +37,16 @@ class Run:
             The checkpoint to resume from, or None.
 
         Raises:
-            RunError: the folder holds a run of another configuration.
+            RunError: the folder holds a run of another configuration, or something that is no run.
         """
         if self.config.exists() and self.config.read_text() != config:
             raise RunError(
                 f"{self.folder} holds a run with another configuration ({_difference(self.config.read_text(), config)}). "
                 f"Give this one its own name (name=...), or remove that folder"
             )
-        if self.metrics.exists() and self.folder.exists():
+        if not self.config.exists() and self.folder.exists() and any(self.folder.iterdir()):
+            raise RunError(f"{self.folder} is not a run (it has no config.yaml) and is not empty: give this run another name (name=...)")
+        if self.metrics.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config)

@@ -54,6 +54,9 @@ class ScorerModule(L.LightningModule):
             self.scorer.load_pretrained()
             self._loaded = True
 
+    def on_fit_start(self) -> None:
+        self.scorer.train()  # Lightning keeps the mode it finds, and a frozen part belongs in eval mode
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)  # so that resuming draws what not stopping would have
 

@@ -70,7 +70,11 @@ class RoiVLM(Scorer):
             self.vision_encoder.requires_grad_(False)
 
         self.dialogue = Dialogue(self.llm.tokenizer, conversation)
-        parts = readouts or {task: READOUTS.part({"plugin": name}) for task, name in _DEFAULT_READOUTS.items()}
+        if readouts is None:
+            readouts = {task: READOUTS.part({"plugin": name}) for task, name in _DEFAULT_READOUTS.items()}
+        parts = readouts
+        if not parts:
+            raise ConfigError(f"readouts: name one task at least, of {', '.join(TASKS)}; null asks all of them")
         if set(parts) - set(TASKS):
             raise ConfigError(f"readouts: tasks are {', '.join(TASKS)}, got {', '.join(sorted(set(parts) - set(TASKS)))}")
         self.readouts = nn.ModuleDict({task: part(self.dialogue) for task, part in parts.items()})

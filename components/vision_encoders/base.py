@@ -41,6 +41,10 @@ class VisionEncoder(nn.Module, ABC):
     def load_pretrained(self) -> None:
         """Reads trained weights where the configuration names some; called once, after construction."""
 
+    def weights_module(self) -> nn.Module:
+        """The module whose state is a weights file of this encoder: what `load_pretrained` fills and a run may save."""
+        return self
+
     @classmethod
     @abstractmethod
     def tiny(cls) -> dict[str, Any]:

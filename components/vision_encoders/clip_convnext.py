@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import timm
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.batch import Pyramid
 from components.preprocess import Preprocess
@@ -85,6 +85,10 @@ class ClipConvNext(VisionEncoder):
             load_exactly(self.trunk, timm.create_model(source, pretrained=True, **self.args).state_dict(), f"timm's {source}")
         elif self.weights:
             load_weights(self.trunk, self.weights)
+
+    def weights_module(self) -> nn.Module:
+        """See the contract."""
+        return self.trunk
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:

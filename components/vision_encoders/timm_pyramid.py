@@ -89,6 +89,10 @@ class TimmPyramid(VisionEncoder):
         elif self.weights:
             load_weights(self.net, self.weights)
 
+    def weights_module(self) -> nn.Module:
+        """See the contract."""
+        return self.net
+
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """See the contract."""

@@ -57,7 +57,7 @@ def test_layers():
         (["steps"], r"'steps' is not of the form key=value"),
         (["=3"], r"'=3' is not of the form key=value"),
         (["seed=3", "seed.x=4"], r"'seed' was given a value before"),
-        (["name=a/b"], r"name: an experiment needs a name without '/', got 'a/b'"),
+        (["name=a/b"], r"name: an experiment needs a name, which is a folder's and has no slash; got 'a/b'"),
         (["data.seed=${nowhere}"], r"nowhere"),
     ],
 )

@@ -63,3 +63,10 @@ def test_facts_can_be_written(tmp_path, root):
     assert json.loads(json.dumps(found)) == found
     assert found["packages"]["torch"]
     assert facts(tmp_path)["git"] == "unknown"
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
+    (tmp_path / "metrics.json").write_text("{}")
+    with pytest.raises(RunError, match=r"is not a run .* and is not empty"):
+        Run(tmp_path).begin("x: 1\n")
+    assert (tmp_path / "metrics.json").exists()
