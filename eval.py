@@ -11,13 +11,13 @@ import lightning as L
 import torch
 
 from components.scorers.base import SCORERS, Scorer
-from configs.entry import run_entry
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.protocols import evaluate
 from evaluation.report import console_table, write_report
 from inference.table import score_table
+from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run, facts, write_json
 from lightning_modules.scorer import ScorerModule
 

@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
-from configs.entry import run_entry
 from configs.listing import list_plugins
 from configs.schema import Experiment, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.roi_iqa import RoiIQA
 from eval import evaluate_run
+from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run
 from lightning_modules.scorer import ScorerModule
 

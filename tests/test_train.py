@@ -182,5 +182,5 @@ def test_configuration_mistakes_are_found_before_anything_is_made(tmp_path):
 def test_the_command_line_says_it_in_one_line(root):
     done = subprocess.run([sys.executable, "train.py", "quickstrat"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: no experiment 'quickstrat'")
+    assert "\nerror: no experiment 'quickstrat'" in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr

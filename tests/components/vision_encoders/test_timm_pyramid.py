@@ -84,7 +84,7 @@ def test_swin_maps_match_timms_own_channels_last_output():
 def test_weights_round_trip_through_a_file(tmp_path):
     source = TimmPyramid(**TINY)
     path = str(tmp_path / "tiny.safetensors")
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in source.net.state_dict().items()}, path)
+    save_file({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in source.net.state_dict().items()}, path)
     encoder = TimmPyramid(**TINY, weights=path)
     assert encoder.has_weights
     encoder.load_pretrained()
@@ -94,7 +94,7 @@ def test_weights_round_trip_through_a_file(tmp_path):
 
 def test_a_file_of_another_architecture_is_refused(tmp_path):
     path = str(tmp_path / "other.safetensors")
-    save_file(TimmPyramid(name="test_convnext", image_size=64).net.state_dict(), path)
+    save_file({k: v.contiguous() for k, v in TimmPyramid(name="test_convnext", image_size=64).net.state_dict().items()}, path)
     with pytest.raises(ValueError, match=r"other.safetensors does not fit FeatureListNet: \d+ missing: conv1.*unexpected: stages_0"):
         TimmPyramid(**TINY, weights=path).load_pretrained()
 
