@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ from typing import Any
 import lightning as L
 import torch
 
-from components.scorers.base import SCORERS, Scorer
+from components.registry import ConfigError
+from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.protocols import evaluate
 from evaluation.report import console_table, write_report
+from inference.load import load
 from inference.table import score_table
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run, facts, write_json
-from lightning_modules.scorer import ScorerModule
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -27,34 +29,39 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder, as train.py made it")
     folder = Run(parser.parse_args(argv).run)
-    checkpoint = folder.require_checkpoint()
+    folder.require_checkpoint()
     config = load_config(str(folder.config))
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    scorer = SCORERS.build(config.model, where="model")
-    module = ScorerModule(scorer, steps=config.trainer.steps)
-    module.configure_model()
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    module.on_load_checkpoint(state)
-    module.load_state_dict(state["state_dict"], strict=False)  # the keys were just checked: only frozen weights are absent
+    scorer = load(folder.folder)
     data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
     data.prepare_data()
-    return evaluate_run(folder, config, scorer, data)
+    return evaluate_run(folder, config, scorer, data, choose_device(config.trainer.accelerator))
 
 
-def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA) -> dict[str, Any]:
-    """Scores the test split, writes scores.parquet, metrics.json, run.json, plots/ and report.html, prints the table."""
+def choose_device(accelerator: str) -> torch.device:
+    """The device of a configuration's `trainer.accelerator`: "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("trainer.accelerator is gpu, but torch sees none here: use auto or cpu")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device) -> dict[str, Any]:
+    """Scores the test split on `device`, writes scores.parquet, plots/, report.html and metrics.json, and adds to run.json; prints the table."""
     data.eval_batch_size = config.evaluation.batch_size
     samples = data.dataset.split("test")
-    device = next(scorer.parameters()).device
-    table = score_table(scorer, samples, data.loader("test", whole=True), device)
+    table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device)
     metrics = evaluate(table)
-    record = {**facts(Path(__file__).parent), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    trained = json.loads(folder.record.read_text()) if folder.record.exists() else {}
+    record = {**trained, "evaluation": facts(Path(__file__).parent, device)}
     table.to_parquet(folder.scores)
-    write_json(folder.folder / "run.json", record)
-    curves = next(iter(sorted(folder.folder.glob("logs/csv/**/metrics.csv"))), None)
-    write_report(folder.folder, table, metrics, curves, _Pictures(samples), record, to_yaml(config))
+    write_json(folder.record, record)
+    write_report(folder.folder, table, metrics, folder.curves(), _Pictures(samples), record, to_yaml(config))
     write_json(folder.metrics, metrics)
     print(console_table(metrics))
     print(f"report: {folder.folder / 'report.html'}")

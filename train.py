@@ -27,11 +27,12 @@ from configs.listing import list_plugins
 from configs.schema import Experiment, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.roi_iqa import RoiIQA
-from eval import evaluate_run
+from eval import choose_device, evaluate_run
 from lightning_modules.entry import run_entry
-from lightning_modules.runs import Run
+from lightning_modules.runs import Run, facts, write_json
 from lightning_modules.scorer import ScorerModule
 
+ROOT = Path(__file__).parent
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 def run(config: Experiment) -> dict[str, Any]:
     """One experiment from configuration to report."""
     folder = Run(Path(config.outputs) / config.name)
-    resume = folder.begin(to_yaml(config))
+    folder.check(to_yaml(config))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
@@ -68,6 +69,7 @@ def run(config: Experiment) -> dict[str, Any]:
         seed=config.seed,
         workers=config.trainer.workers,
     )
+    device = choose_device(config.trainer.accelerator)
     print(describe(scorer))
     o = config.optim
     module = ScorerModule(
@@ -81,16 +83,26 @@ def run(config: Experiment) -> dict[str, Any]:
         warmup=o.warmup,
         final=o.final,
     )
-    module.configure_model()
     data.prepare_data()
+    with device:  # quantised weights are made where they will be used
+        module.configure_model()
+    resume = folder.begin(to_yaml(config))  # only now: what cannot start leaves an older run as it is
+    record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    if resume is None or not folder.record.exists():
+        write_json(folder.record, record)
+    scorer.to(device)
     if resume is None:
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
+    if config.trainer.cache_features and scorer.can_precompute:
+        data.remember(scorer.precompute)
+    elif config.trainer.cache_features:
+        print("no vision encoder is frozen here, so there are no features to keep (trainer.cache_features)")
     conductor = trainer(config, folder)
     conductor.fit(module, data, ckpt_path=resume, weights_only=True)
     conductor.save_checkpoint(folder.checkpoint)
     if config.save_vision_encoder:
         save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")
-    return evaluate_run(folder, config, scorer, data)
+    return evaluate_run(folder, config, scorer, data, device)
 
 
 def trainer(config: Experiment, folder: Run) -> L.Trainer:
@@ -109,7 +121,7 @@ def trainer(config: Experiment, folder: Run) -> L.Trainer:
         deterministic="warn",
         enable_model_summary=False,
         logger=[
-            CSVLogger(folder.folder, "logs", "csv", flush_logs_every_n_steps=t.log_every),
+            CSVLogger(folder.folder / "logs", "csv", flush_logs_every_n_steps=t.log_every),  # a folder for each attempt
             TensorBoardLogger(folder.folder, "logs", "tensorboard"),
         ],
         callbacks=[

@@ -7,6 +7,7 @@ T tokens of a sequence   D width of the language model   V vocabulary   S side o
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -34,10 +35,14 @@ class _Movable:
 
 
 @dataclass(frozen=True)
-class Pyramid:
+class Pyramid(_Movable):
     """What a vision encoder sees, fine to coarse: `maps[l]` is (B, C_l, H_l, W_l)."""
 
     maps: tuple[Tensor, ...]
+
+    def to(self, *args: Any, **kwargs: Any) -> Pyramid:
+        """As `Tensor.to`, on every map."""
+        return Pyramid(tuple(m.to(*args, **kwargs) for m in self.maps))
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,19 @@ class Labels(_Movable):
 
 @dataclass(frozen=True)
 class Batch(_Movable):
-    """B images with their regions. `images` is (B, 3, H, W), normalised; `ids` names each image's regions for reports."""
+    """B images with their regions.
+
+    Attributes:
+        images: (B, 3, H, W), normalised; (B, 3, 0, 0) where `pyramid` stands for them.
+        ids: names of each image's regions, for reports.
+        pyramid: what a frozen vision encoder saw of the images, if that is known already (`Scorer.precompute`).
+    """
 
     images: Tensor
     regions: Regions
     labels: Labels | None = None
     ids: tuple[tuple[str, ...], ...] = ()
+    pyramid: Pyramid | None = None
 
 
 @dataclass(frozen=True)
@@ -115,3 +127,48 @@ def pad_stack(rows: list[Tensor], fill: float | bool = 0) -> Tensor:
     for b, row in enumerate(rows):
         out[b, : len(row)] = row
     return out
+
+
+_PADDING: dict[type, float] = {Regions: 0, Labels: torch.nan}
+
+
+def split(batch: Batch) -> list[Batch]:
+    """B batches of one image each, without its padding; in memory of their own, so that a batch can be dropped."""
+    singles = []
+    for b in range(len(batch.images)):
+        count = int(batch.regions.valid[b].sum())
+
+        def cut(part: Any, b: int = b, count: int = count) -> Any:
+            return None if part is None else _each(part, lambda x: x[b : b + 1, :count].clone(), lambda x: (x[b],))
+
+        pyramid = None if batch.pyramid is None else Pyramid(tuple(m[b : b + 1].clone() for m in batch.pyramid.maps))
+        singles.append(Batch(batch.images[b : b + 1].clone(), cut(batch.regions), cut(batch.labels), batch.ids[b : b + 1], pyramid))
+    return singles
+
+
+def join(batches: list[Batch]) -> Batch:
+    """The inverse of `split`: regions are padded to the largest number."""
+
+    def joined(kind: Any, parts: list[Any]) -> Any:
+        def one(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if isinstance(values[0], tuple):
+                return tuple(row for value in values for row in value)
+            return pad_stack([row for value in values for row in value], _PADDING[kind])
+
+        return kind(*(one(f.name) for f in dataclasses.fields(kind)))
+
+    return Batch(
+        torch.cat([b.images for b in batches]),
+        joined(Regions, [b.regions for b in batches]),
+        None if batches[0].labels is None else joined(Labels, [b.labels for b in batches]),
+        tuple(ids for b in batches for ids in b.ids),
+        None
+        if batches[0].pyramid is None
+        else Pyramid(tuple(map(torch.cat, zip(*(b.pyramid.maps for b in batches if b.pyramid), strict=True)))),
+    )
+
+
+def _each(part: Any, tensor: Callable[[Tensor], Tensor], other: Callable[[Any], Any]) -> Any:
+    values = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+    return type(part)(**{name: tensor(v) if isinstance(v, Tensor) else other(v) for name, v in values.items()})

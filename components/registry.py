@@ -39,8 +39,21 @@ class Part(Generic[T]):
     def __call__(self, *wired: Any) -> T:
         return self.cls(*wired, **self.options)
 
+    def settings(self) -> dict[str, Any]:
+        """The class, and every option with the value it will have, defaults included; parts inside become mappings of their own."""
+        given = {name: self.options.get(name, p.default) for name, p in _schema(self.cls).items()}
+        return {"plugin": f"{self.cls.__module__}:{self.cls.__qualname__}", **{k: _told(v) for k, v in given.items()}}
+
     def __repr__(self) -> str:
         return f"Part({self.cls.__name__}, {', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, Part):
+        return value.settings()
+    if isinstance(value, Mapping):
+        return {k: _told(v) for k, v in value.items()}
+    return value
 
 
 @dataclasses.dataclass(frozen=True)

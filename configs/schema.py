@@ -34,6 +34,8 @@ class Trainer:
         val_every, save_every: in optimizer steps.
         workers: loader processes.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
+        cache_features: encode each training image once, before the first step, and keep what a frozen vision encoder saw in memory
+            (half precision; about a megabyte an image with quickstart's encoder and six regions). A trained encoder has nothing to keep.
     """
 
     steps: int = 1000
@@ -47,6 +49,7 @@ class Trainer:
     log_every: int = 10
     workers: int = 0
     threads: int = 0
+    cache_features: bool = False
 
 
 @dataclass

@@ -19,7 +19,7 @@ class Collate:
     Args:
         preprocess: of the scorer's vision encoder.
         crop_size: side of the crops the scorer wants, 0 for none.
-        whole: adds to each image, as its last region, the image itself: the region of the whole-image control.
+        whole: gives each image one region, itself, without labels: what the whole-image control is asked about.
     """
 
     def __init__(self, preprocess: Preprocess, crop_size: int, whole: bool = False) -> None:
@@ -27,14 +27,12 @@ class Collate:
 
     def __call__(self, samples: Sequence[RoiSample]) -> Batch:
         images, regions = zip(*(self._prepare(s) for s in samples), strict=True)
-        records = [s.record.regions for s in samples]
-        ids = tuple(tuple(r.id for r in rs) for rs in records)
+        records = [() if self.whole else s.record.regions for s in samples]
+        ids = tuple((s.record.id,) if self.whole else tuple(r.id for r in s.record.regions) for s in samples)
         return stack(list(images), list(regions), self._labels(records), ids)
 
     def _prepare(self, sample: RoiSample) -> tuple[Tensor, Regions]:
-        masks = sample.masks()
-        if self.whole:
-            masks = torch.cat([masks, torch.ones(1, *masks.shape[1:], dtype=torch.bool)])
+        masks = torch.ones(1, *sample.image.shape[1:], dtype=torch.bool) if self.whole else sample.masks()
         return prepare_image(sample.image, self.preprocess), prepare_regions(sample.image, masks, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:

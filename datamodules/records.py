@@ -71,13 +71,20 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class RoiSample:
-    """One image with all its regions: `image` is (3, H, W) uint8; `masks()` decodes the regions when they are needed."""
+    """One image with all its regions.
+
+    Attributes:
+        image: (3, H, W) uint8, in position `turn`.
+        record: as stored, that is in position 0.
+        turn: which of the eight positions of a square, 0 to 7, image and masks are in (see `turned`).
+    """
 
     image: Tensor
     record: ImageRecord
+    turn: int = 0
 
     def masks(self) -> Tensor:
-        """(R, H, W) bool.
+        """(R, H, W) bool, in position `turn`; decoded when they are needed.
 
         Raises:
             RegionError: a region's counts do not belong to an image of this size.
@@ -86,7 +93,18 @@ class RoiSample:
         masks = np.zeros((len(self.record.regions), height, width), np.bool_)
         for mask, region in zip(masks, self.record.regions, strict=True):
             mask[:] = rle.decode({"size": [height, width], "counts": region.counts})
-        return torch.from_numpy(masks)
+        return _turn(torch.from_numpy(masks), self.turn)
+
+    def turned(self, turn: int) -> RoiSample:
+        """The same sample in position `turn`: mirrored left to right if `turn & 1`, upside down if `& 2`, about the diagonal if `& 4`."""
+        return RoiSample(_turn(self.image, turn), self.record, turn)
+
+
+def _turn(x: Tensor, turn: int) -> Tensor:
+    """(..., H, W) -> (..., H, W), or (..., W, H) where the diagonal is the mirror."""
+    x = x.flip(-1) if turn & 1 else x
+    x = x.flip(-2) if turn & 2 else x
+    return x.transpose(-2, -1).contiguous() if turn & 4 else x
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:

@@ -43,7 +43,7 @@ class Recipe:
     clean: float = 0.1
     regions: int = 6
     min_area: float = 0.015
-    visible: float = 0.95
+    visible: float = 0.97
     full_impact: float = 0.25
 
     def __post_init__(self) -> None:

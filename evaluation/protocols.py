@@ -1,8 +1,8 @@
 """The numbers of one run: a table with one row per region in, a nested dictionary of plain numbers out.
 
 Correlations are pooled over regions, and taken within each image as well, because the two answer different questions. The
-whole-image control asks the same model about the whole image in place of each region: a model that its control equals is not
-looking at the region.
+whole-image control asks the same model about the whole image in place of each region; the image-mean control gives each region the
+mean of the model's own answers about its image's regions. A model that its controls equal is not looking at the region.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitte
 
 Score = Literal["quality", "importance"]
 SCORES: tuple[Score, ...] = ("quality", "importance")
+CONTROLS = ("whole_image", "image_mean")
 UNGRADED = "none"  # the severity of an answer that names none
 MIN_REGIONS = 3  # of an image, for a correlation within it
 
@@ -45,7 +46,10 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
         {
             **{task: score_agreement(table, task) for task in SCORES},
             **distortion_agreement(table),
-            "control": {"whole_image": {task: _control(table, task) for task in SCORES}},
+            "control": {
+                "whole_image": {task: _control(table, task) for task in SCORES},
+                "image_mean": {task: _image_mean(table, task) for task in SCORES},
+            },
             "parse_failures": sum(failures.values()),
             "parse_failures_by_task": failures,
             "n_regions": len(table),
@@ -147,6 +151,14 @@ def _control(table: pd.DataFrame, task: Score) -> dict[str, Any]:
     rows = usable(table, task)
     rows = rows[rows[column].notna()] if column in table.columns else rows.iloc[:0].assign(**{column: pd.Series(dtype=np.float64)})
     pred, label = _columns(rows, column, task)
+    return {"srcc": srcc(pred, label), "plcc": plcc(pred, label), "rmse": rmse(pred, label), "n": len(rows)}
+
+
+def _image_mean(table: pd.DataFrame, task: Score) -> dict[str, Any]:
+    """Each region gets the mean of the model's own answers about its image's regions: what is left when regions are not told apart."""
+    rows = usable(table, task)
+    mean = rows.groupby("image")[f"{task}_pred"].transform("mean")
+    pred, label = _columns(rows.assign(**{f"{task}_pred": mean}), f"{task}_pred", task)
     return {"srcc": srcc(pred, label), "plcc": plcc(pred, label), "rmse": rmse(pred, label), "n": len(rows)}
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from components.batch import TASKS
 from evaluation import plots
 from evaluation.gallery import Mask, Pixels, encode_jpeg, region_card
-from evaluation.protocols import SCORES, Score, asked, usable
+from evaluation.protocols import CONTROLS, SCORES, Score, asked, usable
 
 Images = Callable[[str], tuple[Pixels, Mask]]
 
@@ -138,15 +138,17 @@ def gallery(table: pd.DataFrame, images: Images) -> list[Row]:
 
 
 def console_table(metrics: Mapping[str, Any]) -> str:
-    """The headline numbers and the control, aligned for a terminal."""
+    """The headline numbers and the controls, aligned for a terminal."""
     lines = [f"{'':14}{'SRCC':>8}{'PLCC':>8}{'fitted':>8}{'KRCC':>8}{'RMSE':>8}{'in-image':>10}{'pairs':>8}{'n':>9}"]
     for task in SCORES:
-        m, control = metrics[task], metrics["control"]["whole_image"][task]
+        m = metrics[task]
         numbers = "".join(f"{_number(m[key]):>8}" for key in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse"))
         lines.append(f"{task:14}{numbers}{_number(m['within_image_srcc']):>10}{_percent(m['pair_accuracy']):>8}{m['n']:>9,}")
         blank = f"{_MISSING:>8}"
-        numbers = f"{_number(control['srcc']):>8}{_number(control['plcc']):>8}{blank}{blank}{_number(control['rmse']):>8}"
-        lines.append(f"{'  whole image':14}{numbers}{_MISSING:>10}{blank}{control['n']:>9,}")
+        for name in CONTROLS:
+            control = metrics["control"][name][task]
+            numbers = f"{_number(control['srcc']):>8}{_number(control['plcc']):>8}{blank}{blank}{_number(control['rmse']):>8}"
+            lines.append(f"{'  ' + name.replace('_', ' '):14}{numbers}{_MISSING:>10}{blank}{control['n']:>9,}")
     lines += ["", f"{'':14}{'accuracy':>8}{'macro-F1':>10}{'precision':>11}{'recall':>8}{'F1':>8}{'n':>9}"]
     for key in ("distortion", "severity"):
         m = metrics[key]

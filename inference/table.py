@@ -17,11 +17,14 @@ from datamodules.records import RegionRecord
 
 
 @torch.no_grad()
-def score_table(scorer: Scorer, samples: Samples, batches: Iterable[Batch], device: torch.device | str = "cpu") -> pd.DataFrame:
-    """Scores every region of `samples`, and each whole image beside them (the whole-image control).
+def score_table(
+    scorer: Scorer, samples: Samples, batches: Iterable[Batch], wholes: Iterable[Batch], device: torch.device | str = "cpu"
+) -> pd.DataFrame:
+    """Scores every region of `samples`, and each whole image (the whole-image control).
 
     Args:
-        batches: of the same samples in the same order, each image with itself as its last region (`Collate(whole=True)`).
+        batches: of the same samples in the same order.
+        wholes: the same with `Collate(whole=True)`. They are scored apart, since the regions of an image may look at each other.
 
     Returns:
         One row per region; the columns are those of `evaluation.protocols.evaluate`.
@@ -30,14 +33,15 @@ def score_table(scorer: Scorer, samples: Samples, batches: Iterable[Batch], devi
     scorer.eval()
     index = 0
     with tqdm(total=len(samples), unit="image", desc="scoring") as bar:
-        for batch in batches:
+        for batch, whole in zip(batches, wholes, strict=True):
+            controls = scorer.score_batch(whole.to(device), scorer.tasks)
             for b, scores in enumerate(scorer.score_batch(batch.to(device), scorer.tasks)):
                 record = samples[index].record
                 for r, region in enumerate(record.regions):
                     left, top, width, height = batch.regions.boxes[b, r].tolist()
                     place = {"left": left, "top": top, "width": width, "height": height, "area": float(batch.regions.areas[b, r])}
                     row = {"id": region.id, "image": record.id, "source": record.source, **place}
-                    rows.append({**row, **_labels(region), **_answers(scores[r]), **_control(scores[-1])})
+                    rows.append({**row, **_labels(region), **_answers(scores[r]), **_control(controls[b][0])})
                 index += 1
                 bar.update()
     return pd.DataFrame(rows)

@@ -13,7 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
+
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
+
+
+WRITTEN = (
+    "metrics.json",
+    "checkpoints",
+    "logs",
+    "plots",
+    "report.html",
+    "scores.parquet",
+    "vision_encoder.safetensors",
+    "run.json",
+    "config.yaml",
+)
 
 
 class RunError(RuntimeError):
@@ -26,31 +42,60 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config, self.checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-        self.metrics, self.scores = folder / "metrics.json", folder / "scores.parquet"
+        self.metrics, self.scores, self.record = folder / "metrics.json", folder / "scores.parquet", folder / "run.json"
+
+    def check(self, config: str) -> None:
+        """Whether `begin` may write here; changes nothing.
+
+        Raises:
+            RunError: the folder holds a trained or half-trained run of another configuration, or something that is no run.
+        """
+        if not self.config.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise RunError(
+                    f"{self.folder} is not a run (it has no config.yaml) and is not empty: give this run another name (name=...)"
+                )
+            return
+        there = self.config.read_text()
+        if there != config and (self.checkpoint.exists() or self.metrics.exists()):
+            raise RunError(
+                f"{self.folder} holds a run with another configuration ({_difference(there, config)}). "
+                f"Give this one its own name (name=...), or remove that folder"
+            )
 
     def begin(self, config: str) -> Path | None:
         """Makes the folder ready for training with `config` (YAML).
 
-        A run of the same configuration that was interrupted is resumed; a finished one is made again from the start.
+        A run of the same configuration that was interrupted is resumed; a finished one is made again from the start, and one that
+        came to no checkpoint leaves nothing behind.
 
         Returns:
             The checkpoint to resume from, or None.
 
         Raises:
-            RunError: the folder holds a run of another configuration, or something that is no run.
+            RunError: as `check`.
         """
-        if self.config.exists() and self.config.read_text() != config:
-            raise RunError(
-                f"{self.folder} holds a run with another configuration ({_difference(self.config.read_text(), config)}). "
-                f"Give this one its own name (name=...), or remove that folder"
-            )
-        if not self.config.exists() and self.folder.exists() and any(self.folder.iterdir()):
-            raise RunError(f"{self.folder} is not a run (it has no config.yaml) and is not empty: give this run another name (name=...)")
-        if self.metrics.exists():
-            shutil.rmtree(self.folder)
+        self.check(config)
+        if self.metrics.exists() or not self.checkpoint.exists():
+            for name in WRITTEN:
+                _remove(self.folder / name)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config)
         return self.checkpoint if self.checkpoint.exists() else None
+
+    def curves(self) -> Path | None:
+        """The logged numbers of all attempts in one CSV, logs/curves.csv: each attempt goes on from a checkpoint, so it replaces what
+        the one before logged beyond that step. None where nothing was logged."""
+        attempts = sorted((self.folder / "logs" / "csv").glob("*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("_")[2]))
+        tables = [pd.read_csv(path) for path in attempts if path.stat().st_size]
+        if not tables:
+            return None
+        kept = tables[-1]
+        for table in reversed(tables[:-1]):
+            kept = pd.concat([table[table["step"] < kept["step"].min()], kept])
+        path = self.folder / "logs" / "curves.csv"
+        write_text(path, kept.to_csv(index=False))
+        return path
 
     def require_checkpoint(self) -> Path:
         """The checkpoint of a trained run. Raises RunError where there is none."""
@@ -73,18 +118,26 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def facts(root: Path) -> dict[str, Any]:
-    """What a reader needs to repeat a run: code version, package versions, machine."""
-    import torch
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+def facts(root: Path, device: torch.device) -> dict[str, Any]:
+    """What a reader needs to repeat a run: code version, package versions, machine."""
     return {
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": _git(root),
         "python": platform.python_version(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": device,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
+
+
+def _processor() -> str:
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def _git(root: Path) -> str:

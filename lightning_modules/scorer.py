@@ -13,6 +13,8 @@ from components.batch import Batch
 from components.scorers.base import Scorer
 from lightning_modules.optim import adamw, parameter_groups
 
+PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; names the step and the regions of the batch."""
@@ -78,34 +80,11 @@ class ScorerModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = self._trainable_keys()
+        keep = {PREFIX + k for k in self.scorer.trained_keys()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_state(checkpoint["state_dict"], {k: v for k, v in self.state_dict().items() if k in self._trainable_keys()})
-
-    def _trainable_keys(self) -> set[str]:
-        """Trainable parameters, and the buffers of all parts but the frozen ones."""
-        keys = {f"scorer.{n}" for n, p in self.scorer.named_parameters() if p.requires_grad}
-        frozen = [m for m in self.scorer.parts().values() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())]
-        left_out = {id(b) for m in frozen for b in m.buffers()}
-        return keys | {f"scorer.{n}" for n, b in self.scorer.named_buffers() if id(b) not in left_out}
-
-
-def check_state(given: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Raises ValueError where a checkpoint's tensors are not exactly those that the model would train."""
-    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
-    shapes = [
-        f"{k}: {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in given and given[k].shape != wanted[k].shape
-    ]
-    problems = [
-        f"{len(x)} {what} (first: {x[0]})" for what, x in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if x
-    ]
-    if problems:
-        raise ValueError(
-            f"this checkpoint is of another architecture: tensors {', '.join(problems)}. "
-            "Use the configuration it was trained with (config.yaml beside its folder)"
-        )
+        self.scorer.check_trained({k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()})
 
 
 def _diagnosis(losses: dict[str, Tensor], step: int, batch: Batch) -> str:

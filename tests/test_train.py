@@ -5,13 +5,19 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
+import torch
 
 import eval as evaluation_entry
 import train
 from components.registry import ConfigError
-from lightning_modules.runs import RunError
+from configs.schema import load_config
+from datamodules.datasets.base import DATASETS
+from inference.load import load
+from lightning_modules.entry import run_entry
+from lightning_modules.runs import Run, RunError
 
 SMALL = [
     "trainer.steps=4",
@@ -34,6 +40,7 @@ PROMISED = [
     "distortion.accuracy",
     "distortion.macro_f1",
     "control.whole_image.quality.srcc",
+    "control.image_mean.quality.srcc",
     "parse_failures",
 ]
 
@@ -71,7 +78,7 @@ def test_metrics_hold_what_is_promised(run, path):
         "report.html",
         "checkpoints/last.ckpt",
         "plots",
-        "logs/csv",
+        "logs/curves.csv",
         "logs/tensorboard",
     ],
 )
@@ -83,6 +90,7 @@ def test_run_json_tells_how_to_repeat_it(run):
     record = json.loads((run[0] / "run.json").read_text())
     assert {"git", "packages", "device", "seed", "preprocess", "data", "command"} <= set(record)
     assert record["preprocess"]["size"] == 64
+    assert {"git", "packages", "device", "command"} <= set(record["evaluation"])
     assert "chelsea" in record["data"]["photographs"]["test"]
 
 
@@ -92,6 +100,21 @@ def test_again_gives_the_same_numbers(run, tmp_path):
 
 def test_evaluating_again_gives_the_same_numbers(run):
     assert evaluation_entry.main([str(run[0])]) == run[1]
+
+
+def test_a_trained_run_is_loaded_in_one_call(run):
+    table = pd.read_parquet(run[0] / "scores.parquet")
+    scorer = load(run[0])
+    assert not scorer.training
+    config = load_config(str(run[0] / "config.yaml"))
+    sample = DATASETS.build(config.data).split("test")[0]
+    scores = scorer.score(sample.image, sample.masks())
+    for region, found in zip(sample.record.regions, scores, strict=True):
+        expected = table.set_index("id").loc[region.id]
+        assert found["quality"].value == pytest.approx(expected["quality_pred"], abs=1e-5)
+        assert found["distortion"].text == expected["distortion_text"]
+    with pytest.raises(FileNotFoundError, match=r"has no config.yaml: give the folder of a run"):
+        load(run[0] / "plots")
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(run, tmp_path, root):
@@ -145,10 +168,9 @@ def test_ones_own_photographs(tmp_path):
 def test_another_scorer_and_its_encoder(tmp_path):
     """The shipped encoder's own recipe, in small: it ends in a file that the vision encoder can read."""
     from components.vision_encoders.base import VISION_ENCODERS
-    from configs.schema import load_config
 
-    arguments = ["encoder_quickstart", f"outputs={tmp_path}", "trainer.steps=2", "trainer.batch_size=2", "trainer.workers=0"]
-    arguments += ["data.test=2", "data.val=1", "data.size=64", "model.vision_encoder.image_size=64", "data.workers=0"]
+    arguments = ["encoder_quickstart", f"outputs={tmp_path}", "trainer.steps=2", "trainer.batch_size=2", "data.cache="]
+    arguments += ["data.train=4", "data.test=2", "data.val=1", "data.size=64", "model.vision_encoder.image_size=64", "data.workers=0"]
     train.main(arguments)
     node = load_config("encoder_quickstart", ["model.vision_encoder.image_size=64"]).model["vision_encoder"]
     weights = tmp_path / "encoder_quickstart" / "vision_encoder.safetensors"
@@ -177,6 +199,30 @@ def test_configuration_mistakes_are_found_before_anything_is_made(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'steps'"):
         train.main(["quickstart", f"outputs={tmp_path}", "trainer.stesp=1"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.llm.plugin=tiny_casual"], "no llm_adapter plugin 'tiny_casual'. Did you mean 'tiny_causal'?"),
+        (["model.llm.widht=32"], "unknown key 'widht'. Did you mean 'width'?"),
+        (["trainer.steps=many"], "trainer.steps"),
+        (["trainer.precision=8"], "trainer.precision"),
+        (["data.root=/no/such/folder"], "/no/such/folder"),
+        (["model.image_level=9"], "image_level 9: the vision encoder has 4 levels"),
+        (["model.vision_encoder.weights=nowhere.safetensors"], "no weights at"),
+        (["model.vision_encoder.model_args.channels=[8,8,8,8]"], "does not fit"),
+        (["trainer.accelerator=gpu"], "torch sees none here"),
+    ],
+)
+def test_a_mistake_ends_in_a_line_that_teaches_and_does_not_take_the_name(tmp_path, arguments, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        run_entry(lambda: train.main(small(tmp_path, *arguments)))
+    assert str(stopped.value).startswith("error: ")
+    assert message in str(stopped.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    Run(tmp_path / "run").check("another: configuration\n")
 
 
 def test_the_command_line_says_it_in_one_line(root):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,36 @@ class Scorer(nn.Module, ABC):
     def load_pretrained(self) -> None:
         """Reads trained weights of the components that have any; called once, after construction."""
 
+    @property
+    def can_precompute(self) -> bool:
+        """Whether its vision encoder is frozen, and `precompute` spares seeing an image again."""
+        return False
+
+    def precompute(self, batch: Batch) -> Batch:
+        """The same batch, with what the frozen vision encoder sees in place of the pixels: training then need not encode an image at
+        each visit. No gradient; on the scorer's device, features in half precision.
+
+        Raises:
+            ValueError: `can_precompute` is False.
+        """
+        raise ValueError(f"{type(self).__name__} trains on pixels: nothing of it can be precomputed")
+
+    def trained_keys(self) -> set[str]:
+        """What a checkpoint holds: trainable parameters, and the buffers of all parts but the frozen ones."""
+        keys = {n for n, p in self.named_parameters() if p.requires_grad}
+        frozen = [m for m in self.parts().values() if list(m.parameters()) and not any(p.requires_grad for p in m.parameters())]
+        left_out = {id(b) for m in frozen for b in m.buffers()}
+        return keys | {n for n, b in self.named_buffers() if id(b) not in left_out}
+
+    def check_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Raises ValueError where a checkpoint's tensors are not exactly those of `trained_keys`, in name and shape."""
+        check_state(state, {k: v for k, v in self.state_dict().items() if k in self.trained_keys()})
+
+    def load_trained(self, state: Mapping[str, Tensor]) -> None:
+        """Takes a checkpoint's tensors, after `check_trained`."""
+        self.check_trained(state)
+        self.load_state_dict(state, strict=False)  # what is frozen is not in it, and nothing else is missing
+
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Takes what statistics it needs from some training images; called once before the first step, never when resuming."""
 
@@ -91,6 +121,22 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def tiny(cls) -> dict[str, Any]:
         """Options of a small, random instance for tests (64-pixel images)."""
+
+
+def check_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where a checkpoint's tensors are not exactly those that the model would train."""
+    missing, extra = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
+    shapes = [
+        f"{k}: {tuple(given[k].shape)}, not {tuple(wanted[k].shape)}" for k in wanted if k in given and given[k].shape != wanted[k].shape
+    ]
+    problems = [
+        f"{len(x)} {what} (first: {x[0]})" for what, x in (("missing", missing), ("unexpected", extra), ("of another shape", shapes)) if x
+    ]
+    if problems:
+        raise ValueError(
+            f"this checkpoint is of another architecture: tensors {', '.join(problems)}. "
+            "Use the configuration it was trained with (config.yaml beside its folder)"
+        )
 
 
 SCORERS: Registry[Scorer] = Registry("scorer", __package__, Scorer)

@@ -42,10 +42,12 @@ class Answers(NamedTuple):
 class Head(nn.Module):
     """Pooled features, box and area of a region -> `Answers`."""
 
-    def __init__(self, channels: tuple[int, ...], width: int, dropout: float) -> None:
+    def __init__(self, channels: tuple[int, ...], width: int, dropout: float, deviation: bool) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(2 * c) for c in channels)
-        self.inputs = nn.ModuleList(nn.Linear(2 * c, width) for c in channels)
+        self.deviation = deviation
+        pooled = [c * (1 + deviation) for c in channels]
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in pooled)
+        self.inputs = nn.ModuleList(nn.Linear(c, width) for c in pooled)
         self.geometry = nn.Linear(5, width)
         self.mlp = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout))
         self.scalars = nn.Linear(width, 2 * len(_SCALARS))
@@ -56,9 +58,12 @@ class Head(nn.Module):
         """See `Answers`."""
         hidden = self.geometry(torch.cat([regions.boxes, regions.areas.sqrt()[..., None]], -1))  # (B, R, D)
         for x, norm, linear in zip(pyramid.maps, self.norms, self.inputs, strict=True):
-            mean = mask_pool(x, regions.masks)
-            spread = (mask_pool(x.float().square(), regions.masks) - mean.float().square()).clamp_min(0)
-            hidden = hidden + linear(norm(torch.cat([mean, (spread + 1e-6).sqrt()], -1)))
+            x = x.float()  # in half precision the difference of the two moments would be lost
+            pooled = mask_pool(x, regions.masks)
+            if self.deviation:
+                spread = (mask_pool(x.square(), regions.masks) - pooled.square()).clamp_min(0)
+                pooled = torch.cat([pooled, (spread + 1e-6).sqrt()], -1)
+            hidden = hidden + linear(norm(pooled))
         hidden = self.mlp(hidden)
         scores, variances = self.scalars(hidden).unflatten(-1, (2, -1)).unbind(-2)
         return Answers(scores.sigmoid(), variances.clamp(-8, 2), self.types(hidden), self.severities(hidden))
@@ -69,6 +74,7 @@ class PooledMLP(Scorer):
     """Mean and standard deviation of each level inside the mask, box and area -> MLP -> score (with variance), type, severity.
 
     Args:
+        deviation: whether the standard deviation is pooled too. Without it, what an encoder learns is in its means.
         width: of the hidden layers.
         dropout: before the heads.
         train_vision_encoder: null trains the encoder exactly when its weights are random.
@@ -80,6 +86,7 @@ class PooledMLP(Scorer):
         vision_encoder: Part[VisionEncoder],
         width: int = 256,
         dropout: float = 0.1,
+        deviation: bool = True,
         train_vision_encoder: bool | None = None,
     ) -> None:
         super().__init__()
@@ -88,7 +95,7 @@ class PooledMLP(Scorer):
         self.blocks = self.vision_encoder.blocks
         if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
             self.vision_encoder.requires_grad_(False)
-        self.head = Head(self.vision_encoder.channels, width, dropout)
+        self.head = Head(self.vision_encoder.channels, width, dropout, deviation)
 
     def forward(self, batch: Batch) -> Answers:
         """Everything about every region, padding included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -86,7 +87,7 @@ class RoiVLM(Scorer):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean negative log-likelihood of an answer, over all known answers about all regions: one packed row per image."""
         assert batch.labels is not None
-        pyramid = self.see(batch.images)
+        pyramid = self._pyramid(batch)
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(pyramid, batch)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
@@ -101,6 +102,23 @@ class RoiVLM(Scorer):
         pyramid: Pyramid = self.vision_encoder(images)
         return pyramid if self.standardize is None else self.standardize(pyramid)
 
+    @property
+    def can_precompute(self) -> bool:
+        """See the contract."""
+        return not any(p.requires_grad for p in self.vision_encoder.parameters())
+
+    @torch.no_grad()
+    def precompute(self, batch: Batch) -> Batch:
+        """See the contract."""
+        if not self.can_precompute:
+            raise ValueError("the vision encoder is trained, so what it sees changes: nothing can be precomputed")
+        device, training = next(self.vision_encoder.parameters()).device, self.vision_encoder.training
+        pyramid = self.vision_encoder.eval()(batch.images.to(device)).to(torch.float16)
+        self.vision_encoder.train(training)
+        return dataclasses.replace(
+            batch.to(device), images=batch.images.new_empty(len(batch.images), 3, 0, 0, device=device), pyramid=pyramid
+        )
+
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch]) -> None:
         if self.standardize is not None:
@@ -112,9 +130,9 @@ class RoiVLM(Scorer):
     def pack(self, batch: Batch, image_tokens: int) -> Packed:
         """Questions and answers of a labelled batch as packed rows."""
         assert batch.labels is not None
+        labels = batch.labels.to("cpu")  # once: reading single numbers from a GPU would wait for it each time
         images = [
-            [branch for r in range(len(known)) for branch in self._branches(batch.labels, b, r)]
-            for b, known in enumerate(batch.labels.distortions)
+            [branch for r in range(len(known)) for branch in self._branches(labels, b, r)] for b, known in enumerate(labels.distortions)
         ]
         return pack(self.dialogue.prefix, images, image_tokens, self.region_extractor.tokens, batch.images.device)
 
@@ -154,6 +172,12 @@ class RoiVLM(Scorer):
     def load_pretrained(self) -> None:
         self.vision_encoder.load_pretrained()
         self.llm.load_pretrained()
+
+    def _pyramid(self, batch: Batch) -> Pyramid:
+        if batch.pyramid is None:
+            return self.see(batch.images)
+        pyramid = batch.pyramid.to(torch.float32)
+        return pyramid if self.standardize is None else self.standardize(pyramid)
 
     def _region_tokens(self, pyramid: Pyramid, batch: Batch) -> Tensor:
         return self.region_extractor(self.region_extractor.prepare(pyramid), batch.regions)  # (B, R, K, D)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 import torch
@@ -21,7 +21,13 @@ _OURS = ("pretrained", "features_only", "out_indices", "img_size", "in_chans")
 
 @VISION_ENCODERS.register("timm_pyramid")
 class TimmPyramid(VisionEncoder):
-    """The intermediate features of a timm model; what lies behind the last level used is not built."""
+    """The intermediate features of a timm model; what lies behind the last level used is not built.
+
+    Attributes:
+        planes: what the net sees per pixel; a subclass that makes its own planes of the image says how many.
+    """
+
+    planes: ClassVar[int] = 3
 
     def __init__(
         self,
@@ -50,6 +56,11 @@ class TimmPyramid(VisionEncoder):
         """
         super().__init__()
         check_source(weights)
+        if weights == "pretrained" and self.planes != 3:
+            plugin = type(self).__module__.rpartition(".")[2]
+            raise ConfigError(
+                f"weights: timm's weights are for 3 colours, and {plugin} shows its net {self.planes} planes: give '' (random) or a file"
+            )
         trained = _pretrained_cfg(name)
         args = _checked_args(model_args or {})
         with torch.device("meta"):
@@ -61,7 +72,7 @@ class TimmPyramid(VisionEncoder):
             args["img_size"] = size
 
         self.name, self.weights, self.has_weights = name, weights, bool(weights)
-        self.args = {"features_only": True, "out_indices": chosen, **args}
+        self.args = {"features_only": True, "out_indices": chosen, "in_chans": self.planes, **args}
         net: Any = timm.create_model(name, **self.args)
         self.net = net.to(memory_format=torch.channels_last)
         self.channels = tuple(net.feature_info.channels())
@@ -77,10 +88,14 @@ class TimmPyramid(VisionEncoder):
 
     def forward(self, images: Tensor) -> Pyramid:
         """See the contract."""
-        maps = self.net(images.contiguous(memory_format=torch.channels_last))  # convolutions are 1.6 to 3 times faster so
+        maps = self.net(self.see(images).contiguous(memory_format=torch.channels_last))  # convolutions are 1.6 to 3 times faster so
         if self.channels_last:
             maps = [m.permute(0, 3, 1, 2) for m in maps]  # (B, C_l, H_l, W_l)
         return Pyramid(tuple(maps))
+
+    def see(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> what the net is shown (B, planes, H, W)."""
+        return images
 
     def load_pretrained(self) -> None:
         """Reads `weights`; timm fetches its own from the hub, or from its cache."""

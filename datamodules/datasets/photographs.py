@@ -12,6 +12,7 @@ import importlib.metadata
 import importlib.util
 import json
 import warnings
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +36,7 @@ from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
 from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png, read_records, write_records
 from datamodules.synthesis import Recipe, synthesize
 
-VERSION = "1"  # changes whenever the same options would give other samples
+VERSION = "2"  # changes whenever the same options would give other samples
 PART = 16  # images in a part of the cache
 SMALLEST = 16  # pixels: the shorter side of a photograph, and the side of a sample
 KEPT = 2**30  # bytes of a folder's pixels that stay in memory; photographs beyond are decoded each time
@@ -94,6 +95,7 @@ class Photographs(RoiDataset):
         train, val, test: images per split.
         procedural: share of training images that are dead leaves instead of photographs.
         looks: gives each training photograph another look each time (see `datamodules.looks`).
+        turns: in how many of a square's eight positions each training sample is shown; a training sample each.
         distortions: the types to draw from.
         mixed, clean, regions, min_area, visible, full_impact: see `datamodules.synthesis.Recipe`.
         seed: of everything drawn.
@@ -114,6 +116,7 @@ class Photographs(RoiDataset):
         test: int = 180,
         procedural: float = 0.5,
         looks: bool = True,
+        turns: int = 1,
         distortions: tuple[str, ...] = ("blur", "colorfulness", "compression", "contrast", "exposure", "noise"),
         mask_encoder: Part[MaskEncoder] | None = None,
         quality_label: Part[QualityLabel] | None = None,
@@ -121,7 +124,7 @@ class Photographs(RoiDataset):
         clean: float = 0.1,
         regions: int = 6,
         min_area: float = 0.015,
-        visible: float = 0.95,
+        visible: float = 0.97,
         full_impact: float = 0.25,
         seed: int = 0,
         cache: str = "outputs/cache",
@@ -131,28 +134,29 @@ class Photographs(RoiDataset):
             ("size", size, f"at least {SMALLEST} pixels", size >= SMALLEST),
             ("train, val and test", (train, val, test), "numbers of images, none below 0", min(train, val, test) >= 0),
             ("procedural", procedural, "a share in [0, 1]", 0 <= procedural <= 1),
+            ("turns", turns, "1 to 8", 1 <= turns <= 8),
             ("distortions", distortions, "one type at least, each named once", 0 < len(set(distortions)) == len(distortions)),
             ("workers", workers, "a number of processes, 0 for none", workers >= 0),
         ):
             if not good:
                 raise ConfigError(f"photographs: {name}: {allowed}; got {value}")
         self.root, self.size, self.seed, self.workers = root, size, seed, workers
-        self.procedural, self.looks = procedural, looks
+        self.procedural, self.looks, self.turns = procedural, looks, turns
         self.counts: dict[Split, int] = {"train": train, "val": val, "test": test}
         self.distortions = {name: DISTORTIONS.build({"plugin": name}) for name in distortions}
-        self.mask_encoder = (mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"}))()
-        self.quality_label = (quality_label or QUALITY_LABELS.part({"plugin": "local_similarity"}))()
+        mask_encoder = mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"})
+        quality_label = quality_label or QUALITY_LABELS.part({"plugin": "local_similarity"})
+        self.mask_encoder, self.quality_label = mask_encoder(), quality_label()
         self.recipe = Recipe(mixed, clean, regions, min_area, visible, full_impact)
         self._options = {
             "size": size,
-            "counts": self.counts,
             "procedural": procedural,
             "looks": looks,
             "distortions": sorted(distortions),
             "recipe": vars(self.recipe),
             "seed": seed,
-            "mask_encoder": _identity(self.mask_encoder),
-            "quality_label": _identity(self.quality_label),
+            "mask_encoder": _identity(mask_encoder),
+            "quality_label": _identity(quality_label),
         }
         self._cache = Path(cache) if cache else None
         self._ready = False
@@ -177,7 +181,7 @@ class Photographs(RoiDataset):
             return
         self._get_ready()
         loader: DataLoader[int] = DataLoader(_Parts(self, todo), batch_size=None, num_workers=min(self.workers, len(todo)))
-        with tqdm(total=sum(len(self._part(*t)) for t in todo), unit="image", desc="making samples") as bar:
+        with tqdm(total=sum(len(self._part(p)) for _, p in todo), unit="image", desc="making samples") as bar:
             for made in loader:
                 bar.update(made)
 
@@ -187,16 +191,17 @@ class Photographs(RoiDataset):
         Raises:
             RuntimeError: the cache has not been filled.
         """
+        turns = self.turns if name == "train" else 1
         if self._cache is None:
             self._get_ready()
-            return _OnTheFly(self, name)
+            return _OnTheFly(self, name, turns)
         parts = [self._part_path(name, p) for p in range(-(-self.counts[name] // PART))]
         missing = [p for p in parts if not p.exists()]
         if missing:
             raise RuntimeError(
                 f"{len(missing)} of {len(parts)} parts of the {name} split are not in {missing[0].parent}: call prepare() first"
             )
-        return _Cached(read_records(parts))
+        return _Cached(read_records(parts)[: self.counts[name]], turns)
 
     def describe(self) -> dict[str, Any]:
         """Names and hashes of the photographs by split, the options, and the label measure."""
@@ -205,6 +210,8 @@ class Photographs(RoiDataset):
             "root": self.root or "embedded",
             "fingerprint": self.fingerprint,
             "photographs": self._hashes(),
+            "counts": self.counts,
+            "turns": self.turns,
             **self._options,
         }
 
@@ -219,12 +226,11 @@ class Photographs(RoiDataset):
     def make(self, split: Split, index: int) -> tuple[NDArray[np.uint8], ImageRecord]:
         """Sample `index` of `split`, from scratch: its pixels (size, size, 3), and its record without them.
 
+        It does not depend on how many samples the split has, so that a larger split keeps what a smaller one made.
+
         Raises:
-            IndexError: no such sample.
             RuntimeError: no image has a region large enough.
         """
-        if not 0 <= index < self.counts[split]:
-            raise IndexError(f"sample {index} of a {split} split of {self.counts[split]}")
         rng = np.random.default_rng([self.seed, SPLITS.index(split), index])
         for _ in range(TRIES):
             source, reference = self._reference(split, rng)
@@ -266,9 +272,9 @@ class Photographs(RoiDataset):
     def _hashes(self) -> dict[str, dict[str, str]]:
         return {s: {p.name: p.hash for p in self.photographs[s]} for s in SPLITS}
 
-    def _part(self, split: Split, part: int) -> range:
-        """Which samples part `part` of a split holds."""
-        return range(part * PART, min((part + 1) * PART, self.counts[split]))
+    def _part(self, part: int) -> range:
+        """Which samples part `part` of a split holds; the last part may hold more than the split shows."""
+        return range(part * PART, (part + 1) * PART)
 
     def _part_path(self, split: Split, part: int) -> Path:
         assert self._cache is not None
@@ -291,31 +297,48 @@ class _Parts(Dataset[int]):
 
     def __getitem__(self, index: int) -> int:
         split, part = self.todo[index]
-        made = [self.dataset.make(split, i) for i in self.dataset._part(split, part)]
+        made = [self.dataset.make(split, i) for i in self.dataset._part(part)]
         write_records(self.dataset._part_path(split, part), [replace(record, png=encode_png(pixels)) for pixels, record in made])
         return len(made)
 
 
-class _OnTheFly(Dataset[RoiSample]):
-    def __init__(self, dataset: Photographs, split: Split) -> None:
-        self.dataset, self.name = dataset, split
+class _Turned(Dataset[RoiSample], ABC):
+    """`count` samples in `turns` positions each: sample i is sample i % count in position i // count."""
+
+    def __init__(self, count: int, turns: int) -> None:
+        self.count, self.turns = count, turns
 
     def __len__(self) -> int:
-        return self.dataset.counts[self.name]
+        return self.count * self.turns
 
     def __getitem__(self, index: int) -> RoiSample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        turn, i = divmod(index, self.count)
+        sample = self.sample(i)
+        return sample.turned(turn) if turn else sample
+
+    @abstractmethod
+    def sample(self, index: int) -> RoiSample:
+        """Sample `index` as it is made, 0 <= index < count."""
+
+
+class _OnTheFly(_Turned):
+    def __init__(self, dataset: Photographs, split: Split, turns: int) -> None:
+        super().__init__(dataset.counts[split], turns)
+        self.dataset, self.name = dataset, split
+
+    def sample(self, index: int) -> RoiSample:
         pixels, record = self.dataset.make(self.name, index)
         return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), record)
 
 
-class _Cached(Dataset[RoiSample]):
-    def __init__(self, records: list[ImageRecord]) -> None:
+class _Cached(_Turned):
+    def __init__(self, records: list[ImageRecord], turns: int) -> None:
+        super().__init__(len(records), turns)
         self.records = records
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> RoiSample:
+    def sample(self, index: int) -> RoiSample:
         return self.records[index].sample()
 
 
@@ -387,12 +410,10 @@ def _hash(image: NDArray[np.uint8]) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()[:16]
 
 
-def _identity(plugin: object) -> dict[str, Any]:
-    """Name, options and, where it has them, version and licence."""
-    plain = {k: v for k, v in sorted(vars(plugin).items()) if _is_plain(v) and not k.startswith("_")}
-    extra = {k: getattr(plugin, k) for k in ("version", "licence") if hasattr(plugin, k)}
-    return {"plugin": type(plugin).__name__, **extra, **plain}
-
-
-def _is_plain(value: object) -> bool:
-    return isinstance(value, bool | int | float | str) or (isinstance(value, list | tuple) and all(_is_plain(v) for v in value))
+def _identity(part: Part[Any]) -> dict[str, Any]:
+    """The plugin with all its options, the hashes of the files they name, and, where it has them, version and licence."""
+    settings = part.settings()
+    files = {k: v for k, v in settings.items() if isinstance(v, str) and v and Path(v).is_file()}
+    hashes = {f"{k} (sha256)": hashlib.sha256(Path(v).read_bytes()).hexdigest()[:16] for k, v in files.items()}
+    said = {k: getattr(part.cls, k) for k in ("version", "licence") if hasattr(part.cls, k)}
+    return {**settings, **hashes, **said}

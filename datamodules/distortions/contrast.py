@@ -13,10 +13,10 @@ class Contrast(Distortion):
 
     variants = ("flat", "stretched", "soft", "hard")
     strengths = (
-        (0.66, 0.52, 0.4, 0.29, 0.19),
-        (1.45, 1.8, 2.3, 3.1, 4.4),
-        (0.7, 0.56, 0.43, 0.31, 0.2),
-        (1.6, 2.1, 2.8, 3.9, 5.5),
+        (0.5, 0.38, 0.28, 0.2, 0.13),
+        (1.8, 2.4, 3.2, 4.5, 6.5),
+        (0.52, 0.4, 0.3, 0.22, 0.14),
+        (2.0, 2.8, 3.8, 5.2, 7.5),
     )
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:

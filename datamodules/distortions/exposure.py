@@ -13,10 +13,10 @@ class Exposure(Distortion):
 
     variants = ("over", "under", "bright", "dark")
     strengths = (
-        (0.8, 1.2, 1.7, 2.3, 3.1),
-        (-1.0, -1.5, -2.1, -2.8, -3.7),
-        (36.0, 54.0, 74.0, 97.0, 125.0),
-        (-36.0, -54.0, -74.0, -97.0, -125.0),
+        (1.2, 1.7, 2.2, 2.8, 3.5),
+        (-1.5, -2.2, -2.9, -3.6, -4.4),
+        (50.0, 70.0, 92.0, 115.0, 140.0),
+        (-50.0, -70.0, -92.0, -115.0, -140.0),
     )
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:

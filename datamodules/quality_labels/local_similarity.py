@@ -1,15 +1,19 @@
-"""The built-in quality label: structure, luminance and colour compared locally, pooled by visual information.
+"""The built-in quality label: structure, contrast, luminance and colour compared locally, pooled by visual information.
 
-Per pixel and scale, three similarities of the distorted and the reference image, all from moments in a 7 x 7 window:
+Per pixel and scale, four similarities of the distorted image and its reference (marked '), all from moments in a 7 x 7 window:
 
-    structure  s = (2 cov(Y, Y') + C) / (var Y + var Y' + C)     SSIM's second factor (Wang et al. 2004), 0 at least, to the power 3/2
+    structure  s = (2 cov(Y, Y') + C) / (2 dev Y dev Y' + C)            what SSIM calls structure (Wang et al. 2004), 0 at least
+    contrast   k = (2 dev Y dev Y' + C) / (var Y + var Y' + C)
     luminance  l = 1 / (1 + (mean Y - mean Y')^2 / a^2)
-    colour     c = 1 / (1 + (|mean CbCr - mean CbCr'|^2 + (dev CbCr - dev CbCr')^2) / b^2)
+    colour     c = 1 / (1 + lost^2 / b^2 + added^2 / d^2)
 
-SSIM's own luminance factor hardly moves for the shifts that exposure makes, and it is blind to colour; these two are not. The
-product is averaged over three scales (halved each time) and pooled over the region with weights 1 + log2(1 + max(var Y, var Y') / n),
-of the finest scale: a constant, so that flat parts count, and the information that a noisy viewer gets from a pixel (after Wang and
-Li 2011, eq. 20, without the cross-scale term).
+s^3 k^p l c is averaged over three scales (halved each time) and pooled over the region with weights 0.2 + log2(1 + max(var Y, var Y') / n)
+of the finest scale: what a noisy viewer learns from a pixel (after Wang and Li 2011, eq. 20, without the cross-scale term).
+
+Viewers mind what is added more than what is missing: a faded or flat picture looks dull, a garish, tinted or harsh one looks wrong. So
+contrast that is lost counts with a small p, contrast that is gained with a large one; and colour that is lost (the mean of CbCr moves
+towards grey, its deviation shrinks) is tolerated better than colour that is added or turned. SSIM's luminance factor hardly moves for
+the shifts that exposure makes, and SSIM is blind to colour; l and c are not.
 """
 
 from __future__ import annotations
@@ -31,16 +35,18 @@ class LocalSimilarity(QualityLabel):
     Args:
         window: side of the window, in pixels of each scale.
         scales: how many, each half the size of the one before.
+        structure_power: of s.
         structure_floor: C, in squared 8-bit levels; contrasts well below its root count as flat.
+        contrast_lost, contrast_gained: p where the contrast fell, and where it rose.
         luminance_tolerance: a, in 8-bit levels: a shift of the mean by this much halves l.
-        colour_tolerance: b, in 8-bit levels.
+        colour_lost, colour_added: b and d, in 8-bit levels.
         information_noise: n, in squared 8-bit levels.
 
     Raises:
         ValueError: an option out of its range.
     """
 
-    version = "1"
+    version = "2"
     licence = "Apache-2.0"
 
     def __init__(
@@ -48,21 +54,33 @@ class LocalSimilarity(QualityLabel):
         *,
         window: int = 7,
         scales: int = 3,
-        structure_floor: float = 40.0,
+        structure_power: float = 3.0,
+        structure_floor: float = 3.0,
+        contrast_lost: float = 0.3,
+        contrast_gained: float = 1.5,
         luminance_tolerance: float = 80.0,
-        colour_tolerance: float = 24.0,
-        information_noise: float = 10.0,
+        colour_lost: float = 150.0,
+        colour_added: float = 24.0,
+        information_noise: float = 40.0,
     ) -> None:
         if window < 3 or window % 2 == 0 or scales < 1:
             raise ValueError(f"local_similarity: window is odd and at least 3, scales at least 1, got {window} and {scales}")
-        if min(structure_floor, luminance_tolerance, colour_tolerance, information_noise) <= 0:
-            raise ValueError(
-                "local_similarity: structure_floor, luminance_tolerance, colour_tolerance and information_noise are above 0, got "
-                f"{structure_floor}, {luminance_tolerance}, {colour_tolerance} and {information_noise}"
-            )
+        tolerances = {
+            "structure_floor": structure_floor,
+            "luminance_tolerance": luminance_tolerance,
+            "colour_lost": colour_lost,
+            "colour_added": colour_added,
+            "information_noise": information_noise,
+        }
+        powers = {"structure_power": structure_power, "contrast_lost": contrast_lost, "contrast_gained": contrast_gained}
+        for name, value in {**tolerances, **powers}.items():
+            if value < 0 or (value == 0 and name in tolerances):
+                raise ValueError(f"local_similarity: {name} is {'above 0' if name in tolerances else 'at least 0'}, got {value}")
         self.window, self.scales = window, scales
-        self.structure_floor, self.information_noise = structure_floor, information_noise
-        self.luminance_tolerance, self.colour_tolerance = luminance_tolerance, colour_tolerance
+        self.structure_power, self.structure_floor = structure_power, structure_floor
+        self.contrast_lost, self.contrast_gained = contrast_lost, contrast_gained
+        self.luminance_tolerance, self.information_noise = luminance_tolerance, information_noise
+        self.colour_lost, self.colour_added = colour_lost, colour_added
 
     def region(self, distorted: Image, reference: Image, mask: NDArray[np.bool_]) -> float:
         check_sizes(distorted, reference, mask[None])
@@ -75,26 +93,32 @@ class LocalSimilarity(QualityLabel):
         return float((similarity * weight).sum() / weight.sum())
 
     def label(self, distorted: Image, reference: Image, masks: Masks) -> tuple[Scores, Scores]:
-        """As the contract says, but computed around each region only: elsewhere the composite is the reference.
-
-        Quality is the contract's. The weights at the rim of that neighbourhood are those of an image that ends there, so impact is
-        up to 1 % off (3 % in images of a few pixels).
-        """
+        """As the contract says, but computed around each region only: elsewhere the composite is the reference."""
         check_sizes(distorted, reference, masks)
         ours, theirs = _planes(distorted), _planes(reference)
         mean, square = self._blur(np.stack([theirs[0], theirs[0] * theirs[0]]))
-        whole = self._weight(np.maximum(square - mean * mean, 0)).astype(np.float64)
-        total = whole.sum()
+        whole = self._weight(np.maximum(square - mean * mean, 0))
+        total = whole.sum(dtype=np.float64)
         quality, impact = np.empty(len(masks)), np.empty(len(masks))
         for r, mask in enumerate(masks):
             near = _around(mask, margin=(self.window // 2 + 1) * 2 ** (self.scales - 1), grid=2 ** (self.scales - 1))
             inside, clean = mask[near], theirs[:, *near]
             similarity, weight = self._maps(np.where(inside, ours[:, *near], clean), clean)
+            self._mend_rim(weight, whole, near)
             weighted = similarity * weight
             quality[r] = weighted[inside].sum() / weight[inside].sum()
-            rest = total - whole[near].sum()
-            impact[r] = 1 - (weighted.sum() + rest) / (weight.sum() + rest)
+            rest = total - whole[near].sum(dtype=np.float64)
+            impact[r] = 1 - (weighted.sum(dtype=np.float64) + rest) / (weight.sum(dtype=np.float64) + rest)
         return quality, impact
+
+    def _mend_rim(self, weight: Float, whole: Float, near: tuple[slice, slice]) -> None:
+        """Where a window reaches out of the neighbourhood, the composite is the reference, so its weight is that of `whole`; in place."""
+        reach = self.window // 2
+        for axis, part in enumerate(near):
+            sides = [slice(0, reach)] * (part.start > 0) + [slice(-reach, None)] * (part.stop < whole.shape[axis])
+            for side in sides:
+                at = (side, slice(None)) if axis == 0 else (slice(None), side)
+                weight[at] = whole[near][at]
 
     def _maps(self, ours: Float, theirs: Float) -> tuple[Float, Float]:
         """The planes (3, H, W) of two images -> similarity in [0, 1] and weight > 0, both (H, W)."""
@@ -122,18 +146,24 @@ class LocalSimilarity(QualityLabel):
         mean, other = means[:3], means[3:6]
         var, other_var = np.maximum(means[6:9] - mean * mean, 0), np.maximum(means[9:12] - other * other, 0)
         joint = means[12] - mean[0] * other[0]
-        structure = (2 * joint + self.structure_floor) / (var[0] + other_var[0] + self.structure_floor)
+        both = 2 * np.sqrt(var[0] * other_var[0]) + self.structure_floor
+        structure = np.maximum((2 * joint + self.structure_floor) / both, 0) ** np.float32(self.structure_power)
+        contrast = both / (var[0] + other_var[0] + self.structure_floor)
+        contrast **= np.where(var[0] < other_var[0], np.float32(self.contrast_lost), np.float32(self.contrast_gained))
         luminance = 1 / (1 + ((mean[0] - other[0]) / self.luminance_tolerance) ** 2)
-        apart = ((mean[1:] - other[1:]) ** 2).sum(0) + ((np.sqrt(var[1:]) - np.sqrt(other_var[1:])) ** 2).sum(0)
-        similar = np.maximum(structure, 0) ** np.float32(1.5) * luminance / (1 + apart / self.colour_tolerance**2)
-        return similar, np.maximum(var[0], other_var[0])
+        greyer = np.maximum(np.hypot(other[1], other[2]) - np.hypot(mean[1], mean[2]), 0) ** 2
+        spread = np.sqrt(var[1:]) - np.sqrt(other_var[1:])
+        lost = greyer + (np.minimum(spread, 0) ** 2).sum(0)
+        added = np.maximum(((mean[1:] - other[1:]) ** 2).sum(0) - greyer, 0) + (np.maximum(spread, 0) ** 2).sum(0)
+        colour = 1 / (1 + lost / self.colour_lost**2 + added / self.colour_added**2)
+        return (structure * contrast * luminance * colour).astype(np.float32), np.maximum(var[0], other_var[0])
 
     def _blur(self, planes: Float) -> Float:
         """(N, h, w) -> each plane's mean in the window around each pixel."""
         return ndimage.uniform_filter(planes, (1, self.window, self.window), mode="reflect")
 
     def _weight(self, var: Float) -> Float:
-        return np.log2(1 + var / self.information_noise) + np.float32(1)
+        return np.log2(1 + var / self.information_noise) + np.float32(0.2)
 
 
 def _planes(image: Image) -> Float:

@@ -1,8 +1,10 @@
 """The containers."""
 
+import dataclasses
+
 import torch
 
-from components.batch import Batch, Labels, Regions, pad_stack
+from components.batch import Batch, Labels, Pyramid, Regions, join, pad_stack, split
 
 
 def test_pad_stack():
@@ -20,3 +22,61 @@ def test_a_batch_moves_with_all_it_holds():
     assert moved.labels.quality.is_meta
     assert moved.ids == (("a",),)
     assert not batch.images.is_meta
+
+
+def several() -> Batch:
+    """Three images with two, none and three regions, and what an encoder saw of them."""
+    generator = torch.Generator().manual_seed(0)
+    counts = (2, 0, 3)
+    valid = torch.arange(3) < torch.tensor(counts)[:, None]
+
+    def random(*shape: int) -> torch.Tensor:
+        x = torch.rand(3, 3, *shape, generator=generator)
+        return torch.where(valid.view(3, 3, *[1] * len(shape)), x, torch.zeros(()))
+
+    regions = Regions(random(4, 4) > 0.5, random(3, 2, 2), random(4), random(), valid)
+    scores = [torch.where(valid, random(), torch.nan) for _ in range(4)]
+    kinds = tuple(tuple((("blur", "minor"),) if r else None for r in range(n)) for n in counts)
+    ids = tuple(tuple(f"{b}-{r}" for r in range(n)) for b, n in enumerate(counts))
+    pyramid = Pyramid((torch.rand(3, 5, 4, 4, generator=generator), torch.rand(3, 7, 2, 2, generator=generator)))
+    return Batch(torch.rand(3, 3, 8, 8, generator=generator), regions, Labels(*scores, kinds), ids, pyramid)
+
+
+def assert_same(a, b):
+    for field in dataclasses.fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, torch.Tensor):
+            torch.testing.assert_close(x, y, rtol=0, atol=0, equal_nan=True)
+        elif dataclasses.is_dataclass(x):
+            assert_same(x, y)
+        elif isinstance(x, tuple) and x and isinstance(x[0], torch.Tensor):
+            assert all(map(torch.equal, x, y))
+        else:
+            assert x == y
+
+
+def test_join_undoes_split():
+    batch = several()
+    singles = split(batch)
+    assert [len(s.regions.valid[0]) for s in singles] == [2, 0, 3]  # without padding
+    assert all(len(s.images) == 1 for s in singles)
+    assert_same(join(singles), batch)
+    assert join(list(reversed(singles))).ids == tuple(reversed(batch.ids))
+
+
+def test_split_and_join_without_labels_and_pyramid():
+    batch = dataclasses.replace(several(), labels=None, pyramid=None)
+    assert_same(join(split(batch)), batch)
+
+
+def test_what_is_split_off_keeps_no_hold_on_the_batch():
+    batch = several()
+    single = split(batch)[0]
+    assert single.images.untyped_storage().nbytes() == batch.images[0].numel() * 4
+    assert single.pyramid.maps[0].untyped_storage().nbytes() == batch.pyramid.maps[0][0].numel() * 4
+
+
+def test_a_pyramid_moves_and_changes_precision_with_its_batch():
+    batch = several()
+    assert all(m.is_meta for m in batch.to("meta").pyramid.maps)
+    assert all(m.dtype == torch.float16 for m in batch.pyramid.to(torch.float16).maps)

@@ -122,3 +122,13 @@ def test_stacking_pads_the_regions():
     assert batch.regions.masks.shape == (2, 3, 16, 16)
     assert batch.regions.valid.tolist() == [[True, False, False], [True, True, True]]
     assert batch.regions.areas.tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 60_000), (60_000, 1)])
+def test_a_slender_region_does_not_become_an_enormous_image(height, width):
+    """Resized by its shorter side first, as other regions are, it would have 64 x 3,840,000 pixels."""
+    ramp = torch.linspace(0, 255, height * width).to(torch.uint8).view(1, height, width).expand(3, -1, -1)
+    x = prepare_image(ramp, Preprocess(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
+    assert x.shape == (3, 64, 64)
+    along = x[0].mean(0 if width > 1 else 1)
+    torch.testing.assert_close(along, torch.linspace(0.5 / 64, 1 - 0.5 / 64, 64), atol=5e-3, rtol=0)

@@ -193,21 +193,23 @@ def test_a_plugin_from_an_installed_package_by_entry_point(tmp_path, root):
     info = tmp_path / "elsewhere-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[roi_iqa.readout]\nloud = elsewhere:Loud\nwrong = json:dumps\n")
+    (info / "entry_points.txt").write_text("[roi_iqa.readout]\nloud = elsewhere:Loud\nwrong = json:dumps\ntext = elsewhere:Loud\n")
     out = _run(
         """
         from components.registry import ConfigError
         from components.readouts.base import READOUTS
         print(READOUTS.names(), READOUTS.part({'plugin': 'loud'}))
-        try:
-            READOUTS.part({'plugin': 'wrong'})
-        except ConfigError as error:
-            print(error)
+        for name in ('wrong', 'text'):
+            try:
+                READOUTS.part({'plugin': name})
+            except ConfigError as error:
+                print(error)
         """,
         root,
         tmp_path,
     )
     assert "'levels', 'loud', 'text', 'wrong'] Part(Loud, )" in out
+    assert "two readout plugins are called 'text': components.readouts.text and the entry point elsewhere:Loud" in out
     assert "entry point roi_iqa.readout 'wrong' must name a subclass of Readout" in out
 
 

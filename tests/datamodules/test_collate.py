@@ -68,20 +68,19 @@ def test_whole_numbers_are_scores_too():
     torch.testing.assert_close(batch.labels.quality, torch.tensor([[1.0, 0.0]]))
 
 
-def test_whole_adds_the_image_as_a_last_region_without_labels():
-    plain, whole = Collate(PREPROCESS, CROP)([TWO, THREE]), Collate(PREPROCESS, CROP, whole=True)([TWO, THREE])
-    for b, last in enumerate((2, 3)):
-        assert whole.regions.valid[b].sum() == last + 1
-        assert whole.regions.masks[b, last].all()
-        assert whole.regions.boxes[b, last].tolist() == [0, 0, 1, 1]
-        assert whole.regions.areas[b, last] == 1
-        torch.testing.assert_close(whole.regions.crops[b, last], prepare_image((TWO, THREE)[b].image, PREPROCESS, CROP))
-        assert whole.labels.quality[b, last].isnan()
-        assert whole.labels.importance[b, last].isnan()
-        assert whole.labels.distortions[b][last] is None
-        for field in dataclasses.fields(plain.regions):
-            torch.testing.assert_close(getattr(whole.regions, field.name)[b, :last], getattr(plain.regions, field.name)[b, :last])
-    assert whole.ids == plain.ids  # the control is no region of the data
+def test_whole_is_the_image_in_place_of_its_regions_without_labels():
+    whole = Collate(PREPROCESS, CROP, whole=True)([TWO, THREE])
+    torch.testing.assert_close(whole.images, Collate(PREPROCESS, CROP)([TWO, THREE]).images)
+    assert whole.regions.valid.tolist() == [[True], [True]]
+    assert whole.regions.masks.all()
+    assert whole.regions.boxes.tolist() == [[[0, 0, 1, 1]]] * 2
+    assert whole.regions.areas.tolist() == [[1], [1]]
+    for b in range(2):
+        torch.testing.assert_close(whole.regions.crops[b, 0], prepare_image((TWO, THREE)[b].image, PREPROCESS, CROP))
+    assert whole.labels.quality.isnan().all()
+    assert whole.labels.importance.isnan().all()
+    assert whole.labels.distortions == ((None,), (None,))
+    assert whole.ids == (("two",), ("three",))
 
 
 @pytest.mark.parametrize("whole", [False, True])

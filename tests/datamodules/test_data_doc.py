@@ -48,10 +48,14 @@ def test_the_options_have_their_defaults(text):
 
 def test_the_formula_has_the_labels_numbers(text):
     label = LocalSimilarity()
-    formula = re.sub(r"\s+", " ", text[text.index("similarity = max") : text.index("For speed")])
-    assert f"cov(Y, Y') + {label.structure_floor:g}" in formula
-    assert f"{label.luminance_tolerance:g}^2" in formula
-    assert f"{label.colour_tolerance:g}^2" in formula
+    formula = re.sub(r"\s+", " ", text[text.index("structure  s = max") : text.index("Colour is lost")])
+    floor = f"{label.structure_floor:g}"
+    assert f"s = max(0, (2 cov(Y, Y') + {floor}) / (2 dev Y dev Y' + {floor}))" in formula
+    assert f"k = (2 dev Y dev Y' + {floor}) / (var Y + var Y' + {floor})" in formula
+    assert f"/ {label.luminance_tolerance:g}^2)" in formula
+    assert f"lost^2 / {label.colour_lost:g}^2 + added^2 / {label.colour_added:g}^2" in formula
+    assert f"s^{label.structure_power:g} k^p" in formula
+    assert f"p = {label.contrast_lost:g} where contrast is lost, {label.contrast_gained:g} where it is gained" in formula
     assert f"/ {label.information_noise:g})" in formula
     assert f"{label.window} x {label.window} window" in text
     assert f"over {['one', 'two', 'three', 'four'][label.scales - 1]} scales" in formula

@@ -120,6 +120,13 @@ def test_the_control_is_taken_on_the_models_own_rows():
     assert control["importance"] == {"srcc": None, "plcc": None, "rmse": None, "n": 0}
 
 
+def test_the_image_mean_control_gives_each_region_its_images_mean():
+    rows = table([0.1, 0.9, 0.4, 0.6], [0.2, 0.8, 0.1, 0.5], image=["a", "a", "b", "b"])
+    control = evaluate(rows)["control"]["image_mean"]["quality"]
+    assert control["rmse"] == pytest.approx(math.sqrt(((0.5 - 0.1) ** 2 + (0.5 - 0.9) ** 2 + (0.3 - 0.4) ** 2 + (0.3 - 0.6) ** 2) / 4))
+    assert control["n"] == 4
+
+
 def test_distortions_by_hand():
     metrics = distortions(
         types=["", "blur", "blur", "noise", None],

@@ -2,7 +2,9 @@
 
 import json
 
+import pandas as pd
 import pytest
+import torch
 
 from lightning_modules.runs import Run, RunError, facts, write_json, write_text
 
@@ -32,6 +34,45 @@ def test_a_finished_run_is_made_again(tmp_path):
     assert not run.metrics.exists()
 
 
+def test_an_attempt_without_a_checkpoint_does_not_take_the_name(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\n")
+    (run.folder / "logs").mkdir()
+    assert run.begin("x: 2\n") is None
+    assert run.config.read_text() == "x: 2\n"
+    assert not (run.folder / "logs").exists()
+
+
+def test_making_a_run_again_leaves_what_is_not_the_runs(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin("x: 1\n")
+    write_json(run.metrics, {"n": 1})
+    (run.folder / "notes.txt").write_text("mine")
+    run.begin("x: 1\n")
+    assert not run.metrics.exists()
+    assert (run.folder / "notes.txt").read_text() == "mine"
+
+
+def test_checking_changes_nothing(tmp_path):
+    run = Run(tmp_path / "a")
+    run.check("x: 1\n")
+    assert not run.folder.exists()
+    run.begin("x: 1\n")
+    write_json(run.metrics, {"n": 1})
+    run.check("x: 1\n")
+    assert run.metrics.exists()
+
+
+def test_the_curves_of_all_attempts_are_one(tmp_path):
+    run = Run(tmp_path)
+    assert run.curves() is None
+    for attempt, rows in (("version_9", "10,3\n20,2\n30,9"), ("version_10", "20,2.5\n30,1")):
+        (tmp_path / "logs" / "csv" / attempt).mkdir(parents=True)
+        (tmp_path / "logs" / "csv" / attempt / "metrics.csv").write_text(f"step,train/loss\n{rows}\n")
+    found = pd.read_csv(run.curves())
+    assert found.to_numpy().tolist() == [[10, 3], [20, 2.5], [30, 1]]
+
+
 def test_another_configuration_is_refused_and_loses_nothing(tmp_path):
     run = Run(tmp_path / "a")
     run.begin("x: 1\ny: 2\n")
@@ -59,10 +100,10 @@ def test_writing_is_atomic(tmp_path):
 
 
 def test_facts_can_be_written(tmp_path, root):
-    found = facts(root)
+    found = facts(root, torch.device("cpu"))
     assert json.loads(json.dumps(found)) == found
     assert found["packages"]["torch"]
-    assert facts(tmp_path)["git"] == "unknown"
+    assert facts(tmp_path, torch.device("cpu"))["git"] == "unknown"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):

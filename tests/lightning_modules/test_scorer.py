@@ -5,10 +5,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from components.scorers.base import SCORERS
+from components.scorers.base import SCORERS, check_state
 from datamodules.datasets.base import DATASETS
 from datamodules.roi_iqa import RoiIQA
-from lightning_modules.scorer import NonFiniteLossError, ScorerModule, check_state
+from lightning_modules.scorer import NonFiniteLossError, ScorerModule
 
 STEPS = 6
 
@@ -52,6 +52,16 @@ def test_resuming_equals_not_stopping(name, tmp_path):
     trainer(tmp_path / "b").fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
     for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_a_frozen_encoder_stays_as_it_is_whether_or_not_validation_runs(tmp_path):
+    """Its statistics too: Lightning puts the module in training mode, and only validation used to put it back."""
+    frozen = module(train_vision_encoder=False)
+    before = {k: v.clone() for k, v in frozen.scorer.vision_encoder.state_dict().items()}
+    assert any(k.endswith("running_mean") for k in before)
+    trainer(tmp_path).fit(frozen, data(frozen.scorer))
+    for key, value in frozen.scorer.vision_encoder.state_dict().items():
+        assert torch.equal(value, before[key]), key
 
 
 def test_checkpoints_hold_what_is_trained(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from components.batch import join, split
 from components.prompts import LEVELS
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
@@ -50,6 +51,32 @@ def test_a_frozen_encoder_gets_no_gradient():
     scorer = build(train_vision_encoder=False)
     scorer.loss(labelled(scorer))["loss"].backward()
     assert all(p.grad is None for p in scorer.vision_encoder.parameters())
+
+
+def test_a_precomputed_batch_gives_the_same_loss_and_gradients():
+    scorer = build(train_vision_encoder=False, standardize=True)
+    batch = labelled(scorer)
+    scorer.calibrate([batch])
+    known = join(split(scorer.precompute(batch)))
+    assert known.images.shape == (2, 3, 0, 0)
+    assert known.pyramid.maps[0].dtype == torch.float16
+    found = []
+    for given in (batch, known):
+        scorer.zero_grad()
+        loss = scorer.loss(given)["loss"]
+        loss.backward()
+        found.append((loss, [p.grad.clone() for p in scorer.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=2e-3, atol=0)  # half precision
+    assert len(found[0][1]) == len(found[1][1])
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(b, a, rtol=0.05, atol=5e-3)
+
+
+def test_what_is_trained_cannot_be_precomputed():
+    scorer = build(train_vision_encoder=True)
+    assert not scorer.can_precompute
+    with pytest.raises(ValueError, match="the vision encoder is trained, so what it sees changes"):
+        scorer.precompute(labelled(scorer))
 
 
 def test_random_encoders_are_trained_and_loaded_ones_are_frozen(tmp_path):

@@ -115,9 +115,9 @@ def test_what_a_run_records_is_json_and_stays_the_same(name, dataset):
 
 def test_samples_become_a_batch(samples):
     for found in samples.values():
-        batch = Collate(PREPROCESS, 8, whole=True)(found)
+        batch = Collate(PREPROCESS, 8)(found)
         assert batch.images.shape == (len(found), 3, 16, 16)
         assert np.isfinite(batch.images.numpy()).all()
-        assert batch.regions.valid.sum(1).tolist() == [len(s.record.regions) + 1 for s in found]
+        assert batch.regions.valid.sum(1).tolist() == [len(s.record.regions) for s in found]
         assert (batch.regions.boxes >= 0).all()
         assert (batch.regions.boxes <= 1).all()

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import torch
 
-from components.registry import ConfigError
+from components.registry import ConfigError, Part
 from datamodules.datasets import photographs
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import EMBEDDED, PART, Photographs
@@ -183,7 +183,6 @@ def test_a_cache_that_is_not_filled_says_so(tmp_path):
     [
         {"seed": 1},
         {"size": 48},
-        {"train": 3},
         {"procedural": 0.25},
         {"looks": False},
         {"distortions": ("blur", "noise")},
@@ -206,7 +205,14 @@ def test_other_samples_have_another_fingerprint_and_folder(options, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"workers": 2}, {"cache": "elsewhere"}, {"distortions": ("noise", "exposure", "contrast", "compression", "colorfulness", "blur")}],
+    [
+        {"workers": 2},
+        {"cache": "elsewhere"},
+        {"train": 3},
+        {"turns": 8},
+        {"mask_encoder": {"plugin": "superpixel"}},
+        {"distortions": ("noise", "exposure", "contrast", "compression", "colorfulness", "blur")},
+    ],
 )
 def test_the_same_samples_have_the_same_fingerprint(options):
     assert small().fingerprint == small(**options).fingerprint
@@ -218,9 +224,22 @@ def test_the_fingerprint_knows_the_version_the_photographs_and_the_plugins_lists
     assert len({before, mine, small(root=str(folder)).fingerprint}) == 3
     monkeypatch.setattr(photographs, "VERSION", "other")
     assert small().fingerprint != before
-    plugin = small().mask_encoder
-    plugin.sizes = (1, 2)
-    assert photographs._identity(plugin)["sizes"] == (1, 2)
+
+
+def test_the_fingerprint_knows_every_option_and_the_contents_of_files(tmp_path):
+    weights = tmp_path / "weights.bin"
+    found = []
+    for content in (b"a", b"b"):
+        weights.write_bytes(content)
+        found.append(photographs._identity(Part(Reads, path=str(weights), sizes=(1, 2))))
+    assert found[0]["path (sha256)"] != found[1]["path (sha256)"]
+    assert found[0]["sizes"] == (1, 2)
+    assert found[0]["depth"] == 3
+
+
+class Reads:
+    def __init__(self, *, path: str, sizes: tuple[int, ...], depth: int = 3) -> None:
+        raise AssertionError("an identity needs no instance")
 
 
 def test_the_fingerprint_knows_the_strengths(monkeypatch):
@@ -351,8 +370,25 @@ def test_options_out_of_range_are_refused(options, message):
 
 @pytest.mark.parametrize("index", [-1, 4])
 def test_there_is_no_such_sample(index):
-    with pytest.raises(IndexError, match=f"sample {index} of a test split of 4"):
-        small().make("test", index)
+    with pytest.raises(IndexError, match=f"sample {index} of 4"):
+        small().split("test")[index]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_turns_show_each_training_sample_in_other_positions(tmp_path, cached):
+    dataset = small(turns=8, train=3, cache=str(tmp_path) if cached else "")
+    dataset.prepare()
+    train = dataset.split("train")
+    assert (len(train), len(dataset.split("val"))) == (24, len(small().split("val")))
+    seen = set()
+    for turn in range(8):
+        upright, turned = train[1], train[1 + 3 * turn]
+        assert turned.record == upright.record
+        # what is in a region stays in it
+        for a, b in zip(upright.masks(), turned.masks(), strict=True):
+            assert torch.equal(upright.image[:, a].sort(-1).values, turned.image[:, b].sort(-1).values)
+        seen.add(turned.image.numpy().tobytes())
+    assert len(seen) == 8
 
 
 def test_regions_that_are_never_large_enough(monkeypatch):

@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datamodules.distortions.base import DISTORTIONS, to_ycc
+from datamodules.distortions.base import DISTORTIONS, to_rgb, to_ycc
 from datamodules.quality_labels.local_similarity import LocalSimilarity
 
-C, A, B, N, WINDOW = 40.0, 80.0, 24.0, 10.0, 7
+C, A, N, WINDOW = 3.0, 80.0, 40.0, 7
+LOST, ADDED = 150.0, 24.0  # tolerances of colour
+POWER, FADING, HARDENING = 3.0, 0.3, 1.5  # powers of structure, of contrast lost and gained
 
 
 def one_pixel(height: int, width: int, y: int, x: int) -> np.ndarray:
@@ -45,7 +47,9 @@ def test_a_shift_by_the_tolerance_halves_the_score():
 )
 def test_flat_colours_have_a_closed_form(ours, theirs):
     y, cb, cr = (to_ycc(flat(*ours)) - to_ycc(flat(*theirs)))[0, 0]
-    expected = 1 / (1 + (y / A) ** 2) / (1 + (cb**2 + cr**2) / B**2)
+    before, after = (np.hypot(*to_ycc(flat(*colour))[0, 0, 1:]) for colour in (theirs, ours))
+    greyer = max(0.0, before - after) ** 2
+    expected = 1 / (1 + (y / A) ** 2) / (1 + greyer / LOST**2 + max(0.0, cb**2 + cr**2 - greyer) / ADDED**2)
     assert LocalSimilarity().image(flat(*ours), flat(*theirs)) == pytest.approx(expected, abs=1e-4)
 
 
@@ -74,10 +78,17 @@ def slow_similarity(ours: np.ndarray, theirs: np.ndarray, y: int, x: int) -> tup
     """Similarity and weight of one pixel by the formulas of the module's docstring, from planes (3, h, w)."""
     (mean, var), (other_mean, other_var) = moments_at(ours, y, x), moments_at(theirs, y, x)
     cov = blurred_at(ours[0] * theirs[0], y, x) - mean[0] * other_mean[0]
-    structure = (2 * cov + C) / (var[0] + other_var[0] + C)
+    both = 2 * (var[0] * other_var[0]) ** 0.5 + C
+    structure = max(0.0, (2 * cov + C) / both) ** POWER
+    contrast = (both / (var[0] + other_var[0] + C)) ** (FADING if var[0] < other_var[0] else HARDENING)
     luminance = 1 / (1 + (mean[0] - other_mean[0]) ** 2 / A**2)
-    apart = sum((mean[k] - other_mean[k]) ** 2 + (var[k] ** 0.5 - other_var[k] ** 0.5) ** 2 for k in (1, 2))
-    return max(0.0, structure) ** 1.5 * luminance / (1 + apart / B**2), 1 + np.log2(1 + max(var[0], other_var[0]) / N)
+    greyer = max(0.0, np.hypot(*other_mean[1:]) - np.hypot(*mean[1:])) ** 2
+    apart = sum((mean[k] - other_mean[k]) ** 2 for k in (1, 2))
+    spread = [var[k] ** 0.5 - other_var[k] ** 0.5 for k in (1, 2)]
+    lost = greyer + sum(min(s, 0.0) ** 2 for s in spread)
+    added = max(0.0, apart - greyer) + sum(max(s, 0.0) ** 2 for s in spread)
+    similarity = structure * contrast * luminance / (1 + lost / LOST**2 + added / ADDED**2)
+    return similarity, 0.2 + np.log2(1 + max(var[0], other_var[0]) / N)
 
 
 def moments_at(planes: np.ndarray, y: int, x: int) -> tuple[list[float], list[float]]:
@@ -145,7 +156,29 @@ def test_bad_windows_and_scales_are_refused(options):
         LocalSimilarity(**options)
 
 
-@pytest.mark.parametrize("name", ["structure_floor", "luminance_tolerance", "colour_tolerance", "information_noise"])
+@pytest.mark.parametrize("name", ["structure_floor", "luminance_tolerance", "colour_lost", "colour_added", "information_noise"])
 def test_tolerances_are_positive(name):
-    with pytest.raises(ValueError, match="are above 0"):
+    with pytest.raises(ValueError, match=f"{name} is above 0, got 0"):
         LocalSimilarity(**{name: 0.0})
+
+
+@pytest.mark.parametrize("name", ["structure_power", "contrast_lost", "contrast_gained"])
+def test_powers_may_be_zero_but_not_below(name):
+    LocalSimilarity(**{name: 0.0})
+    with pytest.raises(ValueError, match=f"{name} is at least 0, got -1"):
+        LocalSimilarity(**{name: -1.0})
+
+
+def test_what_is_added_counts_more_than_what_is_missing(photograph):
+    """Colour and contrast, by the same factor up and down."""
+    reference = calm(photograph)
+    ycc = to_ycc(reference)
+    middle = ycc[..., :1].mean()
+    for faded, vivid in (
+        (to_rgb(ycc * np.float32([1, 0.5, 0.5])), to_rgb(ycc * np.float32([1, 2, 2]))),
+        (
+            to_rgb((ycc - middle * np.float32([1, 0, 0])) * np.float32([0.5, 1, 1]) + middle * np.float32([1, 0, 0])),
+            to_rgb((ycc - middle * np.float32([1, 0, 0])) * np.float32([2, 1, 1]) + middle * np.float32([1, 0, 0])),
+        ),
+    ):
+        assert LocalSimilarity().image(faded, reference) > LocalSimilarity().image(vivid, reference)
