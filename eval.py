@@ -52,7 +52,7 @@ def choose_device(accelerator: str) -> torch.device:
 
 
 def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device) -> dict[str, Any]:
-    """Scores the test split on `device`, writes scores.parquet, plots/, report.html and metrics.json, and adds to run.json; prints the table."""
+    """Scores the test split on `device`, writes all files of the report, adds to run.json, prints the table."""
     data.eval_batch_size = config.evaluation.batch_size
     samples = data.dataset.split("test")
     table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device)

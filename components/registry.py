@@ -115,14 +115,13 @@ class Registry(Generic[T]):
             raise ConfigError(f"{where or self.kind}: a plugin's name is a string, got {name!r}")
         if ":" in name:
             return self._from_module(name, where)
-        if name not in self._classes and name in self.names():
-            entry = self._entry_points().get(name)
-            if entry is None:
-                importlib.import_module(f"{self.package}.{name}")
-            elif name in self._files():
-                raise ConfigError(f"two {self.kind} plugins are called '{name}': {self.package}.{name} and the entry point {entry.value}")
-            else:
-                self._classes[name] = self._checked(entry.load(), name)
+        entry = self._entry_points().get(name)
+        if entry is not None and name in self._files():
+            raise ConfigError(f"two {self.kind} plugins are called '{name}': {self.package}.{name} and the entry point {entry.value}")
+        if name not in self._classes and entry is not None:
+            self._classes[name] = self._checked(entry.load(), name)
+        elif name not in self._classes and name in self._files():
+            importlib.import_module(f"{self.package}.{name}")
         if name not in self._classes:
             raise ConfigError(f"{where or self.kind}: no {self.kind} plugin '{name}'. {_suggest(name, self.names())}")
         return self._classes[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
+import yaml
 
 from components.scorers.base import SCORERS, Scorer
 
@@ -24,9 +24,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> Scorer:
     for path in (config, checkpoint):
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no {path.relative_to(folder)}: give the folder of a run that train.py made")
-    node = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
-    assert isinstance(node, dict)
-    scorer = SCORERS.build(node["model"], where="model")
+    scorer = SCORERS.build(yaml.safe_load(config.read_text())["model"], where="model")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     state = {k.removeprefix(_PREFIX): v for k, v in state.items()}
     scorer.check_trained(state)  # before anything large is read

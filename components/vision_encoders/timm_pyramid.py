@@ -72,7 +72,9 @@ class TimmPyramid(VisionEncoder):
             args["img_size"] = size
 
         self.name, self.weights, self.has_weights = name, weights, bool(weights)
-        self.args = {"features_only": True, "out_indices": chosen, "in_chans": self.planes, **args}
+        self.args = {"features_only": True, "out_indices": chosen, **args}
+        if self.planes != 3:
+            self.args["in_chans"] = self.planes
         net: Any = timm.create_model(name, **self.args)
         self.net = net.to(memory_format=torch.channels_last)
         self.channels = tuple(net.feature_info.channels())

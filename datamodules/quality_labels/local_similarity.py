@@ -101,7 +101,7 @@ class LocalSimilarity(QualityLabel):
         total = whole.sum(dtype=np.float64)
         quality, impact = np.empty(len(masks)), np.empty(len(masks))
         for r, mask in enumerate(masks):
-            near = _around(mask, margin=(self.window // 2 + 1) * 2 ** (self.scales - 1), grid=2 ** (self.scales - 1))
+            near = _around(mask, margin=(self.window // 2 * 2 + 1) * 2 ** (self.scales - 1), grid=2 ** (self.scales - 1))
             inside, clean = mask[near], theirs[:, *near]
             similarity, weight = self._maps(np.where(inside, ours[:, *near], clean), clean)
             self._mend_rim(weight, whole, near)

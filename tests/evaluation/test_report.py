@@ -139,7 +139,7 @@ def test_the_terminal_table_is_aligned_and_complete(answers):
     text = console_table(metrics)
     lines = text.splitlines()
     assert len({len(line) for line in lines[:5]}) == 1
-    assert len({len(line) for line in lines[6:9]}) == 1
+    assert len({len(line) for line in lines[8:11]}) == 1
     assert f"{metrics['quality']['srcc']:.3f}" in lines[1]
     assert f"{metrics['control']['whole_image']['quality']['srcc']:.3f}" in lines[2]
     assert "parse failures 2 (quality 1, importance 0, distortion 1)" in text

@@ -130,7 +130,7 @@ def test_an_interrupted_cache_is_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(again, "make", lambda split, index: made.append((split, index)) or make(split, index))
     again.prepare()
     assert ("train", 0) not in made
-    assert len(made) == len(set(made)) == 3 + 2 + 4
+    assert len(made) == len(set(made)) == 3 * PART  # whole parts, whatever the splits show of them
     assert all(p.stat().st_mtime_ns == t for p, t in done.items())
     assert [len(again.split(s)) for s in SPLITS] == [PART + 3, 2, 4]
 
@@ -401,5 +401,5 @@ def test_the_first_test_sample_is_what_it_was():
     """Where this fails, samples have changed: raise `photographs.VERSION`, train what ships anew, and write the new numbers here."""
     pixels, record = Photographs(cache="").make("test", 0)
     assert (record.source, len(record.regions)) == ("coffee", 6)
-    assert pixels.mean() == pytest.approx(110.57, abs=0.5)
-    assert np.mean([r.quality for r in record.regions]) == pytest.approx(0.375, abs=0.02)
+    assert pixels.mean() == pytest.approx(111.16, abs=0.5)
+    assert np.mean([r.quality for r in record.regions]) == pytest.approx(0.446, abs=0.02)

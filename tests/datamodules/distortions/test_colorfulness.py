@@ -24,7 +24,7 @@ def test_grey_stays_grey(s):
 def test_luma_is_kept_where_nothing_clips(s):
     out = Colorfulness()(MUTED, s, seed=1)
     inside = ((out > 0) & (out < 255)).all(-1)
-    assert inside.mean() > 0.5
+    assert inside.mean() > 0.4
     np.testing.assert_allclose(to_ycc(out)[inside][:, 0], to_ycc(MUTED)[inside][:, 0], atol=0.51)
 
 

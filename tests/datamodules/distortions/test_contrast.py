@@ -35,7 +35,7 @@ def test_the_line_has_its_slope(grade, variant):
 @pytest.mark.parametrize("variant", [SOFT, HARD])
 def test_the_curve_has_its_slope_at_the_mean(grade, variant):
     out = Contrast()(RAMP, 4 * grade + variant)[0, :, 0].astype(float)
-    assert (out[64 + 8] - out[64 - 8]) / 16 == pytest.approx(Contrast.strengths[variant][grade], rel=0.05, abs=0.13)
+    assert (out[64 + 4] - out[64 - 4]) / 8 == pytest.approx(Contrast.strengths[variant][grade], rel=0.05, abs=0.13)
 
 
 @pytest.mark.parametrize("grade", range(5))

