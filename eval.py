@@ -28,16 +28,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates a run folder; returns the metrics."""
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's folder, as train.py made it")
-    folder = Run(parser.parse_args(argv).run)
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), help="instead of the run's own")
+    args = parser.parse_args(argv)
+    folder = Run(args.run)
     folder.require_checkpoint()
     config = load_config(str(folder.config))
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    scorer = load(folder.folder)
+    device = choose_device(args.accelerator or config.trainer.accelerator)
+    scorer = load(folder.folder, device)
     data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
     data.prepare_data()
-    return evaluate_run(folder, config, scorer, data, choose_device(config.trainer.accelerator))
+    return evaluate_run(folder, config, scorer, data, device)
 
 
 def choose_device(accelerator: str) -> torch.device:
@@ -58,7 +61,10 @@ def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, 
     table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device)
     metrics = evaluate(table)
     trained = json.loads(folder.record.read_text()) if folder.record.exists() else {}
-    record = {**trained, "evaluation": facts(Path(__file__).parent, device)}
+    described = json.loads(json.dumps(data.dataset.describe()))
+    if "data" in trained and trained["data"] != described:
+        print("note: the data made now are not those that this run was trained on; run.json describes both")
+    record = {**trained, "evaluation": {**facts(Path(__file__).parent, device), "data": described}}
     table.to_parquet(folder.scores)
     write_json(folder.record, record)
     write_report(folder.folder, table, metrics, folder.curves(), _Pictures(samples), record, to_yaml(config))

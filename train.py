@@ -83,20 +83,23 @@ def run(config: Experiment) -> dict[str, Any]:
         warmup=o.warmup,
         final=o.final,
     )
+    if config.save_vision_encoder:
+        vision_encoder(scorer)
     data.prepare_data()
     with device:  # quantised weights are made where they will be used
         module.configure_model()
-    resume = folder.begin(to_yaml(config))  # only now: what cannot start leaves an older run as it is
-    record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
-    if resume is None or not folder.record.exists():
-        write_json(folder.record, record)
     scorer.to(device)
-    if resume is None:
+    if not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     if config.trainer.cache_features and scorer.can_precompute:
         data.remember(scorer.precompute)
     elif config.trainer.cache_features:
-        print("no vision encoder is frozen here, so there are no features to keep (trainer.cache_features)")
+        print(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
+    record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    folder.check_data(record["data"])
+    resume = folder.begin(to_yaml(config))  # only now: what cannot start leaves an older run as it is
+    if resume is None:
+        write_json(folder.record, record)
     conductor = trainer(config, folder)
     conductor.fit(module, data, ckpt_path=resume, weights_only=True)
     conductor.save_checkpoint(folder.checkpoint)
@@ -134,16 +137,20 @@ def trainer(config: Experiment, folder: Run) -> L.Trainer:
 
 def save_vision_encoder(scorer: Scorer, path: Path) -> None:
     """Writes the part `vision_encoder` in half precision, as the plugin reads it back (`weights: <path>`)."""
-    encoder = scorer.parts().get("vision_encoder")
-    if encoder is None:
-        raise ConfigError(f"save_vision_encoder: {type(scorer).__name__} has no vision encoder")
-    assert isinstance(encoder, VisionEncoder)
-    module = encoder.weights_module()
+    module = vision_encoder(scorer).weights_module()
     halved = {name for name, _ in module.named_parameters()}  # statistics keep their range
     state = {k: (v.half() if k in halved else v).contiguous() for k, v in module.state_dict().items()}
     draft = path.with_name(f".{path.name}")
     save_file(state, draft)
     draft.replace(path)
+
+
+def vision_encoder(scorer: Scorer) -> VisionEncoder:
+    """The scorer's vision encoder. Raises ConfigError where it has none to save."""
+    encoder = scorer.parts().get("vision_encoder")
+    if not isinstance(encoder, VisionEncoder):
+        raise ConfigError(f"save_vision_encoder: {type(scorer).__name__} has no vision encoder")
+    return encoder
 
 
 def describe(scorer: Scorer) -> str:

@@ -97,6 +97,8 @@ class RoiSample:
 
     def turned(self, turn: int) -> RoiSample:
         """The same sample in position `turn`: mirrored left to right if `turn & 1`, upside down if `& 2`, about the diagonal if `& 4`."""
+        if self.turn:
+            raise ValueError(f"this sample is in position {self.turn} already: turn the one it was made of")
         return RoiSample(_turn(self.image, turn), self.record, turn)
 
 

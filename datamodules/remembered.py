@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable
+from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -14,6 +14,7 @@ from components.registry import ConfigError
 from datamodules.collate import Collate
 from datamodules.datasets.base import Samples
 
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 ROOM = 0.8  # share of the free memory that may be taken
 
 
@@ -47,12 +48,25 @@ class Remembered(Dataset[Batch]):
 
 def _check_room(first: list[Batch], count: int) -> None:
     each = sum(map(_size, first)) / len(first)
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if each * count > ROOM * free:
+    free = available_memory()
+    if free is not None and each * count > ROOM * free:
         raise ConfigError(
             f"trainer.cache_features: {count:,} images of {each / 2**20:.1f} MiB each need {each * count / 2**30:.1f} GiB of memory, and "
             f"{free / 2**30:.1f} GiB are free: set it to false, or lower data.train"
         )
+
+
+def available_memory() -> int | None:
+    """Bytes that could be taken without swapping, by the system and by the control group; None where neither says."""
+    found = []
+    if MEMINFO.is_file():
+        lines = dict(line.split(":", 1) for line in MEMINFO.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = CGROUP / "memory.max", CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found, default=None)
 
 
 def _size(batch: Batch) -> int:

@@ -15,10 +15,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
 
 
+OURS = {"name", "model", "data", "trainer", "optim"}  # keys of every config.yaml that a run wrote
 WRITTEN = (
     "metrics.json",
     "checkpoints",
@@ -57,10 +59,27 @@ class Run:
                 )
             return
         there = self.config.read_text()
-        if there != config and (self.checkpoint.exists() or self.metrics.exists()):
+        if there != config and not _is_ours(there):
+            raise RunError(f"{self.folder} holds a config.yaml that is not this project's: give this run another name (name=...)")
+        kept = self.checkpoint.parent.exists() and any(self.checkpoint.parent.iterdir())
+        if there != config and (kept or self.metrics.exists()):
             raise RunError(
                 f"{self.folder} holds a run with another configuration ({_difference(there, config)}). "
                 f"Give this one its own name (name=...), or remove that folder"
+            )
+
+    def resumable(self) -> bool:
+        """Whether training would go on from a checkpoint: the run was begun and has not been measured."""
+        return self.checkpoint.exists() and not self.metrics.exists()
+
+    def check_data(self, data: Mapping[str, Any]) -> None:
+        """Raises RunError where a run that would be resumed was trained on other data than `data` describes."""
+        before = json.loads(self.record.read_text())["data"] if self.resumable() and self.record.exists() else data
+        if json.loads(json.dumps(before)) != json.loads(json.dumps(data)):
+            changed = sorted(k for k in {*before, *data} if before.get(k) != json.loads(json.dumps(data.get(k))))
+            raise RunError(
+                f"{self.folder} was begun on other data ({', '.join(changed)} differ; a new version of the code or of a library makes "
+                "other samples): finish it with that version, or give this run another name (name=...)"
             )
 
     def begin(self, config: str) -> Path | None:
@@ -76,7 +95,7 @@ class Run:
             RunError: as `check`.
         """
         self.check(config)
-        if self.metrics.exists() or not self.checkpoint.exists():
+        if not self.resumable():
             for name in WRITTEN:
                 _remove(self.folder / name)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +135,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """As `write_text`, indented, with keys in the order given."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def _is_ours(config: str) -> bool:
+    try:
+        found = yaml.safe_load(config)
+    except yaml.YAMLError:
+        return False
+    return isinstance(found, dict) and set(found) >= OURS
 
 
 def _remove(path: Path) -> None:

@@ -115,6 +115,9 @@ class RoiVLM(Scorer):
         device, training = next(self.vision_encoder.parameters()).device, self.vision_encoder.training
         pyramid = self.vision_encoder.eval()(batch.images.to(device)).to(torch.float16)
         self.vision_encoder.train(training)
+        for level, x in enumerate(pyramid.maps):
+            if not torch.isfinite(x).all():
+                raise ValueError(f"features of level {level} exceed half precision (65504): set trainer.cache_features to false")
         return dataclasses.replace(
             batch.to(device), images=batch.images.new_empty(len(batch.images), 3, 0, 0, device=device), pyramid=pyramid
         )
@@ -144,7 +147,7 @@ class RoiVLM(Scorer):
     @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         self.check_tasks(tasks)
-        pyramid = self.see(batch.images)
+        pyramid = self._pyramid(batch)
         region_tokens = self._region_tokens(pyramid, batch)
         cache, start = self._read_prefix(self.projector(pyramid))
         rows, columns = torch.nonzero(batch.regions.valid, as_tuple=True)

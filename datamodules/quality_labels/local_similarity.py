@@ -10,7 +10,7 @@ Per pixel and scale, four similarities of the distorted image and its reference 
 s^3 k^p l c is averaged over three scales (halved each time) and pooled over the region with weights 0.2 + log2(1 + max(var Y, var Y') / n)
 of the finest scale: what a noisy viewer learns from a pixel (after Wang and Li 2011, eq. 20, without the cross-scale term).
 
-Viewers mind what is added more than what is missing: a faded or flat picture looks dull, a garish, tinted or harsh one looks wrong. So
+We assume that viewers mind what is added more than what is missing: a faded or flat picture looks dull, a garish or harsh one wrong. So
 contrast that is lost counts with a small p, contrast that is gained with a large one; and colour that is lost (the mean of CbCr moves
 towards grey, its deviation shrinks) is tolerated better than colour that is added or turned. SSIM's luminance factor hardly moves for
 the shifts that exposure makes, and SSIM is blind to colour; l and c are not.
@@ -46,7 +46,7 @@ class LocalSimilarity(QualityLabel):
         ValueError: an option out of its range.
     """
 
-    version = "2"
+    version = "3"
     licence = "Apache-2.0"
 
     def __init__(

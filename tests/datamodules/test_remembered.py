@@ -53,3 +53,23 @@ def test_what_memory_will_not_hold_is_refused_after_the_first_batch(monkeypatch)
     with pytest.raises(ConfigError, match=r"trainer.cache_features: 12 images of .* GiB are free: set it to false, or lower data.train"):
         Remembered(data().dataset.split("train"), Collate(PREPROCESS, 8), lambda b: seen.append(b) or precompute(b), 2)
     assert len(seen) == 1
+
+
+def test_page_cache_is_not_taken_for_used_memory(monkeypatch, tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemFree: 500000 kB\nMemAvailable: 10000000 kB\n")
+    monkeypatch.setattr(remembered, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(remembered, "CGROUP", tmp_path)
+    assert remembered.available_memory() == 10_000_000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert remembered.available_memory() == 10_000_000 * 1024
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert remembered.available_memory() == 4000
+
+
+def test_where_nothing_says_how_much_memory_there_is_nothing_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(remembered, "MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(remembered, "CGROUP", tmp_path)
+    monkeypatch.setattr(remembered, "ROOM", 1e-9)
+    assert remembered.available_memory() is None
+    assert len(Remembered(data().dataset.split("val"), Collate(PREPROCESS, 8), precompute, 2)) > 0

@@ -8,58 +8,61 @@ import torch
 
 from lightning_modules.runs import Run, RunError, facts, write_json, write_text
 
+CONFIG = "name: a\nseed: 1\nmodel: {}\ndata: {}\ntrainer: {}\noptim: {}\n"
+OTHER = CONFIG.replace("seed: 1", "seed: 2")
+
 
 def test_a_new_run_starts_from_nothing(tmp_path):
     run = Run(tmp_path / "a")
-    assert run.begin("x: 1\n") is None
-    assert run.config.read_text() == "x: 1\n"
+    assert run.begin(CONFIG) is None
+    assert run.config.read_text() == CONFIG
 
 
 def test_an_interrupted_run_resumes(tmp_path):
     run = Run(tmp_path / "a")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     run.checkpoint.parent.mkdir()
     run.checkpoint.touch()
-    assert run.begin("x: 1\n") == run.checkpoint
+    assert run.begin(CONFIG) == run.checkpoint
     assert run.require_checkpoint() == run.checkpoint
 
 
 def test_a_finished_run_is_made_again(tmp_path):
     run = Run(tmp_path / "a")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     run.checkpoint.parent.mkdir()
     run.checkpoint.touch()
     write_json(run.metrics, {"n": 1})
-    assert run.begin("x: 1\n") is None
+    assert run.begin(CONFIG) is None
     assert not run.metrics.exists()
 
 
 def test_an_attempt_without_a_checkpoint_does_not_take_the_name(tmp_path):
     run = Run(tmp_path / "a")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     (run.folder / "logs").mkdir()
-    assert run.begin("x: 2\n") is None
-    assert run.config.read_text() == "x: 2\n"
+    assert run.begin(OTHER) is None
+    assert run.config.read_text() == OTHER
     assert not (run.folder / "logs").exists()
 
 
 def test_making_a_run_again_leaves_what_is_not_the_runs(tmp_path):
     run = Run(tmp_path / "a")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     write_json(run.metrics, {"n": 1})
     (run.folder / "notes.txt").write_text("mine")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     assert not run.metrics.exists()
     assert (run.folder / "notes.txt").read_text() == "mine"
 
 
 def test_checking_changes_nothing(tmp_path):
     run = Run(tmp_path / "a")
-    run.check("x: 1\n")
+    run.check(CONFIG)
     assert not run.folder.exists()
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     write_json(run.metrics, {"n": 1})
-    run.check("x: 1\n")
+    run.check(CONFIG)
     assert run.metrics.exists()
 
 
@@ -75,10 +78,10 @@ def test_the_curves_of_all_attempts_are_one(tmp_path):
 
 def test_another_configuration_is_refused_and_loses_nothing(tmp_path):
     run = Run(tmp_path / "a")
-    run.begin("x: 1\ny: 2\n")
+    run.begin(CONFIG)
     write_json(run.metrics, {"n": 1})
-    with pytest.raises(RunError, match=r"another configuration \(there 'x: 1', here 'x: 3'\).*name="):
-        run.begin("x: 3\ny: 2\n")
+    with pytest.raises(RunError, match=r"another configuration \(there 'seed: 1', here 'seed: 2'\).*name="):
+        run.begin(OTHER)
     assert run.metrics.exists()
 
 
@@ -86,7 +89,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"is not a run: it has no config.yaml"):
         Run(tmp_path).require_checkpoint()
     run = Run(tmp_path / "a")
-    run.begin("x: 1\n")
+    run.begin(CONFIG)
     with pytest.raises(RunError, match=r"has no checkpoints/last.ckpt: its training has not got that far"):
         run.require_checkpoint()
 
@@ -109,5 +112,28 @@ def test_facts_can_be_written(tmp_path, root):
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(RunError, match=r"is not a run .* and is not empty"):
-        Run(tmp_path).begin("x: 1\n")
+        Run(tmp_path).begin(CONFIG)
     assert (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize("config", ["steps: 5\n", "a: [", "just text"])
+def test_another_projects_folder_is_left_alone(tmp_path, config):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text(config)
+    (tmp_path / "checkpoints" / "epoch=9.ckpt").touch()
+    with pytest.raises(RunError, match=r"holds a config.yaml that is not this project's: give this run another name"):
+        Run(tmp_path).begin(CONFIG)
+    assert (tmp_path / "checkpoints" / "epoch=9.ckpt").exists()
+
+
+def test_a_run_goes_on_with_the_data_it_was_begun_on_alone(tmp_path):
+    run = Run(tmp_path / "a")
+    run.begin(CONFIG)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    write_json(run.record, {"data": {"fingerprint": "a", "counts": [1, 2]}})
+    run.check_data({"fingerprint": "a", "counts": (1, 2)})
+    with pytest.raises(RunError, match=r"was begun on other data \(fingerprint differ"):
+        run.check_data({"fingerprint": "b", "counts": (1, 2)})
+    write_json(run.metrics, {})
+    run.check_data({"fingerprint": "b"})  # a finished run is made again from the start

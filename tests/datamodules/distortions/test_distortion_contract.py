@@ -53,11 +53,15 @@ def test_only_the_seeded_variants_depend_on_the_seed(distortion, photograph):
         assert same == (distortion.variants[setting % VARIANTS] not in distortion.seeded)
 
 
+FORGIVEN = ("faded", "bleached")  # the label counts missing colour mildly
+
+
 def test_quality_never_rises_with_the_grade(distortion, photograph):
     label = LocalSimilarity()
     scores = np.array([label.image(distortion(photograph, s), photograph) for s in range(SETTINGS)]).reshape(GRADES, VARIANTS)
     assert (np.diff(scores, axis=0) <= 0).all()
-    assert (scores[0] > scores[-1] + 0.01).all()  # fading is mild: what is missing is forgiven
+    for variant, gap in zip(distortion.variants, scores[0] - scores[-1], strict=True):
+        assert gap > (0.01 if variant in FORGIVEN else 0.1), variant
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 200), (200, 3), (17, 5)])
