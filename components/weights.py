@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def check_source(weights: str) -> None:
-    """Refuses, before anything is read, a source that is neither "" (random), "pretrained" nor a .safetensors file."""
-    if weights not in ("", "pretrained") and not weights.endswith(".safetensors"):
+def check_source(weights: str, library: str = "pretrained") -> None:
+    """Refuses, before anything is read, a source that is neither "" (random), `library` ("" where a library has none) nor a
+    .safetensors file."""
+    if weights not in ("", library) and not weights.endswith(".safetensors"):
+        own = f"'{library}' (the library's own) " if library else ""
         raise ValueError(
-            f"weights: got {weights!r}, allowed are '' (random), 'pretrained' (the library's own) or the path of a .safetensors file; "
+            f"weights: got {weights!r}, allowed are '' (random), {own}or the path of a .safetensors file; "
             "save other formats again with safetensors.torch.save_file"
         )
 
@@ -33,14 +36,25 @@ def find_file(path: str) -> Path:
     raise FileNotFoundError(f"no weights at {' or '.join(dict.fromkeys(str(p.absolute()) for p in places))}")
 
 
-def load_weights(module: nn.Module, path: str) -> None:
+def load_weights(module: nn.Module, path: str, may_lack: tuple[str, ...] = ()) -> None:
     """Copies the file's tensors into `module`, at the module's own precision (half-precision files are upcast).
 
+    Args:
+        may_lack: beginnings of keys that the file may be without; the module keeps its own values for them.
+
     Raises:
-        ValueError: a key is missing, unexpected or of another shape.
+        ValueError: a key is missing, unexpected or of another shape, or the file is damaged.
     """
     file = find_file(path)
-    load_exactly(module, load_file(file), str(file))
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not a whole .safetensors file ({error}): fetch or write it again") from error
+    if may_lack:
+        kept = {k: v for k, v in module.state_dict().items() if k.startswith(may_lack)}
+        if not kept.keys() & weights.keys():
+            weights = {**kept, **weights}
+    load_exactly(module, weights, str(file))
 
 
 def load_exactly(module: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:

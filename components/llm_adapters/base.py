@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,12 +18,14 @@ class LLMAdapter(nn.Module, ABC):
         tokenizer: a `transformers` fast tokenizer.
         blocks: module classes that sharded training wraps.
         has_weights: True where `load_pretrained` reads trained weights.
+        sources: names of the options that name weights or other files; who packs a model takes along what they point to.
     """
 
     width: int
     tokenizer: Any
     blocks: tuple[type[nn.Module], ...] = ()
     has_weights: bool = False
+    sources: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:

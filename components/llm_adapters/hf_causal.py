@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -27,17 +28,18 @@ Quantization = Literal["none", "int8", "nf4"]
 class HFCausal(LLMAdapter):
     """A `transformers` causal language model whose attention reads the mask and the positions it is given.
 
-    Construction reads no weights. With `source` it reads the model's config.json and tokenizer files, and the parameters stand
-    on the meta device until `load_pretrained`, which replaces `model`. With `config` the weights are random and there at once.
-    Quantised weights are made on the ambient device (`with torch.device(...)`), so call `load_pretrained` under the one to
-    train on.
+    Construction reads no weights. With `source` it reads the model's tokenizer files, and its config.json unless `config` says the
+    same, and the parameters stand on the meta device until `load_pretrained`, which replaces `model`. With `config` alone the
+    weights are random and there at once. Quantised weights are made on the ambient device (`with torch.device(...)`), so call
+    `load_pretrained` under the one to train on.
 
     An embedding is what the first block reads: where a family scales its embeddings (Gemma), `embed` has done it.
 
     Args:
         source: a hub name or a folder with safetensors weights.
         revision: branch, tag or commit of a hub name.
-        config: an architecture, {model_type: llama, hidden_size: ...}, with random weights; give this or `source`.
+        config: an architecture, {model_type: llama, hidden_size: ...}. Alone it gets random weights; beside `source` it must agree
+            with the source's own, which is checked when the weights are read, and spares reading it before.
         tokenizer: "" for the source's own, "project" for the repository's own (as large as the model's vocabulary allows),
             or a hub name or folder.
         adaptation: which parameters train. "qlora" is "lora" on an nf4 base with double quantisation.
@@ -57,6 +59,8 @@ class HFCausal(LLMAdapter):
     Raises:
         ValueError: options that exclude each other, or an architecture that cannot read a packed sequence.
     """
+
+    sources = ("source", "tokenizer")
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class HFCausal(LLMAdapter):
         self._lora = Lora(lora_rank, lora_alpha, lora_dropout, tuple(lora_targets), rslora, dora)
         self._checkpointing, self._attention = gradient_checkpointing, attention
         self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+        self._stated = dict(config or {})
         self.architecture = _architecture(source, revision, config)
         self.has_weights = bool(source)
         with torch.device("meta") if source else contextlib.nullcontext():
@@ -147,6 +152,8 @@ class HFCausal(LLMAdapter):
             return
         if self.model.device.type != "meta":
             raise RuntimeError(f"the weights of {self._source!r} were read already; reading them again would undo training")
+        if self._stated:
+            _check_agrees(self._stated, self.architecture, self._source, self._revision)
         cls = type(self.model)
         self.model = self._adapted(self._read(cls, self._source, revision=self._revision, use_safetensors=True))
 
@@ -275,8 +282,8 @@ def _quantization(adaptation: Adaptation, quantization: Quantization) -> Quantiz
 
 
 def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> Architecture:
-    if bool(source) == bool(config):
-        raise ValueError(f"give exactly one of source and config, got source={source!r} and config={config!r}")
+    if not source and not config:
+        raise ValueError("give source (a hub name or a folder), config (an architecture), or both; got neither")
     if config:
         if "model_type" not in config:
             raise ValueError(f"config needs the key 'model_type' (llama, qwen3, ...), got {sorted(config)}")
@@ -284,10 +291,22 @@ def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> 
         plain = AutoConfig.for_model(config["model_type"])
         check_keys(options, [*plain.to_dict(), *plain.attribute_map, "rope_theta", "rope_scaling"], "config")
         return AutoConfig.for_model(config["model_type"], **copy.deepcopy(options))
+    return _architecture_of(source, revision)
+
+
+def _architecture_of(source: str, revision: str) -> Architecture:
     found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     if getattr(found, "quantization_config", None):
         raise ValueError(f"{source} is quantised already: name its unquantised weights, and choose by quantization")
     return found
+
+
+def _check_agrees(stated: Mapping[str, Any], architecture: Architecture, source: str, revision: str) -> None:
+    """Raises ValueError where `source` is not of the stated architecture. A wrong head count or epsilon would load and score wrongly."""
+    found, wanted = _architecture_of(source, revision).to_dict(), architecture.to_dict()
+    differ = [f"{k}: {found.get(k)!r} there, {wanted[k]!r} here" for k in wanted if k in stated and found.get(k) != wanted[k]]
+    if differ:
+        raise ValueError(f"{source} is not of the architecture that `config` states ({'; '.join(differ)}): correct config, or leave it out")
 
 
 def _built(architecture: Architecture, options: dict[str, Any]) -> Model:

@@ -21,11 +21,13 @@ class RegionExtractor(nn.Module, ABC):
         tokens: K, how many tokens a region becomes.
         crop_size: side S of the crops it wants to see, 0 for none.
         blocks: module classes that sharded training wraps.
+        neutral: beginnings of state keys that a weights file may be without, because they change nothing until they are trained.
     """
 
     tokens: int
     crop_size: int = 0
     blocks: tuple[type[nn.Module], ...] = ()
+    neutral: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], width: int, /) -> None:

@@ -174,6 +174,8 @@ class MFE(RegionExtractor):
     have gathered them.
     """
 
+    neutral = ("global_token.geometry.",)
+
     def __init__(
         self,
         channels: tuple[int, ...],

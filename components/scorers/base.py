@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,14 @@ class Scorer(nn.Module, ABC):
         crop_size: side of the region crops, 0 for none.
         tasks: the questions it can answer.
         blocks: module classes that sharded training wraps.
+        sources: names of the options that name weights or other files; who packs a model takes along what they point to.
     """
 
     preprocess: Preprocess
     crop_size: int = 0
     tasks: tuple[Task, ...] = TASKS
     blocks: tuple[type[nn.Module], ...] = ()
+    sources: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from components.scorers.base import SCORERS, RegionScores, Scorer
 from components.splice import Branch, Packed, expand, language_loss, pack, splice, supervised_columns
 from components.standardize import Standardize
 from components.vision_encoders.base import VisionEncoder
+from components.weights import check_source, load_weights
 
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
 
@@ -40,7 +41,11 @@ class RoiVLM(Scorer):
             one word per question.
         max_branches: (region, question) pairs asked at once when scoring; bounds memory, does not change scores.
         train_vision_encoder: null trains the encoder exactly when its weights are random.
+        weights: a .safetensors file with the tensors of projector and region extractor ("projector.mlp.0.weight", ...), as an
+            imported checkpoint has them; "" for random ones. Those of encoder and language model are theirs to name.
     """
+
+    sources = ("weights",)
 
     def __init__(
         self,
@@ -56,8 +61,11 @@ class RoiVLM(Scorer):
         conversation: Conversation = "seagull_v1",
         max_branches: int = 64,
         train_vision_encoder: bool | None = None,
+        weights: str = "",
     ) -> None:
         super().__init__()
+        check_source(weights, library="")
+        self.weights = weights
         self.vision_encoder, self.llm = vision_encoder(), llm()
         channels = self.vision_encoder.channels
         if not -len(channels) <= image_level < len(channels):
@@ -174,6 +182,9 @@ class RoiVLM(Scorer):
 
     def load_pretrained(self) -> None:
         self.vision_encoder.load_pretrained()
+        if self.weights:
+            trained = nn.ModuleDict({"projector": self.projector, "region_extractor": self.region_extractor})
+            load_weights(trained, self.weights, may_lack=tuple(f"region_extractor.{p}" for p in self.region_extractor.neutral))
         self.llm.load_pretrained()
 
     def _pyramid(self, batch: Batch) -> Pyramid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ class VisionEncoder(nn.Module, ABC):
         preprocess: what the images must look like.
         blocks: module classes that sharded training wraps.
         has_weights: True where `load_pretrained` will read trained weights (such an encoder may stay frozen).
+        sources: names of the options that name weights or other files; who packs a model takes along what they point to.
     """
 
     channels: tuple[int, ...]
@@ -28,6 +29,7 @@ class VisionEncoder(nn.Module, ABC):
     preprocess: Preprocess
     blocks: tuple[type[nn.Module], ...] = ()
     has_weights: bool = False
+    sources: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

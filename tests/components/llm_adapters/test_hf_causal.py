@@ -331,6 +331,23 @@ def test_folder_adapts_as_the_same_weights_in_memory(folder, options):
     torch.testing.assert_close(read(loaded, ids_of(2, 7)), read(in_memory, ids_of(2, 7)), atol=0, rtol=0)
 
 
+def test_a_stated_architecture_stands_before_its_folder_is_there(folder, tmp_path):
+    stated = HFCausal(source=str(tmp_path / "later"), **FAMILIES["llama"], tokenizer="project")
+    assert stated.model.device.type == "meta"
+    loaded = HFCausal(source=str(folder), **FAMILIES["llama"])
+    loaded.load_pretrained()
+    ids = ids_of(1, 5)
+    torch.testing.assert_close(read(loaded, ids), read(make(), ids), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_attention_heads", 2), ("rms_norm_eps", 0.5), ("vocab_size", 301)])
+def test_a_stated_architecture_that_is_not_the_folders(folder, key, value):
+    """Such weights would load and score wrongly: their shapes may be the same."""
+    wrong = HFCausal(source=str(folder), config={**FAMILIES["llama"]["config"], key: value})
+    with pytest.raises(ValueError, match=rf"is not of the architecture that `config` states \({key}: .* there, {value} here\)"):
+        wrong.load_pretrained()
+
+
 def test_folder_that_lacks_a_weight(folder, tmp_path):
     path = copied(folder, tmp_path / "lacking", lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(RuntimeError, match=r"1 weights of LlamaForCausalLM are missing, such as 'model.layers.1.mlp.up_proj.weight'"):
@@ -389,8 +406,7 @@ def test_gemma_embeddings_are_scaled_once():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"config": None}, ValueError, "give exactly one of source and config, got source='' and config=None"),
-        ({"source": "x"}, ValueError, "give exactly one of source and config, got source='x'"),
+        ({"config": None}, ValueError, "give source .a hub name or a folder., config .an architecture., or both; got neither"),
         ({"config": {"hidden_size": 8}}, ValueError, r"config needs the key 'model_type' .* got \['hidden_size'\]"),
         ({"config": {"model_type": "llama", "hiden_size": 8}}, ConfigError, "unknown key 'hiden_size'. Did you mean 'hidden_size'"),
         ({"config": {"model_type": "lama"}}, ValueError, "Unrecognized model identifier: lama"),
