@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from components.batch import TASKS, Distortions, Task
 
+VERSION = "1"  # of all wording in this file: a saved model names the one that it was taught
 IMAGE = -200  # slot of the image's tokens
 REGION = -201  # slot of the region's tokens
 Conversation = Literal["seagull_v1", "chat", "brief"]

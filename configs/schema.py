@@ -112,6 +112,25 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Experiment:
     return checked(merged)
 
 
+def load_model(path: str) -> dict[str, Any]:
+    """The key `model` of a preset (a file, or a name under `configs/` such as "model/seagull_7b"), its includes layered, checked.
+
+    Raises:
+        ConfigError: no such file, no key `model`, or a mistake in it.
+    """
+    found = next((p for p in (Path(path), ROOT / f"{path}.yaml") if p.is_file()), None)
+    if found is None:
+        presets = sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "model").glob("*.yaml"))
+        raise ConfigError(f"no model file '{path}': it is neither a file nor one of {', '.join(presets)}")
+    merged: dict[str, Any] = {}
+    for layer in _with_includes(found, ()):
+        merged = layered(merged, layer)
+    if not isinstance(merged.get("model"), dict):
+        raise ConfigError(f"{found} has no key 'model' with a plugin below it")
+    SCORERS.part(merged["model"], "model")
+    return cast("dict[str, Any]", merged["model"])
+
+
 def checked(values: Mapping[str, Any]) -> Experiment:
     """Plain values -> a resolved, checked `Experiment`."""
     _check_keys(Experiment, values, "")

@@ -1,34 +1,74 @@
-"""A trained run as a scorer."""
+"""A trained model as a scorer: from a run's folder, a saved model's folder, or the hub."""
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
+from huggingface_hub import snapshot_download
 
 from components.scorers.base import SCORERS, Scorer
+from inference.saved import CONFIG, WEIGHTS, About, is_saved, load_saved
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_FETCHED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.md"]  # no pickles
 
 
-def load(run: str | Path, device: torch.device | str = "cpu") -> Scorer:
-    """Builds the scorer of `outputs/<name>/`, reads its weights, and returns it in eval mode.
+def load(model: str | Path, device: torch.device | str = "cpu") -> Scorer:
+    """Builds a scorer, reads its weights, and returns it in eval mode.
+
+    Args:
+        model: the folder of a run (`outputs/<name>`), the folder of a saved or imported model, or a name on the hub (`user/name`).
 
     Raises:
-        FileNotFoundError: the folder has no config.yaml or no checkpoint.
-        ValueError: the checkpoint is of another architecture than config.yaml says.
+        FileNotFoundError: no such model.
+        ValueError: the weights are of another architecture than the configuration says.
     """
-    folder = Path(run)
+    return find(model, device)[0]
+
+
+def find(model: str | Path, device: torch.device | str = "cpu", **hub: Any) -> tuple[Scorer, dict[str, Any], About]:
+    """As `load`, with the plugin node and what is known about the model; `hub` goes to `huggingface_hub.snapshot_download`."""
+    folder = Path(model)
+    if is_saved(folder):
+        return load_saved(folder, device)
+    if folder.is_dir():
+        return _from_run(folder, device)
+    if not _HUB_NAME.fullmatch(str(model)):
+        raise FileNotFoundError(f"{model}: no such folder, and no name on the hub (user/name) either. Runs are under outputs/")
+    return load_saved(Path(snapshot_download(str(model), allow_patterns=_FETCHED, **hub)), device)
+
+
+def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[str, Any], About]:
     config, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     for path in (config, checkpoint):
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} has no {path.relative_to(folder)}: give the folder of a run that train.py made")
-    scorer = SCORERS.build(yaml.safe_load(config.read_text())["model"], where="model")
+            raise FileNotFoundError(
+                f"{folder} has no {path.relative_to(folder)}: give the folder of a run that train.py made, or of a saved model "
+                f"({CONFIG}, {WEIGHTS})"
+            )
+    node = yaml.safe_load(config.read_text())["model"]
+    scorer = SCORERS.build(node, where="model")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     state = {k.removeprefix(_PREFIX): v for k, v in state.items()}
     scorer.check_trained(state)  # before anything large is read
     with torch.device(device):  # quantised weights are made where they will be used
         scorer.load_pretrained()
     scorer.load_trained(state)
-    return scorer.to(device).eval()
+    return scorer.to(device).eval(), node, About(made=_made(folder))
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """What a run recorded of itself, without the data's details."""
+    found: dict[str, Any] = {}
+    for name, keys in (("run.json", ("command", "git", "python", "packages", "device", "seed")), ("metrics.json", None)):
+        path = folder / name
+        if path.is_file():
+            values = json.loads(path.read_text())
+            found |= {"metrics": values} if keys is None else {k: values[k] for k in keys if k in values}
+    return found

@@ -13,11 +13,11 @@ TRACEBACK = "ROI_IQA_TRACEBACK"
 
 
 def run_entry(main: Callable[[], object]) -> None:
-    """Runs `main`; ValueError (bad configuration, image, region, checkpoint, tokenizer), a missing file and a run that cannot go on
-    end in `error: ...` and exit status 1, with the traceback only where the environment asks for it."""
+    """Runs `main`. A ValueError (bad configuration, image, region, checkpoint, tokenizer), a file that is missing or in the way, and a
+    run that cannot go on end in `error: ...` and exit status 1, with the traceback only where the environment asks for it."""
     try:
         main()
-    except (ValueError, FileNotFoundError, RunError, NonFiniteLossError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, RunError, NonFiniteLossError) as error:
         if os.environ.get(TRACEBACK):
             raise
         sys.exit(f"error: {error}\n(for the traceback: {TRACEBACK}=1)")

@@ -61,6 +61,10 @@ class LLMAdapter(nn.Module, ABC):
     def repeat_cache(self, cache: Any, repeats: int | Tensor) -> Any:
         """A copy of `cache` in which row b stands `repeats[b]` times in a row (as `torch.repeat_interleave`)."""
 
+    def base_model(self) -> dict[str, str] | None:
+        """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""
+        return None
+
     def load_pretrained(self) -> None:
         """Reads trained weights where the configuration names some; called once, after construction."""
 

@@ -7,6 +7,7 @@ import copy
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -141,6 +142,13 @@ class HFCausal(LLMAdapter):
             chosen: Any = rows.repeat_interleave(torch.as_tensor(repeats, device=rows.device))
             repeated.reorder_cache(chosen)
         return repeated
+
+    def base_model(self) -> dict[str, str] | None:
+        """See the contract; the revision is the commit, once the weights have been read."""
+        if not self._source or Path(self._source).exists():
+            return None
+        commit = getattr(self.model.config, "_commit_hash", None) or getattr(self.architecture, "_commit_hash", None)
+        return {"id": self._source, "revision": commit or self._revision}
 
     def load_pretrained(self) -> None:
         """Reads the weights of `source`, quantises them where asked, and adds new adapters.

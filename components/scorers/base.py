@@ -86,6 +86,10 @@ class Scorer(nn.Module, ABC):
         self.check_trained(state)
         self.load_state_dict(state, strict=False)  # what is frozen is not in it, and nothing else is missing
 
+    def wording(self) -> dict[str, str]:
+        """What a saved model must be asked in: the conversation and the version of its words; empty where there are none."""
+        return {}
+
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Takes what statistics it needs from some training images; called once before the first step, never when resuming."""
 

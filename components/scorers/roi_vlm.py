@@ -13,6 +13,7 @@ from components.batch import TASKS, Batch, Labels, Pyramid, RoiScore, Task
 from components.llm_adapters.base import LLMAdapter
 from components.projector import Projector
 from components.prompts import IMAGE, Conversation, Dialogue
+from components.prompts import VERSION as PROMPTS_VERSION
 from components.reading import CachedReader
 from components.readouts.base import READOUTS, Label, Readout
 from components.region_extractors.base import RegionExtractor
@@ -169,6 +170,10 @@ class RoiVLM(Scorer):
                 for b, r, answer in zip(row.tolist(), column.tolist(), answers, strict=True):
                     scores[b][r][task] = answer
         return scores
+
+    def wording(self) -> dict[str, str]:
+        """See the contract."""
+        return {"conversation": self.dialogue.conversation, "version": PROMPTS_VERSION}
 
     def parts(self) -> dict[str, nn.Module]:
         return {

@@ -40,6 +40,10 @@ class VisionEncoder(nn.Module, ABC):
     def forward(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""
 
+    def base_model(self) -> dict[str, str] | None:
+        """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""
+        return None
+
     def load_pretrained(self) -> None:
         """Reads trained weights where the configuration names some; called once, after construction."""
 

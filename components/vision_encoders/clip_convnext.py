@@ -78,6 +78,10 @@ class ClipConvNext(VisionEncoder):
         """See the contract."""
         return Pyramid(tuple(self.trunk(images)))
 
+    def base_model(self) -> dict[str, str] | None:
+        """See the contract."""
+        return {"id": f"timm/{_LAION[self.name]}", "revision": "main"} if self.weights == "pretrained" else None
+
     def load_pretrained(self) -> None:
         """Reads `weights`; timm fetches the LAION ones from the hub, or from its cache."""
         if self.weights == "pretrained":

@@ -99,6 +99,15 @@ class TimmPyramid(VisionEncoder):
         """Normalised images (B, 3, H, W) -> what the net is shown (B, planes, H, W)."""
         return images
 
+    def base_model(self) -> dict[str, str] | None:
+        """See the contract."""
+        if self.weights != "pretrained":
+            return None
+        trained = _pretrained_cfg(self.name)
+        name = f"{trained.architecture}.{trained.tag}" if trained.tag else str(trained.architecture)
+        hub = trained.hf_hub_id or "timm/"
+        return {"id": f"{hub}{name}" if hub.endswith("/") else hub, "revision": "main"}
+
     def load_pretrained(self) -> None:
         """Reads `weights`; timm fetches its own from the hub, or from its cache."""
         if self.weights == "pretrained":

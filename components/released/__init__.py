@@ -1,0 +1,1 @@
+"""Checkpoints as their authors released them: their names to ours, and back."""

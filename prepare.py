@@ -1,0 +1,141 @@
+"""python prepare.py <command>: checkpoints brought here and written back, trained models made ready to be given away.
+
+python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released checkpoint -> a model of ours
+python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
+python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from components.released.tokenizer import write_tokenizer
+
+from components.llm_adapters.hf_causal import HFCausal
+from components.registry import ConfigError
+from components.released import seagull
+from components.scorers.base import SCORERS
+from components.scorers.roi_vlm import RoiVLM
+from configs.schema import load_model
+from inference.load import find
+from inference.saved import About, describe, is_saved, save
+from lightning_modules.entry import run_entry
+
+_SEAGULL = "model/seagull_7b"
+_SEAGULL_LICENCE = "Apache-2.0 (SEAGULL); the language model is derived from Llama 2, under the Llama 2 Community Licence"
+_SEAGULL_BASES = (
+    {"part": "all", "id": "Zevin2023/SEAGULL-7B", "revision": "unknown: read from a local folder"},
+    {"part": "vision_encoder", "id": "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup", "revision": "unknown"},
+)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Runs one command; returns what it found, as it printed it."""
+    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run: Callable[[argparse.Namespace], dict[str, Any]], what: str, into: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.add_argument("folder", type=Path)
+        sub.add_argument("out", type=Path, help=into)
+        sub.add_argument("--overwrite", action="store_true", help="replace what is there")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("import-seagull", import_seagull, "brings the released SEAGULL checkpoint here", "a new folder: our model")
+    sub.add_argument("--model", default=_SEAGULL, help="the model file whose architecture it has (default: %(default)s)")
+    sub = command(
+        "export-seagull", export_seagull, "writes a model under the names of the released SEAGULL checkpoint", "a new folder: theirs"
+    )
+    sub.add_argument("--official", type=Path, help="folder official/ of the imported checkpoint (default: that in the model's folder)")
+    sub = command("save", save_model, "makes a run, or another model, a folder that describes itself", "a new folder")
+    sub.add_argument("--licence", default="", help="of the weights, for the model card")
+    args = parser.parse_args(argv)
+    return dict(args.run(args))
+
+
+def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
+    """Released folder -> `out`/{config.json, model.safetensors, vision_encoder.safetensors, llm/, official/, README.md}."""
+    node = load_model(args.model)
+    scorer = _skeleton(node, args.model)
+    own = {**node, "weights": ""}
+    own["vision_encoder"] = {**node["vision_encoder"], "weights": "./vision_encoder.safetensors"}
+    own["llm"] = {**{k: v for k, v in node["llm"].items() if k != "config"}, "source": "./llm"}
+    with _made(args) as draft:
+        assert isinstance(scorer.llm, HFCausal)
+        seagull.unpack(args.folder, draft, scorer.state_dict(), scorer.llm.architecture)
+        write_tokenizer(args.folder / seagull.TOKENIZER, draft / "llm")
+        describe(draft, scorer, own, About(_SEAGULL_LICENCE, _SEAGULL_BASES, {"command": f"import-seagull {args.folder.name}"}))
+        record = json.loads((draft / "official" / "tensors.json").read_text())
+    dead = sorted(name for name in record if seagull.is_dead(name))
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in scorer.parts().items()}
+    print(f"{len(record)} tensors: {len(record) - len(dead)} used, {len(dead)} dead and kept aside in {args.out / 'official'}")
+    print("\n".join(f"{name:<20}{size:>16,} parameters" for name, size in sizes.items() if size))
+    print(f"model: {args.out}")
+    return {"tensors": len(record), "dead": dead, "parameters": sizes, "out": str(args.out)}
+
+
+def export_seagull(args: argparse.Namespace) -> dict[str, Any]:
+    """A model's folder -> `out` with the released names, files and precision."""
+    with _made(args) as draft:
+        rounded = seagull.pack(args.folder, draft, args.official)
+    if rounded:
+        print(f"{len(rounded)} tensors were rounded to the released precision (first: {rounded[0]})")
+    print(f"checkpoint: {args.out}")
+    return {"rounded": rounded, "out": str(args.out)}
+
+
+def save_model(args: argparse.Namespace) -> dict[str, Any]:
+    """A run or a saved model -> `out`, weights and description."""
+    scorer, node, about = find(args.folder)
+    about = About(args.licence or about.licence, about.base_models, about.made)
+    with _made(args) as draft:
+        save(draft, scorer, node, about)
+    print(f"model: {args.out}")
+    return {"out": str(args.out)}
+
+
+def _skeleton(node: Mapping[str, Any], where: str) -> RoiVLM:
+    """The scorer of a model file on the meta device: names and shapes, no weights, no tokenizer."""
+    llm = node.get("llm", {})
+    if node.get("plugin") != "roi_vlm" or llm.get("plugin") != "hf_causal" or not llm.get("config"):
+        raise ConfigError(f"{where}: the released checkpoint goes into a roi_vlm with an hf_causal whose `config` is stated, got {node!r}")
+    plain = {**node, "llm": {**llm, "adaptation": "full", "tokenizer": "project"}}
+    with torch.device("meta"):
+        scorer = SCORERS.build(plain, where=where)
+    assert isinstance(scorer, RoiVLM)
+    return scorer
+
+
+@contextmanager
+def _made(args: argparse.Namespace) -> Iterator[Path]:
+    """A folder to write into that becomes `args.out` when all went well, and nothing otherwise.
+
+    Raises:
+        FileExistsError: `args.out` is there and --overwrite is not given, or it is no folder that these commands write.
+    """
+    out: Path = args.out
+    if out.exists() and not args.overwrite:
+        raise FileExistsError(f"{out} is there already: choose another place, or replace it with --overwrite")
+    if out.exists() and not (is_saved(out) or any(out.glob("*.index.json"))):
+        raise FileExistsError(f"{out} is no folder of weights, and is not replaced: choose another place")
+    draft = out.with_name(f".{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        yield draft
+        if out.exists():
+            shutil.rmtree(out)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run_entry(main)

@@ -1,0 +1,77 @@
+"""The hub's own interface: saved, read back in eval mode, pushed; the hub itself is stood in for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi
+
+import inference.load as loading
+from components.scorers.base import SCORERS
+from inference.hub import RoiIQA
+from inference.load import load
+from inference.saved import About
+from tests.components.scorers.samples import picture
+
+NODE = {"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny()}
+
+
+@pytest.fixture
+def model():
+    return RoiIQA(SCORERS.build(NODE).train(), NODE, About("MIT"))
+
+
+def test_save_and_read_back(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    again = RoiIQA.from_pretrained(tmp_path / "m")
+    image, masks = picture(1)
+    assert again.score(image, masks) == model.score(image, masks)
+    assert again.score(image, masks, ["quality"])[0].keys() == {"quality"}
+    assert (again.node, again.about) == (model.node, model.about)
+    assert not any(m.training for m in again.scorer.modules())
+    assert "library_name: roi-iqa" in (tmp_path / "m" / "README.md").read_text()
+    assert not list((tmp_path / "m").rglob("*.bin"))
+
+
+def test_the_device_is_heard(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    scorer = RoiIQA.from_pretrained(tmp_path / "m", device=torch.device("cpu")).scorer
+    assert next(scorer.parameters()).device.type == "cpu"
+
+
+def test_what_is_pushed_can_be_read(model, tmp_path, monkeypatch):
+    hub = tmp_path / "hub"
+
+    def upload(self, *, repo_id, folder_path, **rest):
+        Path(folder_path).rename(hub)
+        Path(folder_path).mkdir()
+        return repo_id
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **rest: type("Repo", (), {"repo_id": repo_id}))
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
+    model.push_to_hub("me/scorer")
+    asked = []
+
+    def download(name, **options):
+        asked.append((name, options))
+        return str(hub)
+
+    monkeypatch.setattr(loading, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **options: str(hub / options["filename"]))
+    image, masks = picture(2)
+    assert RoiIQA.from_pretrained("me/scorer", revision="v1").score(image, masks) == model.score(image, masks)
+    assert load("me/scorer").score(image, masks) == model.score(image, masks)
+    assert [name for name, _ in asked] == ["me/scorer"] * 2
+    assert asked[0][1]["revision"] == "v1"
+    assert all("bin" not in pattern for _, options in asked for pattern in options["allow_patterns"])
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "/no/such/folder"])
+def test_neither_a_folder_nor_a_name(name):
+    with pytest.raises(FileNotFoundError, match="no such folder, and no name on the hub"):
+        load(name)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.yaml: give the folder of a run that train\.py made, or of a saved model"):
+        load(tmp_path)

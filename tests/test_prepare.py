@@ -1,0 +1,139 @@
+"""Commands on checkpoints, end to end on a synthetic one: in, used, out again, equal; and nothing half-written or overwritten."""
+
+import json
+
+import pytest
+import torch
+
+import prepare
+from components.batch import TASKS
+from components.registry import ConfigError
+from components.released.seagull import to_ours
+from components.released.shards import CheckpointError, Shards
+from inference.load import load
+from tests.components.released.official import NODE, SHARDS, write_checkpoint, write_model_file
+from tests.components.scorers.samples import picture
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepare")
+    write_checkpoint(folder / "released")
+    write_model_file(folder / "small.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported(place):
+    found = prepare.main(["import-seagull", str(place / "released"), str(place / "ours"), "--model", str(place / "small.yaml")])
+    return place / "ours", found
+
+
+def test_the_import_tells_what_it_did(imported):
+    folder, found = imported
+    assert (found["tensors"], len(found["dead"])) == (742, 43)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"]["llm"] == {"plugin": "hf_causal", "source": "./llm", "adaptation": "frozen"}
+    assert config["model"]["vision_encoder"]["weights"] == "./vision_encoder.safetensors"
+    assert config["model"]["weights"] == ""
+    assert config["wording"] == {"conversation": "seagull_v1", "version": "1"}
+    assert "Llama 2" in config["licence"]
+    assert {b["id"] for b in config["base_models"]} >= {"Zevin2023/SEAGULL-7B"}
+    assert not [p for p in folder.rglob("*.bin")]
+    assert not list(folder.parent.glob(".*draft"))
+
+
+def test_the_imported_model_scores_with_the_released_weights(imported, place):
+    scorer = load(imported[0])
+    theirs = Shards(place / "released")
+    state = scorer.state_dict()
+    for name in ("mask_extractor.final_mlp.weight", "model.layers.3.mlp.gate_proj.weight", "model.mm_projector.2.bias", "lm_head.weight"):
+        assert torch.equal(state[to_ours(name)], theirs[name].float())
+    assert (scorer.llm.tokenizer.bos_token_id, scorer.llm.tokenizer.eos_token_id) == (1, 2)
+    image, masks = picture(3)
+    scores = scorer.score(image, masks, TASKS)
+    assert len(scores) == len(masks)
+    assert all(0 <= region[task].value <= 1 for region in scores for task in ("quality", "importance"))
+
+
+def test_and_goes_back_bit_by_bit(imported, place):
+    assert prepare.main(["export-seagull", str(imported[0]), str(place / "back")])["rounded"] == []
+    there, back = Shards(place / "released"), Shards(place / "back")
+    assert {k: v.dtype for k, v in back.items()} == {k: v.dtype for k, v in there.items()}
+    assert all(torch.equal(back[k], there[k]) for k in there)
+    assert back.place == there.place
+    assert (place / "back" / "pytorch_model.bin.index.json").read_bytes() == (
+        place / "released" / "pytorch_model.bin.index.json"
+    ).read_bytes()
+
+
+def test_loaded_and_saved_again_it_still_goes_back_bit_by_bit(imported, place):
+    """Single precision in memory holds every half exactly."""
+    prepare.main(["save", str(imported[0]), str(place / "again")])
+    prepare.main(["export-seagull", str(place / "again"), str(place / "again-back"), "--official", str(imported[0] / "official")])
+    there, back = Shards(place / "released"), Shards(place / "again-back")
+    assert all(torch.equal(back[k], there[k]) for k in there)
+    again = json.loads((place / "again" / "config.json").read_text())
+    assert again["licence"] == json.loads((imported[0] / "config.json").read_text())["licence"]
+
+
+def test_nothing_is_overwritten_silently(imported, place):
+    before = (imported[0] / "config.json").read_bytes()
+    asked = ["import-seagull", str(place / "released"), str(imported[0]), "--model", str(place / "small.yaml")]
+    with pytest.raises(FileExistsError, match="is there already: choose another place, or replace it with --overwrite"):
+        prepare.main(asked)
+    assert (imported[0] / "config.json").read_bytes() == before
+    prepare.main([*asked, "--overwrite"])
+    assert (imported[0] / "config.json").read_bytes() == before
+
+
+def test_what_is_no_folder_of_weights_is_never_replaced(place, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(FileExistsError, match="is no folder of weights, and is not replaced"):
+        prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "thesis"), "--overwrite"])
+    assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+def test_a_failed_import_leaves_nothing(place, tmp_path):
+    write_checkpoint(tmp_path / "released")
+    (tmp_path / "released" / SHARDS[0]).write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match=SHARDS[0]):
+        prepare.main(["import-seagull", str(tmp_path / "released"), str(tmp_path / "ours"), "--model", str(place / "small.yaml")])
+    assert [p.name for p in tmp_path.iterdir()] == ["released"]
+
+
+def test_a_failure_at_the_end_leaves_nothing(place, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "describe", lambda *a: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "ours"), "--model", str(place / "small.yaml")])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_published_shapes_are_the_default(place, tmp_path):
+    with pytest.raises(CheckpointError, match=r"is not the released checkpoint of this model.*of another shape"):
+        prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "ours")])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("model/nothing", "no model file 'model/nothing': it is neither a file nor one of model/seagull_7b"),
+        ("model/seagull_tiny", "goes into a roi_vlm with an hf_causal whose `config` is stated"),
+        ("trainer/cpu", "has no key 'model'"),
+    ],
+)
+def test_a_model_file_that_will_not_do(place, tmp_path, model, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "ours"), "--model", model])
+
+
+def test_the_small_model_is_of_the_published_make():
+    """So that what holds for it holds for the published one: the same plugins and options, other widths."""
+    from configs.schema import load_model
+
+    published = load_model("model/seagull_7b")
+    assert published["llm"]["config"].keys() - {"hidden_act"} == NODE["llm"]["config"].keys()
+    assert {k: published[k]["plugin"] for k in ("vision_encoder", "region_extractor", "llm")} == {
+        k: NODE[k]["plugin"] for k in ("vision_encoder", "region_extractor", "llm")
+    }
