@@ -39,7 +39,7 @@ def test_the_import_tells_what_it_did(imported):
     assert config["wording"] == {"conversation": "seagull_v1", "version": "1"}
     assert "Llama 2" in config["licence"]
     assert {b["id"] for b in config["base_models"]} >= {"Zevin2023/SEAGULL-7B"}
-    assert not [p for p in folder.rglob("*.bin")]
+    assert not list(folder.rglob("*.bin"))
     assert not list(folder.parent.glob(".*draft"))
 
 
