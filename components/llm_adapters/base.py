@@ -58,8 +58,8 @@ class LLMAdapter(nn.Module, ABC):
         """An empty key-value cache."""
 
     @abstractmethod
-    def repeat_cache(self, cache: Any, repeats: int | Tensor) -> Any:
-        """A copy of `cache` in which row b stands `repeats[b]` times in a row (as `torch.repeat_interleave`)."""
+    def fork_cache(self, cache: Any) -> Any:
+        """A cache that holds what `cache` holds and may be extended without changing it; what both hold is kept once."""
 
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""

@@ -133,15 +133,11 @@ class HFCausal(LLMAdapter):
     def new_cache(self) -> DynamicCache:
         return DynamicCache(config=self.architecture)
 
-    def repeat_cache(self, cache: DynamicCache, repeats: int | Tensor) -> DynamicCache:
-        repeated = copy.copy(cache)
-        repeated.layers = [copy.copy(layer) for layer in cache.layers]
-        keys = [keys for layer in cache.layers if (keys := getattr(layer, "keys", None)) is not None]
-        if keys:
-            rows = torch.arange(len(keys[0]), device=keys[0].device)
-            chosen: Any = rows.repeat_interleave(torch.as_tensor(repeats, device=rows.device))
-            repeated.reorder_cache(chosen)
-        return repeated
+    def fork_cache(self, cache: DynamicCache) -> DynamicCache:
+        """See the contract. A layer is extended by making new tensors, so that a copy of the layer's object is enough."""
+        forked = copy.copy(cache)
+        forked.layers = [copy.copy(layer) for layer in cache.layers]
+        return forked
 
     def base_model(self) -> dict[str, str] | None:
         """See the contract; the revision is the commit, once the weights have been read."""

@@ -80,8 +80,8 @@ class TinyCausal(LLMAdapter):
     def new_cache(self) -> Any:
         return self.llama.new_cache()
 
-    def repeat_cache(self, cache: Any, repeats: int | Tensor) -> Any:
-        return self.llama.repeat_cache(cache, repeats)
+    def fork_cache(self, cache: Any) -> Any:
+        return self.llama.fork_cache(cache)
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:

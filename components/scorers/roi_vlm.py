@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -40,7 +40,7 @@ class RoiVLM(Scorer):
         image_pool: side of the square of cells averaged to one image token.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
-        max_branches: (region, question) pairs asked at once when scoring; bounds memory, does not change scores.
+        max_branches: regions of an image asked at once when scoring; bounds memory, does not change scores.
         train_vision_encoder: null trains the encoder exactly when its weights are random.
         weights: a .safetensors file with the tensors of projector and region extractor ("projector.mlp.0.weight", ...), as an
             imported checkpoint has them; "" for random ones. Those of encoder and language model are theirs to name.
@@ -159,15 +159,13 @@ class RoiVLM(Scorer):
         pyramid = self._pyramid(batch)
         region_tokens = self._region_tokens(pyramid, batch)
         cache, start = self._read_prefix(self.projector(pyramid))
-        rows, columns = torch.nonzero(batch.regions.valid, as_tuple=True)
         scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in batch.regions.valid.sum(1).tolist()]
-        for at in range(0, len(rows), self.max_branches):
-            row, column = rows[at : at + self.max_branches], columns[at : at + self.max_branches]
-            asked = self.llm.repeat_cache(cache, torch.bincount(row, minlength=len(batch.images)))
+        for image, region in self._asked_together(batch.regions.valid):
             for task in tasks:
-                reader = CachedReader(self.llm, asked, start, self._question(task, region_tokens[row, column]), self.dialogue.eos)
+                question = self._question(task, region_tokens[image, region])
+                reader = CachedReader(self.llm, cache, len(batch.images), start, question, image, self.dialogue.eos)
                 answers: list[RoiScore] = self._readout(task).read(task, reader)
-                for b, r, answer in zip(row.tolist(), column.tolist(), answers, strict=True):
+                for b, r, answer in zip(image.tolist(), region.tolist(), answers, strict=True):
                     scores[b][r][task] = answer
         return scores
 
@@ -223,6 +221,13 @@ class RoiVLM(Scorer):
         positions = torch.arange(len(ids), device=image_tokens.device).expand(len(image_tokens), -1)
         self.llm(embedded, positions, cache=cache, keep=positions[0, -1:])
         return cache, len(ids)
+
+    def _asked_together(self, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """valid (B, R) -> (image, region) indices, (N,) long each: at most `max_branches` regions of each image at once."""
+        for at in range(0, valid.shape[1], self.max_branches):
+            image, region = torch.nonzero(valid[:, at : at + self.max_branches], as_tuple=True)
+            if len(image):
+                yield image, region + at
 
     def _question(self, task: Task, region_tokens: Tensor) -> Tensor:
         """(N, K, D) region tokens -> (N, K + L, D): the region, then the question's words."""

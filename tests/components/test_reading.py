@@ -14,7 +14,8 @@ def setup(rows=3, length=4):
     prefix, question = torch.randn(1, START, llm.width), torch.randn(rows, length, llm.width)
     cache = llm.new_cache()
     llm(prefix, torch.arange(START)[None], cache=cache)
-    return llm, prefix, question, CachedReader(llm, llm.repeat_cache(cache, rows), START, question, llm.tokenizer.eos_token_id)
+    image = torch.zeros(rows, dtype=torch.long)
+    return llm, prefix, question, CachedReader(llm, cache, int(image.max()) + 1, START, question, image, llm.tokenizer.eos_token_id)
 
 
 @torch.no_grad()
@@ -55,3 +56,41 @@ def test_an_answer_ends_at_its_own_end(monkeypatch):
 def test_generation_stops_at_the_limit():
     _, _, _, reader = setup()
     assert all(len(a) <= 2 for a in reader.generate(2))
+
+
+@torch.no_grad()
+def test_several_images_with_differing_numbers_of_regions():
+    """Each region over its own image's prefix, in whatever order, as if it stood alone."""
+    torch.manual_seed(0)
+    llm = LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()}).eval()
+    prefixes, question = torch.randn(3, START, llm.width), torch.randn(5, 4, llm.width)
+    image = torch.tensor([2, 0, 2, 1, 2])
+    cache = llm.new_cache()
+    llm(prefixes, torch.arange(START).expand(3, -1), cache=cache)
+    together = CachedReader(llm, cache, int(image.max()) + 1, START, question, image, llm.tokenizer.eos_token_id)
+    alone = []
+    for n, row in enumerate(image.tolist()):
+        own = llm.new_cache()
+        llm(prefixes[row : row + 1], torch.arange(START)[None], cache=own)
+        alone.append(CachedReader(llm, own, 1, START, question[n : n + 1], torch.tensor([0]), llm.tokenizer.eos_token_id))
+    torch.testing.assert_close(together.after([7, 9]), torch.cat([r.after([7, 9]) for r in alone]), atol=1e-5, rtol=1e-5)
+    assert together.generate(7) == [r.generate(7)[0] for r in alone]
+    assert together.generate(7) == together.generate(7)  # the prefixes are as they were
+
+
+@torch.no_grad()
+def test_the_prefix_is_not_copied_for_each_region():
+    """What is held beside the prefix grows with the question, not with the prefix."""
+    llm, _, question, reader = setup(rows=50)
+    held = []
+    fork = llm.fork_cache
+
+    def watched(cache):
+        held.append(fork(cache))
+        return held[-1]
+
+    llm.fork_cache = watched
+    reader.after([7])
+    keys = held[0].layers[0].keys if hasattr(held[0], "layers") else None
+    assert keys.shape[0] == 1
+    assert keys.shape[-2] == START + 50 * (question.shape[1] + 1)

@@ -108,13 +108,12 @@ def test_family_packed_equals_separate(family, cached):
 
 
 @torch.no_grad()
-def test_family_repeats_its_cache(family):
-    prefix, tail, cache = ids_of(2, 5), ids_of(3, 2, seed=2), family.new_cache()
+def test_family_forks_its_cache(family):
+    prefix, tails, cache = ids_of(2, 5), [ids_of(2, 2, seed=seed) for seed in (2, 3)], family.new_cache()
     read(family, prefix, cache=cache)
-    rows = family.repeat_cache(cache, torch.tensor([2, 1]))
-    tails = family(family.embed(tail), span(3, 5, 7), cache=rows)
-    whole = torch.cat([prefix[[0, 0, 1]], tail], 1)
-    torch.testing.assert_close(tails, read(family, whole)[:, 5:], **CLOSE)
+    for tail in tails:
+        after = family(family.embed(tail), span(2, 5, 7), cache=family.fork_cache(cache))
+        torch.testing.assert_close(after, read(family, torch.cat([prefix, tail], 1))[:, 5:], **CLOSE)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

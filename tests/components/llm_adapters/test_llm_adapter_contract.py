@@ -137,24 +137,21 @@ def test_cached_equals_full(adapter, chunks):
     torch.testing.assert_close(torch.cat(seen, 1), read(adapter, ids), **CLOSE)
 
 
-@pytest.mark.parametrize("repeats", [2, torch.tensor([3, 1])])
 @torch.no_grad()
-def test_repeated_cache(adapter, repeats):
-    prefix, tail = ids_of(adapter, 2, 5), ids_of(adapter, 4, 3, seed=2)
+def test_a_forked_cache_grows_by_itself(adapter):
+    prefix, tails = ids_of(adapter, 2, 5), [ids_of(adapter, 2, 3, seed=seed) for seed in (2, 3)]
     cache = adapter.new_cache()
     read(adapter, prefix, cache=cache)
-    repeated = adapter.repeat_cache(cache, repeats)
-    rows = torch.arange(2).repeat_interleave(repeats)
-    tails = adapter(adapter.embed(tail), span(4, 5, 8), cache=repeated)
-    torch.testing.assert_close(tails, read(adapter, torch.cat([prefix[rows], tail], 1))[:, 5:], **CLOSE)
-    again = adapter(adapter.embed(tail[:2]), span(2, 5, 8), cache=cache)  # the first cache did not grow with its copy
-    torch.testing.assert_close(again, read(adapter, torch.cat([prefix, tail[:2]], 1))[:, 5:], **CLOSE)
+    for tail in tails:
+        after = adapter(adapter.embed(tail), span(2, 5, 8), cache=adapter.fork_cache(cache))
+        torch.testing.assert_close(after, read(adapter, torch.cat([prefix, tail], 1))[:, 5:], **CLOSE)
 
 
-def test_repeating_an_empty_cache(adapter):
-    ids = ids_of(adapter, 4, 5)
-    cache = adapter.repeat_cache(adapter.new_cache(), 2)
-    torch.testing.assert_close(read(adapter, ids, cache=cache), read(adapter, ids), **CLOSE)
+@torch.no_grad()
+def test_forking_an_empty_cache(adapter):
+    ids, cache = ids_of(adapter, 4, 5), adapter.new_cache()
+    for _ in range(2):
+        torch.testing.assert_close(read(adapter, ids, cache=adapter.fork_cache(cache)), read(adapter, ids), **CLOSE)
 
 
 @pytest.mark.parametrize("cached", [False, True])
