@@ -18,18 +18,25 @@ from torch import Tensor
 from components.batch import Batch, Labels, Regions, pad_stack
 
 Interpolation = Literal["bilinear", "bicubic"]
+CropEdges = Literal["inclusive", "released"]
 SLENDER = 16  # longer side over shorter above which an image is brought to its square in one resize
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What an encoder wants to see: a `size` x `size` RGB image, (x / 255 - mean) / std."""
+    """What a model wants to see: a `size` x `size` RGB image, (x / 255 - mean) / std.
+
+    Attributes:
+        crop_edges: whether a region's crop is its whole box, or lacks the last row and column, as the released code cuts it. Where
+            nothing would be left of a side, one pixel of it is kept; there the released code fails.
+    """
 
     size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: Interpolation = "bicubic"
+    crop_edges: CropEdges = "inclusive"
 
 
 def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None) -> Tensor:
@@ -90,8 +97,9 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
     boxes = mask_boxes(masks)
     crops = torch.zeros(len(masks), 3, crop_size, crop_size)
     if crop_size:
+        less = int(preprocess.crop_edges == "released")
         for r, (x, y, w, h) in enumerate(boxes.tolist()):
-            crops[r] = prepare_image(image[:, y : y + h, x : x + w], preprocess, crop_size)
+            crops[r] = prepare_image(image[:, y : y + max(1, h - less), x : x + max(1, w - less)], preprocess, crop_size)
     height, width = image.shape[-2:]
     return Regions(
         masks=prepare_masks(masks, preprocess.size),

@@ -50,6 +50,12 @@ _MESSAGE: tuple[str | int, ...] = (
 _NO_DISTORTION = "With no visible distortions."
 
 
+def released_segments(task: Task) -> list[str | int]:
+    """Texts and slots of the released conversation, in order; each text is tokenised by itself (facts 1.5, 1.8)."""
+    slot, before_region, region, after_region = _MESSAGE
+    return [f"{SYSTEM} USER: ", slot, before_region, region, f"{after_region}{QUESTIONS[task]} ASSISTANT:"]
+
+
 def say_level(task: Task, level: int) -> str:
     """The answer sentence of a level, 0 to 4."""
     return f"{STEMS[task]} {LEVELS[task][level]}{_TAILS[task]}"
@@ -169,10 +175,10 @@ class Dialogue:
         return tuple(prefix), after[0]
 
     def _segments(self, task: Task) -> list[str | int]:
-        message = "".join({IMAGE: "\x00", REGION: "\x01"}[s] if isinstance(s, int) else s for s in _MESSAGE) + QUESTIONS[task]
         if self.conversation == "seagull_v1":
-            text = f"{SYSTEM} USER: {message} ASSISTANT:"
-        elif self.conversation == "brief":
+            return released_segments(task)
+        message = "".join({IMAGE: "\x00", REGION: "\x01"}[s] if isinstance(s, int) else s for s in _MESSAGE) + QUESTIONS[task]
+        if self.conversation == "brief":
             text = f"\x00\n\x01 {task}:"
         elif self.tokenizer.chat_template is None:
             raise ValueError("conversation 'chat' needs a tokenizer with a chat template: use 'seagull_v1'")

@@ -58,7 +58,8 @@ def save(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About) ->
         ValueError: `node` is not that of the scorer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    trained = {k: v.detach().cpu().contiguous() for k, v in scorer.state_dict().items() if k in scorer.trained_keys()}
+    keys = scorer.trained_keys()
+    trained = {k: v.detach().cpu().contiguous() for k, v in scorer.state_dict().items() if k in keys}
     save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
     describe(folder, scorer, _pinned(_portable(node, SCORERS.part(node, "model"), folder), scorer), about)
 

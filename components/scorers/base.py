@@ -79,7 +79,8 @@ class Scorer(nn.Module, ABC):
 
     def check_trained(self, state: Mapping[str, Tensor]) -> None:
         """Raises ValueError where a checkpoint's tensors are not exactly those of `trained_keys`, in name and shape."""
-        check_state(state, {k: v for k, v in self.state_dict().items() if k in self.trained_keys()})
+        keys = self.trained_keys()
+        check_state(state, {k: v for k, v in self.state_dict().items() if k in keys})
 
     def load_trained(self, state: Mapping[str, Tensor]) -> None:
         """Takes a checkpoint's tensors, after `check_trained`."""

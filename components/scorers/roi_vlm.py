@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Labels, Pyramid, RoiScore, Task
 from components.llm_adapters.base import LLMAdapter
+from components.preprocess import CropEdges
 from components.projector import Projector
 from components.prompts import IMAGE, Conversation, Dialogue
 from components.prompts import VERSION as PROMPTS_VERSION
@@ -41,6 +42,7 @@ class RoiVLM(Scorer):
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
         max_branches: regions of an image asked at once when scoring; bounds memory, does not change scores.
+        crop_edges: "released" cuts a region's crop without its last row and column, as the released code does (reference facts 1.10).
         train_vision_encoder: null trains the encoder exactly when its weights are random.
         weights: a .safetensors file with the tensors of projector and region extractor ("projector.mlp.0.weight", ...), as an
             imported checkpoint has them; "" for random ones. Those of encoder and language model are theirs to name.
@@ -61,6 +63,7 @@ class RoiVLM(Scorer):
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
         max_branches: int = 64,
+        crop_edges: CropEdges = "inclusive",
         train_vision_encoder: bool | None = None,
         weights: str = "",
     ) -> None:
@@ -74,7 +77,8 @@ class RoiVLM(Scorer):
         self.standardize = Standardize(channels) if standardize else None
         self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
         self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
-        self.preprocess, self.crop_size = self.vision_encoder.preprocess, self.region_extractor.crop_size
+        self.preprocess = dataclasses.replace(self.vision_encoder.preprocess, crop_edges=crop_edges)
+        self.crop_size = self.region_extractor.crop_size
         self.blocks = self.vision_encoder.blocks + self.region_extractor.blocks + self.llm.blocks
         if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
             self.vision_encoder.requires_grad_(False)

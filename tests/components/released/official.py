@@ -18,6 +18,7 @@ PIECES = 800
 NODE = {
     "plugin": "roi_vlm",
     "weights": "models/x/model.safetensors",
+    "crop_edges": "released",
     "vision_encoder": {
         "plugin": "clip_convnext",
         "image_size": 64,
@@ -67,7 +68,9 @@ def tensors(node=NODE):
     out = {}
     for name, (_, dtype) in table().items():
         shape = (3,) if is_dead(name) else ours[to_ours(name)]
-        out[name] = torch.randn(shape, generator=generator).mul(0.05).to(dtype)
+        x = torch.randn(shape, generator=generator) * 0.05
+        scales = len(shape) == 1 and name.endswith((".weight", ".gamma"))  # of norms and branches
+        out[name] = (x + 1 if scales else x).to(dtype)
     return out
 
 

