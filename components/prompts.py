@@ -155,6 +155,15 @@ class Dialogue:
         """Ids -> text, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
+    @functools.cache  # noqa: B019
+    def unsayable(self, vocabulary: int) -> tuple[int, ...]:
+        """The ids, of `vocabulary` in all, that no answer may hold: rows without a word, and special tokens of somebody's own, such as the
+        slots of the released model, whose rows were never trained (facts 1.5)."""
+        t = self.tokenizer
+        usual = {t.bos_token_id, t.eos_token_id, t.unk_token_id, t.pad_token_id}
+        special = {i for i, token in t.added_tokens_decoder.items() if token.special}
+        return (*sorted(special - usual), *range(len(t), vocabulary))
+
     def _after_question(self, task: Task, text: str) -> tuple[int, ...]:
         asked = self._encode(self._asked[task])
         joined = self._encode(self._asked[task] + ("" if self.conversation == "chat" else " ") + text)

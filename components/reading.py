@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from components.llm_adapters.base import LLMAdapter
+from components.prompts import Dialogue
 
 
 class CachedReader:
@@ -24,12 +25,12 @@ class CachedReader:
         start: length of the prefix, the same for all images.
         question: (N, L, D) embeddings of the question, region tokens included. All N have the same length, as they ask the same.
         image: (N,) long, the row of `cache` that a region belongs to.
-        eos: the id that ends an answer.
+        dialogue: which id ends an answer, and which may not stand in one.
     """
 
-    def __init__(self, llm: LLMAdapter, cache: Any, images: int, start: int, question: Tensor, image: Tensor, eos: int) -> None:
+    def __init__(self, llm: LLMAdapter, cache: Any, images: int, start: int, question: Tensor, image: Tensor, dialogue: Dialogue) -> None:
         self.llm, self.cache, self.images, self.start, self.question = llm, cache, images, start, question
-        self.image, self.eos = image, eos
+        self.image, self.dialogue, self.eos = image, dialogue, dialogue.eos
         counts = torch.bincount(image)
         self.most = int(counts.max())  # regions side by side
         self.place = torch.zeros_like(image)  # (N,) which of its image's regions it is
@@ -49,7 +50,9 @@ class CachedReader:
         going = [True] * len(answers)
         tokens, position = self.question, self.start
         for _ in range(limit):
-            chosen = self._next(cache, owners, tokens, position).argmax(-1)  # (N,)
+            logits = self._next(cache, owners, tokens, position)
+            logits[:, list(self.dialogue.unsayable(logits.shape[1]))] = -torch.inf
+            chosen = logits.argmax(-1)  # (N,)
             for n, token in enumerate(chosen.tolist()):
                 going[n] = going[n] and token != self.eos
                 if going[n]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from components.batch import TASKS, RoiScore, Task
 from components.prompts import LEVELS, Dialogue, nearest_level, parse_distortions, parse_level, say_distortions, say_level
@@ -15,15 +16,16 @@ class TextReadout(Readout):
 
     Args:
         max_tokens: ids generated at most.
+        postprocess: "released" cleans an answer up as the released code does before it is parsed (see `released_clean_up`).
     """
 
     tasks = TASKS
 
-    def __init__(self, dialogue: Dialogue, /, *, max_tokens: int = 48) -> None:
+    def __init__(self, dialogue: Dialogue, /, *, max_tokens: int = 48, postprocess: Literal["none", "released"] = "none") -> None:
         super().__init__(dialogue)
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-        self.max_tokens = max_tokens
+        self.max_tokens, self.postprocess = max_tokens, postprocess
 
     def check(self, task: Task) -> None:
         """Any tokenizer will do."""
@@ -36,7 +38,23 @@ class TextReadout(Readout):
         return Target(self.dialogue.answer(task, say_level(task, nearest_level(label.value, len(LEVELS[task])))))
 
     def read(self, task: Task, reader: Reader) -> list[RoiScore]:
-        return [parse(task, self.dialogue.decode(ids)) for ids in reader.generate(self.max_tokens)]
+        texts = [self.dialogue.decode(ids) for ids in reader.generate(self.max_tokens)]
+        return [parse(task, released_clean_up(text) if self.postprocess == "released" else text) for text in texts]
+
+
+def released_clean_up(text: str) -> str:
+    """What the released code makes of an answer (reference facts 1.12): of a text with colons what stands between the first and the
+    second; then its sentences, cut at every full stop, up to the first that repeats an earlier one, each with a full stop behind it.
+    Numbers suffer: "1.1" becomes "1."."""
+    text = text.strip().removesuffix("</s>").strip()
+    if ":" in text:
+        text = text.split(":")[1]
+    kept: list[str] = []
+    for sentence in filter(None, text.split(".")):
+        if sentence in kept:
+            break
+        kept.append(sentence)
+    return "".join(f"{sentence}." for sentence in kept).strip()
 
 
 def parse(task: Task, text: str) -> RoiScore:

@@ -167,7 +167,7 @@ class RoiVLM(Scorer):
         for image, region in self._asked_together(batch.regions.valid):
             for task in tasks:
                 question = self._question(task, region_tokens[image, region])
-                reader = CachedReader(self.llm, cache, len(batch.images), start, question, image, self.dialogue.eos)
+                reader = CachedReader(self.llm, cache, len(batch.images), start, question, image, self.dialogue)
                 answers: list[RoiScore] = self._readout(task).read(task, reader)
                 for b, r, answer in zip(image.tolist(), region.tolist(), answers, strict=True):
                     scores[b][r][task] = answer

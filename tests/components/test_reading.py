@@ -3,6 +3,7 @@
 import torch
 
 from components.llm_adapters.base import LLM_ADAPTERS
+from components.prompts import Dialogue
 from components.reading import CachedReader
 
 START = 5
@@ -15,7 +16,7 @@ def setup(rows=3, length=4):
     cache = llm.new_cache()
     llm(prefix, torch.arange(START)[None], cache=cache)
     image = torch.zeros(rows, dtype=torch.long)
-    return llm, prefix, question, CachedReader(llm, cache, int(image.max()) + 1, START, question, image, llm.tokenizer.eos_token_id)
+    return llm, prefix, question, CachedReader(llm, cache, int(image.max()) + 1, START, question, image, Dialogue(llm.tokenizer))
 
 
 @torch.no_grad()
@@ -34,7 +35,7 @@ def test_generate_is_greedy():
         tokens = torch.cat([prefix, question[row : row + 1]], 1)
         expected = []
         for _ in range(6):
-            token = int(llm(tokens, torch.arange(tokens.shape[1])[None])[0, -1].argmax())
+            token = int(llm(tokens, torch.arange(tokens.shape[1])[None])[0, -1, : len(llm.tokenizer)].argmax())
             if token == llm.tokenizer.eos_token_id:
                 break
             expected.append(token)
@@ -67,12 +68,12 @@ def test_several_images_with_differing_numbers_of_regions():
     image = torch.tensor([2, 0, 2, 1, 2])
     cache = llm.new_cache()
     llm(prefixes, torch.arange(START).expand(3, -1), cache=cache)
-    together = CachedReader(llm, cache, int(image.max()) + 1, START, question, image, llm.tokenizer.eos_token_id)
+    together = CachedReader(llm, cache, int(image.max()) + 1, START, question, image, Dialogue(llm.tokenizer))
     alone = []
     for n, row in enumerate(image.tolist()):
         own = llm.new_cache()
         llm(prefixes[row : row + 1], torch.arange(START)[None], cache=own)
-        alone.append(CachedReader(llm, own, 1, START, question[n : n + 1], torch.tensor([0]), llm.tokenizer.eos_token_id))
+        alone.append(CachedReader(llm, own, 1, START, question[n : n + 1], torch.tensor([0]), Dialogue(llm.tokenizer)))
     torch.testing.assert_close(together.after([7, 9]), torch.cat([r.after([7, 9]) for r in alone]), atol=1e-5, rtol=1e-5)
     assert together.generate(7) == [r.generate(7)[0] for r in alone]
     assert together.generate(7) == together.generate(7)  # the prefixes are as they were
@@ -94,3 +95,18 @@ def test_the_prefix_is_not_copied_for_each_region():
     keys = held[0].layers[0].keys if hasattr(held[0], "layers") else None
     assert keys.shape[0] == 1
     assert keys.shape[-2] == START + 50 * (question.shape[1] + 1)
+
+
+@torch.no_grad()
+def test_what_is_no_word_is_never_said(monkeypatch):
+    """Slots of a released vocabulary and rows beyond the words: the next best word is said instead."""
+    _, _, _, reader = setup()
+    tokenizer = reader.dialogue.tokenizer
+    words = len(tokenizer)
+    tokenizer.add_tokens(["<global>"], special_tokens=True)
+    best = torch.zeros(words + 4)
+    best[words:] = torch.tensor([9.0, 8.0, 8.0, 8.0])  # the slot, and rows without a word
+    best[7], best[tokenizer.bos_token_id] = 2.0, 1.0
+    monkeypatch.setattr(reader, "_next", lambda *_: best.repeat(3, 1))
+    assert reader.dialogue.unsayable(words + 4) == (words, words + 1, words + 2, words + 3)
+    assert reader.generate(2) == [[7, 7]] * 3

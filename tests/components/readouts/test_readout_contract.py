@@ -34,7 +34,7 @@ def reader(llm, readout, task, rows):
         llm(prefix, torch.arange(4)[None], cache=cache)
         words = llm.embed(torch.tensor(readout.dialogue.questions[task][1:]))
     question = torch.cat([regions[rows], words.expand(len(rows), -1, -1)], 1)
-    return CachedReader(llm, cache, 1, 4, question, torch.zeros(len(rows), dtype=torch.long), readout.dialogue.eos)
+    return CachedReader(llm, cache, 1, 4, question, torch.zeros(len(rows), dtype=torch.long), readout.dialogue)
 
 
 def test_serves_its_tasks_and_refuses_others(readout):

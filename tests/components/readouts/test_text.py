@@ -3,8 +3,8 @@
 import pytest
 
 from components.prompts import TOKENIZER_CORPUS, Dialogue
-from components.readouts.base import Label
-from components.readouts.text import TextReadout, parse
+from components.readouts.base import READOUTS, Label
+from components.readouts.text import TextReadout, parse, released_clean_up
 from components.tokenizer import project_tokenizer
 
 
@@ -63,3 +63,36 @@ def test_an_answer_cut_short_is_a_parse_failure():
 def test_errors():
     with pytest.raises(ValueError, match="max_tokens must be at least 1, got 0"):
         TextReadout(Dialogue(project_tokenizer(TOKENIZER_CORPUS)), max_tokens=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "left"),
+    [
+        ("The quality is good.", "The quality is good."),
+        ("The quality is good", "The quality is good."),
+        ("  The quality is good.</s> ", "The quality is good."),
+        ("Answer: The quality is good. And: more.", "The quality is good. And."),
+        ("One. Two. One. Three.", "One. Two. One. Three."),  # " One" is not "One"
+        ("One.Two.One.Three.", "One.Two."),
+        ("It is 1.1 wide", "It is 1.1 wide."),
+        ("1.1", "1."),
+        ("", ""),
+        ("...", ""),
+    ],
+)
+def test_released_clean_up(answer, left):
+    assert released_clean_up(answer) == left
+
+
+def test_the_clean_up_is_an_option():
+    class Said:
+        def generate(self, limit):
+            return [[1]]
+
+    dialogue = Dialogue(project_tokenizer(TOKENIZER_CORPUS))
+    dialogue.decode = lambda ids: "ASSISTANT: The quality is good"
+    node = {"plugin": "text"}
+    (plain,) = READOUTS.build(node, dialogue).read("quality", Said())
+    (cleaned,) = READOUTS.build({**node, "postprocess": "released"}, dialogue).read("quality", Said())
+    assert (plain.text, cleaned.text) == ("ASSISTANT: The quality is good", "The quality is good.")
+    assert cleaned.value == 0.75

@@ -74,11 +74,12 @@ def tensors(node=NODE):
     return out
 
 
-def write_pieces(path):
+def write_pieces(path, **changes):
     """A small SentencePiece model with LLaMA's settings."""
     options = {"vocab_size": PIECES, "model_type": "bpe", "byte_fallback": True, "split_digits": True, "character_coverage": 1.0}
     options |= {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1, "normalization_rule_name": "identity"}
     options |= {"add_dummy_prefix": True, "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True}
+    options |= changes
     with path.open("wb") as file:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(TOKENIZER_CORPUS), model_writer=file, minloglevel=2, num_threads=1, hard_vocab_limit=False, **options

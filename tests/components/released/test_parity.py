@@ -4,6 +4,8 @@ Sections of the reference facts stand beside each step. Nothing of ours takes pa
 and SentencePiece do.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 import sentencepiece
@@ -14,6 +16,7 @@ from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import prepare
+from components.preprocess import prepare_image, prepare_regions, stack
 from inference.load import load
 from tests.components.released.official import NODE, write_checkpoint, write_model_file
 
@@ -107,10 +110,9 @@ class Released:
         x = self.linear(f"{m}.mlp.layers.1", self.linear(f"{m}.mlp.layers.0", x).relu()).relu()
         return self.linear(f"{m}.final_mlp", joined)[0], self.linear(f"{m}.mlp.layers.2", x)[0]
 
-    def prompt(self, image, mask, task, said=""):
-        """Facts 1.5, 1.8, 1.9: embeddings of the whole sequence, (L, D)."""
-        x = self.pixels(image)
-        maps, h = [], self.trunk.stem(x[None])
+    def tokens(self, image, mask):
+        """Facts 1.2, 1.3, 1.10: -> image tokens (N, D), region tokens (2, D)."""
+        maps, h = [], self.trunk.stem(self.pixels(image)[None])
         for stage in self.trunk.stages:
             h = stage(h)
             maps.append(h[0])
@@ -120,7 +122,11 @@ class Released:
         crop = self.pixels(image[rows.min() : rows.max(), columns.min() : columns.max()])
         near = [np.minimum(np.arange(SIDE) * side // SIDE, side - 1) for side in mask.shape]
         small = torch.from_numpy(mask[near[0][:, None], near[1]].astype(np.float32))
-        region = torch.stack(self.extracted(maps, small, crop))
+        return image_tokens, torch.stack(self.extracted(maps, small, crop))
+
+    def prompt(self, image, mask, task, said=""):
+        """Facts 1.5, 1.8, 1.9: embeddings of the whole sequence, (L, D)."""
+        image_tokens, region = self.tokens(image, mask)
 
         def words(text, first=()):
             return self.llm.get_input_embeddings()(torch.tensor([*first, *self.pieces.encode(text)]))
@@ -154,7 +160,7 @@ def both(tmp_path_factory):
     state = write_checkpoint(folder / "released")
     for name, x in state.items():
         if x.ndim > 1 and not name.endswith("conv_dw.weight"):
-            x.mul_(4)
+            x.mul_(40 if ".global_vit." in name else 4)
     write_checkpoint(folder / "released", state)
     write_model_file(folder / "small.yaml")
     prepare.main(["import-seagull", str(folder / "released"), str(folder / "ours"), "--model", str(folder / "small.yaml")])
@@ -172,6 +178,23 @@ def shown():
     masks[2, 3:6, 5:9] = True
     masks[3, 1:] = True
     return image, masks
+
+
+@torch.no_grad()
+def test_tokens_are_those_of_the_released_pipeline(both, shown):
+    released, ours = both
+    image, masks = shown
+    pixels, regions = torch.from_numpy(image.copy()).permute(2, 0, 1), torch.from_numpy(masks)
+    batch = stack([prepare_image(pixels, ours.preprocess)], [prepare_regions(pixels, regions, ours.preprocess, ours.crop_size)])
+    pyramid = ours.see(batch.images)
+    expected = [released.tokens(image, mask) for mask in masks]
+    torch.testing.assert_close(ours.projector(pyramid)[0], expected[0][0], atol=1e-4, rtol=1e-4)
+    found = ours.region_extractor(ours.region_extractor.prepare(pyramid), batch.regions)[0]  # (R, 2, D)
+    local = found[:, 1]
+    torch.testing.assert_close(found, torch.stack([tokens for _, tokens in expected]), atol=1e-4, rtol=1e-4)
+    whole = dataclasses.replace(ours.preprocess, crop_edges="inclusive")
+    other = ours.region_extractor.local_token(prepare_regions(pixels, regions, whole, ours.crop_size).crops[None])[0]
+    assert (local - other).abs().max() > 1e-2  # a crop with its last row and column would be seen
 
 
 @torch.no_grad()
