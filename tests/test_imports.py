@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-OURS = {"components", "configs", "datamodules", "evaluation", "inference", "lightning_modules", "train", "eval"}
+OURS = {"components", "configs", "datamodules", "evaluation", "inference", "lightning_modules", "train", "eval", "predict", "prepare"}
 ALLOWED = {
     "components": {"components"},
     "datamodules": {"components", "datamodules"},

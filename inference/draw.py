@@ -1,0 +1,193 @@
+"""Scored regions drawn on their image, with a legend below, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation, distance_transform_edt
+
+from components.batch import RoiScore, Task
+from components.mask_encoders.base import Masks
+from inference.predict import Row
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+
+_SHORTEST, _LONGEST = 720, 1600  # of the picture's longer side; a smaller image is enlarged
+_LISTED = 24  # regions in the legend
+_RAMP = ((178, 24, 43), (239, 138, 98), (246, 205, 90), (103, 169, 207), (33, 102, 172))  # worst to best, apart for colour-blind eyes
+_NEUTRAL = (120, 120, 128)
+_PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (27, 28, 31), (93, 96, 105), (226, 228, 233)
+
+
+def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]) -> Pixels:
+    """image (H, W, 3) uint8, masks (R, H, W) bool and their scored rows -> a picture with outlines, numbers and a legend.
+
+    Outlines have the colour of the first score among `tasks`, red for 0 and blue for 1. With more regions than the legend has room for,
+    it lists those of the lowest score.
+    """
+    if len(masks) != len(rows):
+        raise ValueError(f"{len(masks)} masks and {len(rows)} rows: each region drawn has one of each")
+    shown: Task | None = next((task for task in tasks if task != "distortion"), None)
+    colours = [_colour(row.scores.get(shown) if shown else None) for row in rows]
+    picture, small = _scaled(image, masks)
+    stroke = max(2, max(picture.shape) // 320)
+    for order in np.argsort([-mask.sum() for mask in small]):  # large ones first, so that none is buried
+        picture = _outlined(picture, small[order], colours[order], stroke)
+    canvas = Image.fromarray(picture)
+    _number(canvas, small, colours, stroke)
+    return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
+
+
+def save(picture: Pixels, path: Path) -> None:
+    """Writes a picture atomically, in the form that its ending says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    form = Image.registered_extensions()[path.suffix.lower()]
+    Image.fromarray(picture).save(draft, form, **options)
+    draft.replace(path)
+
+
+def _colour(score: RoiScore | None) -> tuple[int, int, int]:
+    if score is None or score.value is None:
+        return _NEUTRAL
+    place = score.value * (len(_RAMP) - 1)
+    low = min(int(place), len(_RAMP) - 2)
+    red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
+    return red, green, blue
+
+
+def _scaled(image: Pixels, masks: Masks) -> tuple[Pixels, Masks]:
+    """Brings the longer side between `_SHORTEST` and `_LONGEST`; a mask that would vanish keeps a pixel."""
+    longer = max(image.shape[:2])
+    scale = min(max(longer, _SHORTEST), _LONGEST) / longer
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    picture = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    rows = np.arange(height) * image.shape[0] // height
+    columns = np.arange(width) * image.shape[1] // width
+    small = masks[:, rows[:, None], columns]
+    for mask, shape in zip(masks, small, strict=True):
+        if not shape.any():
+            y, x = np.argwhere(mask)[0]
+            shape[min(int(y * scale), height - 1), min(int(x * scale), width - 1)] = True
+    return picture, small
+
+
+def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int], stroke: int) -> Pixels:
+    """A coloured line inside the region's edge, between a white and a dark one, so that it is seen on any ground."""
+    y, x = np.nonzero(mask)
+    reach = 2 * stroke + 4
+    top, left = max(0, int(y.min()) - reach), max(0, int(x.min()) - reach)
+    part = np.s_[top : int(y.max()) + reach + 1, left : int(x.max()) + reach + 1]
+    inside, out = mask[part], picture.copy()
+    view = out[part]
+    padded = np.pad(inside, 1)  # the image's edge is an edge of the region
+    core = ~binary_dilation(~padded, iterations=stroke)[1:-1, 1:-1]
+    white = binary_dilation(inside, iterations=1 + stroke // 3) & ~inside
+    dark = binary_dilation(inside | white, iterations=1 + stroke // 3) & ~inside & ~white
+    view[dark], view[white] = (20, 20, 22), (255, 255, 255)
+    view[inside & ~core] = colour
+    return out
+
+
+def _number(canvas: Image.Image, masks: Masks, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
+    """A numbered disc in each region, or beside it where it is small; away from discs that are there already where there is room."""
+    pen = ImageDraw.Draw(canvas)
+    size = 6 * stroke + 8
+    font = ImageFont.load_default(size)
+    taken: list[tuple[float, float]] = []
+    for number, (mask, colour) in enumerate(zip(masks, colours, strict=True), 1):
+        text = str(number)
+        radius = size * (0.62 + 0.2 * (len(text) - 1))
+        spots = _spots(mask, radius, canvas.size)
+        x, y = next((s for s in spots if all(abs(s[0] - a) + abs(s[1] - b) > 2.2 * radius for a, b in taken)), spots[0])
+        taken.append((x, y))
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=_PAPER, width=max(2, stroke // 2))
+        pen.text((x, y), text, fill=_ink_on(colour), font=font, anchor="mm")
+
+
+def _spots(mask: NDArray[np.bool_], radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
+    """Places for a disc, best first: deepest inside the region, its corners, beside it."""
+    y, x = np.nonzero(mask)
+    top, bottom, left, right = int(y.min()), int(y.max()), int(x.min()), int(x.max())
+    depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    inside = (float(left + column), float(top + row))
+    edge = 1.4 * radius
+    corners = [(left + edge, top + edge), (right - edge, top + edge), (left + edge, bottom - edge), (right - edge, bottom - edge)]
+    beside = [
+        (right + edge, (top + bottom) / 2),
+        (left - edge, (top + bottom) / 2),
+        ((left + right) / 2, top - edge),
+        ((left + right) / 2, bottom + edge),
+    ]
+    roomy = float(depth.max()) > 1.6 * radius
+    spots = [inside, *corners, *beside] if roomy else [*beside, inside]
+    fitting = [s for s in spots if radius <= s[0] <= size[0] - radius and radius <= s[1] <= size[1] - radius]
+    return fitting or [(min(max(inside[0], radius), size[0] - radius), min(max(inside[1], radius), size[1] - radius))]
+
+
+def _with_legend(
+    picture: Image.Image, rows: Sequence[Row], colours: Sequence[tuple[int, int, int]], tasks: Sequence[Task], shown: Task | None
+) -> Image.Image:
+    """The picture on paper, a line for each region below it."""
+    width = max(picture.width, 640)
+    text = max(15, width // 62)
+    font, line, margin = ImageFont.load_default(text), round(text * 1.75), round(text * 1.1)
+    order = list(range(len(rows)))
+    if len(order) > _LISTED:
+        order = sorted(order, key=lambda i: _value(rows[i], shown))[:_LISTED]
+    lines = len(order) + 1 + (len(rows) > len(order))
+    paper = Image.new("RGB", (width, picture.height + 2 * margin + lines * line), _PAPER)
+    paper.paste(picture, ((width - picture.width) // 2, 0))
+    pen = ImageDraw.Draw(paper)
+    stops = [margin, margin + 2.6 * text]
+    stops += [stops[1] + (width - stops[1] - margin) * (i + 1) / (len(tasks) + 1) for i in range(len(tasks))]
+    y = float(picture.height + margin)
+    for x, head in zip(stops[1:], ("region", *tasks), strict=True):
+        pen.text((x, y + line / 2), head, fill=_MUTED, font=font, anchor="lm")
+    for i in order:
+        y += line
+        pen.line((margin, y, width - margin, y), fill=_RULE)
+        centre, radius = (stops[0] + text * 0.9, y + line / 2), text * 0.72
+        pen.ellipse((centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius), fill=colours[i])
+        pen.text(centre, str(i + 1), fill=_ink_on(colours[i]), font=ImageFont.load_default(text * 0.8), anchor="mm")
+        cells = [rows[i].region, *(_cell(rows[i].scores.get(task)) for task in tasks)]
+        for x, end, cell in zip(stops[1:], [*stops[2:], width - margin], cells, strict=True):
+            pen.text((x, y + line / 2), _fitted(cell, font, end - x - text / 2), fill=_INK, font=font, anchor="lm")
+    if len(rows) > len(order):
+        pen.text((stops[1], y + 1.5 * line), f"and {len(rows) - len(order)} more, all scored higher", fill=_MUTED, font=font, anchor="lm")
+    return paper
+
+
+def _cell(score: RoiScore | None) -> str:
+    if score is None:
+        return ""
+    if not score.parsed:
+        return "not understood"
+    if score.task == "distortion":
+        return ", ".join(f"{severity} {kind}" for kind, severity in score.distortions) or "none"
+    return f"{score.value:.2f}" + ("" if score.std is None else f" ± {score.std:.2f}")
+
+
+def _fitted(text: str, font: Any, width: float) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def _value(row: Row, task: Task | None) -> float:
+    score = row.scores.get(task) if task else None
+    return 2.0 if score is None or score.value is None else score.value
+
+
+def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = colour
+    return _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else _PAPER

@@ -1,0 +1,117 @@
+"""Rows as a table to read, and as files: JSONL or CSV, whole or not there, and continued after a kill."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.batch import RoiScore, Task
+from components.registry import ConfigError
+from inference.predict import Row
+
+SUFFIXES = (".jsonl", ".csv")
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Raises FileExistsError where something would be overwritten that need not be."""
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} is there already: choose another name, or replace it with --overwrite")
+
+
+class Output:
+    """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written at
+    once and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image.
+
+    Args:
+        path: ends in .jsonl or .csv.
+        tasks: columns of a CSV.
+        identity: what must be equal for a draft to be continued: model, requests, options.
+        continued: look for a draft; False only checks the path.
+
+    Raises:
+        ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given.
+    """
+
+    def __init__(
+        self, path: Path, tasks: Sequence[Task], identity: Mapping[str, Any], overwrite: bool = False, continued: bool = True
+    ) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ConfigError(f"--out {path}: its ending says the form, {' or '.join(SUFFIXES)}")
+        check_free(path, overwrite)
+        self.path, self.tasks = path, tuple(tasks)
+        self.draft = path.with_name(f".{path.name}.draft")
+        self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+        self._done = self._continued() if continued else []
+
+    @property
+    def done(self) -> int:
+        """Images that an earlier, killed prediction has scored already."""
+        return len(self._done)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keeps the rows of the next image, on the disk."""
+        entry = {"lines": [row.nested() for row in rows], "cells": [row.flat(self.tasks) for row in rows]}
+        if not self.draft.exists():
+            self.draft.parent.mkdir(parents=True, exist_ok=True)
+            self.draft.write_text(json.dumps({"identity": self._key}) + "\n")
+        with self.draft.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._done.append(entry)
+
+    def finish(self) -> int:
+        """Writes the file, removes the draft; returns the number of rows."""
+        if self.path.suffix.lower() == ".jsonl":
+            text = "".join(json.dumps(line) + "\n" for entry in self._done for line in entry["lines"])
+        else:
+            cells = [row for entry in self._done for row in entry["cells"]]
+            buffer = io.StringIO()
+            writer = csv.DictWriter(buffer, list(Row("", "", "").flat(self.tasks)), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(cells)
+            text = buffer.getvalue()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        whole.write_text(text)
+        whole.replace(self.path)
+        self.draft.unlink(missing_ok=True)
+        return sum(len(entry["lines"]) for entry in self._done)
+
+    def _continued(self) -> list[dict[str, Any]]:
+        if not self.draft.exists():
+            return []
+        lines = self.draft.read_text().splitlines(keepends=True)
+        try:
+            same = json.loads(lines[0])["identity"] == self._key
+        except (IndexError, ValueError, KeyError, TypeError):
+            same = False
+        whole = [line for line in lines[1:] if line.endswith("\n")] if same else []
+        if not whole:
+            self.draft.unlink()
+            return []
+        self.draft.write_text("".join([lines[0], *whole]))  # without a line that the kill cut short
+        return [json.loads(line) for line in whole]
+
+
+def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:
+    """Rows for the console, one line each."""
+    names = ["image", "region", *(t for t in tasks)]
+    cells = [[row.image, row.region, *(_cell(row.scores.get(task)) for task in tasks)] for row in rows if not row.error]
+    widths = [max(len(line[i]) for line in [names, *cells]) for i in range(len(names))]
+    return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in [names, *cells])
+
+
+def _cell(score: RoiScore | None) -> str:
+    if score is None:
+        return ""
+    if not score.parsed:
+        return f"not understood: {score.text!r}"
+    if score.task == "distortion":
+        return ", ".join(f"{severity} {kind}" for kind, severity in score.distortions) or "none"
+    spread = "" if score.std is None else f" ± {score.std:.3f}"
+    return f"{score.value:.3f}{spread}"

@@ -1,0 +1,198 @@
+"""python predict.py <model> <images> [regions] [options]: says how good regions of images look, how much they matter, what ails them.
+
+python predict.py outputs/quickstart photo.jpg --box 40,30,120,90 --point 200,80 --overlay scored.png
+python predict.py outputs/quickstart photos/ --propose --out scores.csv --overlay drawn/
+python predict.py outputs/quickstart regions.json --mask-type rle --out scores.jsonl
+
+<model> is a run's folder, a saved or imported model, or a name on the hub. <images> is an image, a folder, or a list of regions: the JSON
+that SEAGULL's own program takes, or a manifest (.jsonl, .csv); docs/predict.md describes them. Boxes are left,top,width,height in pixels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+from tqdm.auto import tqdm
+
+from components.batch import TASKS, Task
+from components.mask_encoders.base import MASK_ENCODERS
+from components.registry import ConfigError
+from eval import choose_device
+from inference import draw
+from inference.load import load
+from inference.output import Output, check_free, table
+from inference.predict import Predictor, Row, Seen
+from inference.requests import MASK_TYPES, Asked, gather, numbers
+from lightning_modules.entry import run_entry
+
+_PRINTED = 60  # rows; more go to a file
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Scores what is asked for; returns {"rows": [...], "failed": n, "images": n}."""
+    args = _parser().parse_args(argv)
+    tasks = _tasks(args.tasks)
+    requests = gather(args.images_or_list, _regions(args), args.images, args.mask_type)
+    name, *options = args.mask_encoder
+    encoder = MASK_ENCODERS.part({"plugin": name, **_options(options)}, "--mask-encoder")
+    device = choose_device(args.accelerator)
+    overlay = _overlay(args, len(requests))  # what is in the way is found before anything large is read
+    if args.out is not None:
+        Output(args.out, (), {}, args.overwrite, continued=False)
+
+    scorer = load(args.model, device)
+    asked = scorer.tasks if tasks is None else tasks
+    segmenter = encoder()
+    segmenter.load_pretrained()
+    predictor = Predictor(scorer, segmenter, asked, args.segment_boxes)
+    identity = {
+        "model": str(args.model),
+        "requests": [(r.name, str(r.path), [(a.id, a.kind, str(a.value)) for a in r.regions], _stamp(r.path)) for r in requests],
+        "tasks": asked,
+        "encoder": encoder.settings(),
+        "segment_boxes": args.segment_boxes,
+    }
+    out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
+    rows: list[Row] = []
+    done = 0 if out is None else out.done
+    if done:
+        print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
+    with tqdm(total=len(requests), initial=done, unit="image", desc="scoring", disable=len(requests) < 2) as bar:
+        for seen in predictor(requests[done:]):
+            if overlay is not None:
+                _draw(seen, overlay, asked)
+            if out is not None:
+                out.add(seen.rows)
+            for row in seen.rows:
+                if row.error:
+                    tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
+            rows += seen.rows
+            bar.update()
+    return _closed(rows, out, overlay, asked, len(requests), args.strict)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="outputs/<run>, a saved model's folder, or user/name on the hub")
+    parser.add_argument("images_or_list", type=Path, metavar="images", help="an image, a folder, or a list (.json, .jsonl, .csv)")
+    region = parser.add_argument_group("regions, each may be given several times; none: the whole image")
+    region.add_argument("--box", action="append", default=[], metavar="X,Y,W,H")
+    region.add_argument("--point", action="append", default=[], metavar="X,Y", help="the region around a point, by the mask encoder")
+    region.add_argument("--mask", action="append", default=[], metavar="FILE", help="an image of the same size, not black inside")
+    region.add_argument("--propose", action="store_true", help="every region that the mask encoder finds")
+    region.add_argument("--mask-encoder", nargs="+", default=["superpixel"], metavar=("NAME", "key=value"), help="default: superpixel")
+    region.add_argument("--segment-boxes", action="store_true", help="a box, too, means what the mask encoder finds in it")
+    listed = parser.add_argument_group("lists")
+    listed.add_argument("--images", type=Path, metavar="FOLDER", help="where the images of a list lie (default: beside it)")
+    listed.add_argument(
+        "--mask-type", choices=MASK_TYPES, default="points", help="which key of SEAGULL's JSON is the region (default: points)"
+    )
+    parser.add_argument("--tasks", default="all", help=f"some of {','.join(TASKS)}, or all (default)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="rows as .jsonl or .csv; a killed prediction goes on where it stood")
+    parser.add_argument(
+        "--overlay", type=Path, metavar="PATH", help="a picture of the scored regions; a folder where there are several images"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--strict", action="store_true", help="end with an error if anything could not be scored")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    return parser
+
+
+def _tasks(text: str) -> tuple[Task, ...] | None:
+    if text == "all":
+        return None
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in TASKS:
+            raise ConfigError(f"--tasks {text}: tasks are {', '.join(TASKS)}, or all; got {name!r}")
+    return tuple(task for task in TASKS if task in names)
+
+
+def _regions(args: argparse.Namespace) -> list[Asked]:
+    found: list[Asked] = []
+    for kind, texts, form in (("box", args.box, "left,top,width,height"), ("point", args.point, "x,y")):
+        for text in texts:
+            try:
+                value = numbers(text)
+            except ValueError as error:
+                raise ConfigError(f"--{kind} {text}: expected {form}, numbers of pixels") from error
+            if len(value) != len(form.split(",")):
+                raise ConfigError(f"--{kind} {text}: expected {form}, got {len(value)} numbers")
+            found.append(Asked(f"{kind} {text}", kind, value))  # type: ignore[arg-type]
+    found += [Asked(f"mask {Path(text).name}", "mask", text) for text in args.mask]
+    return [*found, Asked("proposed", "proposed")] if args.propose else found
+
+
+def _options(texts: Sequence[str]) -> dict[str, Any]:
+    out = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--mask-encoder: '{text}' is not of the form key=value")
+        out[key] = yaml.safe_load(value)
+    return out
+
+
+def _overlay(args: argparse.Namespace, images: int) -> Path | None:
+    path: Path | None = args.overlay
+    if path is None:
+        return None
+    is_folder = args.images_or_list.is_dir() or images > 1
+    if is_folder and path.suffix:
+        raise ConfigError(f"--overlay {path}: there are {images} images, so it names a folder, without an ending")
+    if is_folder and path.is_dir() and any(path.iterdir()) and not args.overwrite and not _begun(args.out):
+        raise FileExistsError(f"{path} is there already and not empty: choose another folder, or write into it with --overwrite")
+    if not is_folder:
+        if path.suffix.lower() not in Image.registered_extensions():
+            raise ConfigError(f"--overlay {path}: its ending says the form, such as .png or .jpg")
+        check_free(path, args.overwrite)
+    return path
+
+
+def _begun(out: Path | None) -> bool:
+    return out is not None and out.with_name(f".{out.name}.draft").exists()
+
+
+def _draw(seen: Seen, overlay: Path, tasks: Sequence[Task]) -> None:
+    scored = [row for row in seen.rows if not row.error]
+    if seen.image is not None and seen.masks is not None and scored:
+        path = overlay if overlay.suffix else overlay / f"{Path(seen.request.name).as_posix().replace('/', '_')}.png"
+        draw.save(draw.draw(seen.image, seen.masks, scored, tasks), path)
+
+
+def _closed(rows: list[Row], out: Output | None, overlay: Path | None, tasks: Sequence[Task], images: int, strict: bool) -> dict[str, Any]:
+    good = [row for row in rows if not row.error]
+    failed = len(rows) - len(good)
+    if good and (out is None or len(good) <= _PRINTED):
+        print(table(good, tasks))
+    if failed:
+        print(
+            f"{failed} of {len(rows)} regions could not be scored; the reasons are above" + (" and in the file" if out else ""),
+            file=sys.stderr,
+        )
+    if rows and not good and (out is None or out.done == images):
+        if out is not None:
+            out.finish()
+        raise ValueError(f"none of the {len(rows)} regions could be scored: {rows[0].error}")
+    if out is not None:
+        print(f"{out.finish()} rows: {out.path}")
+    if overlay is not None:
+        print(f"drawn: {overlay}")
+    if strict and failed:
+        raise ValueError(f"--strict: {failed} of {len(rows)} regions could not be scored")
+    return {"rows": [row.nested() for row in rows], "failed": failed, "images": images}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    run_entry(main)
