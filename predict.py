@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Scores what is asked for; returns {"rows": [...], "failed": n, "images": n}."""
     args = _parser().parse_args(argv)
     tasks = _tasks(args.tasks)
-    requests = gather(args.images_or_list, _regions(args), args.images, args.mask_type)
+    requests = gather(args.images_or_list, [_region(kind, text) for kind, text in args.regions], args.images, args.mask_type)
     name, *options = args.mask_encoder
     encoder = MASK_ENCODERS.part({"plugin": name, **_options(options)}, "--mask-encoder")
     device = choose_device(args.accelerator)
@@ -82,10 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="outputs/<run>, a saved model's folder, or user/name on the hub")
     parser.add_argument("images_or_list", type=Path, metavar="images", help="an image, a folder, or a list (.json, .jsonl, .csv)")
     region = parser.add_argument_group("regions, each may be given several times; none: the whole image")
-    region.add_argument("--box", action="append", default=[], metavar="X,Y,W,H")
-    region.add_argument("--point", action="append", default=[], metavar="X,Y", help="the region around a point, by the mask encoder")
-    region.add_argument("--mask", action="append", default=[], metavar="FILE", help="an image of the same size, not black inside")
-    region.add_argument("--propose", action="store_true", help="every region that the mask encoder finds")
+    parser.set_defaults(regions=[])
+    region.add_argument("--box", action=_Said, metavar="X,Y,W,H")
+    region.add_argument("--point", action=_Said, metavar="X,Y", help="the region around a point, by the mask encoder")
+    region.add_argument("--mask", action=_Said, metavar="FILE", help="an image of the same size, not black inside")
+    region.add_argument("--propose", action=_Said, nargs=0, help="every region that the mask encoder finds")
     region.add_argument("--mask-encoder", nargs="+", default=["superpixel"], metavar=("NAME", "key=value"), help="default: superpixel")
     region.add_argument("--segment-boxes", action="store_true", help="a box, too, means what the mask encoder finds in it")
     listed = parser.add_argument_group("lists")
@@ -114,19 +115,27 @@ def _tasks(text: str) -> tuple[Task, ...] | None:
     return tuple(task for task in TASKS if task in names)
 
 
-def _regions(args: argparse.Namespace) -> list[Asked]:
-    found: list[Asked] = []
-    for kind, texts, form in (("box", args.box, "left,top,width,height"), ("point", args.point, "x,y")):
-        for text in texts:
-            try:
-                value = numbers(text)
-            except ValueError as error:
-                raise ConfigError(f"--{kind} {text}: expected {form}, numbers of pixels") from error
-            if len(value) != len(form.split(",")):
-                raise ConfigError(f"--{kind} {text}: expected {form}, got {len(value)} numbers")
-            found.append(Asked(f"{kind} {text}", kind, value))  # type: ignore[arg-type]
-    found += [Asked(f"mask {Path(text).name}", "mask", text) for text in args.mask]
-    return [*found, Asked("proposed", "proposed")] if args.propose else found
+class _Said(argparse.Action):
+    """A region of the command line, in the order in which they are said."""
+
+    def __call__(self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        args.regions = [*args.regions, (str(option).removeprefix("--"), value)]
+
+
+def _region(kind: str, text: str) -> Asked:
+    """One region of the command line."""
+    if kind == "propose":
+        return Asked("proposed", "proposed")
+    if kind == "mask":
+        return Asked(f"mask {Path(text).name}", "mask", text)
+    form = {"box": "left,top,width,height", "point": "x,y"}[kind]
+    try:
+        value = numbers(text)
+    except ValueError as error:
+        raise ConfigError(f"--{kind} {text}: expected {form}, numbers of pixels") from error
+    if len(value) != len(form.split(",")):
+        raise ConfigError(f"--{kind} {text}: expected {form}, got {len(value)} numbers")
+    return Asked(f"{kind} {text}", "box" if kind == "box" else "point", value)
 
 
 def _options(texts: Sequence[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 
 _SHORTEST, _LONGEST = 720, 1600  # of the picture's longer side; a smaller image is enlarged
 _LISTED = 24  # regions in the legend
-_RAMP = ((178, 24, 43), (239, 138, 98), (246, 205, 90), (103, 169, 207), (33, 102, 172))  # worst to best, apart for colour-blind eyes
+_RAMP = ((178, 24, 43), (239, 132, 84), (247, 206, 88), (88, 172, 210), (30, 96, 170))  # worst to best, apart for colour-blind eyes
 _NEUTRAL = (120, 120, 128)
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (27, 28, 31), (93, 96, 105), (226, 228, 233)
 
@@ -35,7 +35,7 @@ def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]
     shown: Task | None = next((task for task in tasks if task != "distortion"), None)
     colours = [_colour(row.scores.get(shown) if shown else None) for row in rows]
     picture, small = _scaled(image, masks)
-    stroke = max(2, max(picture.shape) // 320)
+    stroke = max(3, max(picture.shape) // 260)
     for order in np.argsort([-mask.sum() for mask in small]):  # large ones first, so that none is buried
         picture = _outlined(picture, small[order], colours[order], stroke)
     canvas = Image.fromarray(picture)
@@ -54,9 +54,12 @@ def save(picture: Pixels, path: Path) -> None:
 
 
 def _colour(score: RoiScore | None) -> tuple[int, int, int]:
-    if score is None or score.value is None:
-        return _NEUTRAL
-    place = score.value * (len(_RAMP) - 1)
+    return _NEUTRAL if score is None or score.value is None else _ramp(score.value)
+
+
+def _ramp(value: float) -> tuple[int, int, int]:
+    """The colour of a score in [0, 1]."""
+    place = value * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
     red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
     return red, green, blue
@@ -98,7 +101,7 @@ def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, 
 def _number(canvas: Image.Image, masks: Masks, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
     """A numbered disc in each region, or beside it where it is small; away from discs that are there already where there is room."""
     pen = ImageDraw.Draw(canvas)
-    size = 6 * stroke + 8
+    size = 5 * stroke + 6
     font = ImageFont.load_default(size)
     taken: list[tuple[float, float]] = []
     for number, (mask, colour) in enumerate(zip(masks, colours, strict=True), 1):
@@ -151,6 +154,8 @@ def _with_legend(
     y = float(picture.height + margin)
     for x, head in zip(stops[1:], ("region", *tasks), strict=True):
         pen.text((x, y + line / 2), head, fill=_MUTED, font=font, anchor="lm")
+        if head == shown:
+            _key(pen, (x + font.getlength(head) + text, y + line / 2), 3 * text, text, font)
     for i in order:
         y += line
         pen.line((margin, y, width - margin, y), fill=_RULE)
@@ -163,6 +168,16 @@ def _with_legend(
     if len(rows) > len(order):
         pen.text((stops[1], y + 1.5 * line), f"and {len(rows) - len(order)} more, all scored higher", fill=_MUTED, font=font, anchor="lm")
     return paper
+
+
+def _key(pen: ImageDraw.ImageDraw, start: tuple[float, float], width: int, height: int, font: Any) -> None:
+    """What the colours mean: a bar from 0 to 1, to the right of `start`."""
+    x, y = start
+    pen.text((x, y), "0", fill=_MUTED, font=font, anchor="lm")
+    left = x + font.getlength("0") + height / 3
+    for step in range(width):
+        pen.line((left + step, y - height / 3, left + step, y + height / 3), fill=_ramp(step / (width - 1)))
+    pen.text((left + width + height / 3, y), "1", fill=_MUTED, font=font, anchor="lm")
 
 
 def _cell(score: RoiScore | None) -> str:

@@ -1,0 +1,390 @@
+"""Prediction, end to end on a small run: the scores of eval.py, however a region is given; and what is bad in the input."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+import torch
+
+import predict
+import train
+from components import rle
+from components.mask_encoders.base import MASK_ENCODERS, Prompt
+from components.registry import ConfigError
+from configs.schema import load_config
+from datamodules.collate import Collate
+from datamodules.datasets.base import DATASETS
+from datamodules.images import ImageError
+from datamodules.records import ImageRecord, RegionRecord, encode_png
+from inference.load import load
+from inference.table import score_table
+from tests.test_train import small
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    train.main(small(folder))
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def scored(run):
+    """What eval.py wrote, by region."""
+    return pd.read_parquet(run / "scores.parquet").set_index("id")
+
+
+@pytest.fixture(scope="module")
+def test_images(run, tmp_path_factory):
+    """The test split as files, and its records."""
+    data = DATASETS.build(load_config(str(run / "config.yaml")).data)
+    data.prepare()
+    samples = data.split("test")
+    folder = tmp_path_factory.mktemp("images")
+    records = []
+    for i in range(len(samples)):
+        sample = samples[i]
+        PIL.Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / f"{i}.png")
+        records.append((f"{i}.png", sample.record))
+    return folder, records
+
+
+@pytest.fixture
+def photo(tmp_path):
+    patches = np.random.default_rng(3).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    PIL.Image.fromarray(patches).resize((80, 60), PIL.Image.Resampling.BICUBIC).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def numbers(row):
+    return [row[task][key] for task in ("quality", "importance") for key in ("value", "std")]
+
+
+def same(row, expected):
+    for task in ("quality", "importance"):
+        assert row[task]["value"] == pytest.approx(expected[f"{task}_pred"], abs=1e-5)
+        assert row[task]["std"] == pytest.approx(expected[f"{task}_std"], abs=1e-5)
+        assert row[task]["text"] == expected[f"{task}_text"]
+    assert row["distortion"]["text"] == expected["distortion_text"]
+
+
+def test_the_reference_json_gives_the_scores_of_eval(run, scored, test_images, tmp_path):
+    folder, records = test_images
+    asked = [(name, region) for name, record in records for region in record.regions]
+    (tmp_path / "r.json").write_text(json.dumps([{"img": name, "rle": region.counts, "points": [0, 0, 1, 1]} for name, region in asked]))
+    out = predict.main([str(run), str(tmp_path / "r.json"), "--images", str(folder), "--mask-type", "rle"])
+    assert out["failed"] == 0
+    assert len(out["rows"]) == len(asked) == len(scored)
+    for row, (name, region) in zip(out["rows"], asked, strict=True):
+        assert row["image"] == name
+        same(row, scored.loc[region.id])
+        assert row["area"] == pytest.approx(scored.loc[region.id]["area"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "prompt", "encoder"),
+    [
+        (["--box", "12,9,30,20"], Prompt(box=(12, 9, 30, 20)), "given"),
+        (["--box", "50,50,300,300"], Prompt(box=(50, 50, 300, 300)), "given"),
+        (["--point", "20,31"], Prompt(point=(20, 31)), "superpixel"),
+        (["--box", "5,5,40,40", "--segment-boxes"], Prompt(box=(5, 5, 40, 40)), "superpixel"),
+    ],
+)
+def test_a_box_and_a_point_give_the_scores_of_eval(run, test_images, asked, prompt, encoder):
+    """eval.py scores records: one is made with this very region, and put through its table."""
+    folder, records = test_images
+    name = records[0][0]
+    pixels = np.asarray(PIL.Image.open(folder / name))
+    mask = MASK_ENCODERS.build({"plugin": encoder}).forward(pixels, [prompt])[0]
+    region = RegionRecord("x", rle.encode(mask)["counts"])
+    sample = ImageRecord("i", "s", "test", *mask.shape, (region,), encode_png(pixels)).sample()
+    scorer = load(run)
+    batches = [[Collate(scorer.preprocess, scorer.crop_size, whole=whole)([sample])] for whole in (False, True)]
+    expected = score_table(scorer, [sample], *batches).iloc[0]
+    (row,) = predict.main([str(run), str(folder / name), *asked])["rows"]
+    same(row, expected)
+
+
+def test_the_reference_json_with_boxes(run, test_images, tmp_path):
+    folder, records = test_images
+    (tmp_path / "r.json").write_text(json.dumps([{"img": records[0][0], "points": [12, 9, 30, 20]}]))
+    (listed,) = predict.main([str(run), str(tmp_path / "r.json"), "--images", str(folder)])["rows"]
+    (boxed,) = predict.main([str(run), str(folder / records[0][0]), "--box", "12,9,30,20"])["rows"]
+    assert {**listed, "region": ""} == {**boxed, "region": ""}
+    assert listed["box"] == [12, 9, 30, 20]
+
+
+def test_every_way_to_say_one_region_in_a_manifest(run, photo):
+    mask = np.zeros((60, 80), bool)
+    mask[10:40, 20:50] = True
+    PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(photo.parent / "mask.png")
+    code = rle.encode(mask)
+    said = {
+        "box": [20, 10, 30, 30],
+        "polygon": [[20, 10, 50, 10, 50, 40, 20, 40]],
+        "rle": code,
+        "mask": "mask.png",
+    }
+    rows = [{"image": "photo.png", "id": kind, kind: value} for kind, value in said.items()] + [
+        {"image": "photo.png", "rle": code["counts"]}
+    ]
+    (photo.parent / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = predict.main([str(run), str(photo.parent / "m.jsonl")])["rows"]
+    assert [line["region"] for line in lines] == [*said, "4"]
+    first = numbers(lines[0])
+    assert all(numbers(line) == pytest.approx(first, abs=1e-5) for line in lines)
+    with (photo.parent / "m.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["image", "box", "polygon", "rle", "mask"])
+        writer.writeheader()
+        writer.writerow({"image": "photo.png", "box": "20,10,30,30"})
+        writer.writerow({"image": "photo.png", "polygon": json.dumps(said["polygon"])})
+        writer.writerow({"image": "photo.png", "rle": json.dumps(code)})
+        writer.writerow({"image": "photo.png", "mask": "mask.png"})
+    lines = predict.main([str(run), str(photo.parent / "m.csv")])["rows"]
+    assert [line["kind"] for line in lines] == ["box", "polygon", "rle", "mask"]
+    assert all(numbers(line) == pytest.approx(first, abs=1e-5) for line in lines)
+
+
+def test_no_region_is_the_whole_image_and_proposals_are_many(run, photo):
+    (whole,) = predict.main([str(run), str(photo)])["rows"]
+    assert (whole["region"], whole["box"], whole["area"]) == ("whole image", [0, 0, 80, 60], 1.0)
+    rows = predict.main([str(run), str(photo), "--propose", "--mask-encoder", "superpixel", "segments=6"])["rows"]
+    assert len(rows) > 2
+    assert sum(row["area"] for row in rows) == pytest.approx(1)
+    assert rows[0]["region"] == "proposed 1"
+
+
+def test_regions_keep_the_order_of_the_command_line(run, photo):
+    asked = ["--point", "40,30", "--box", "1,2,30,20", "--point", "3,4", "--box", "5,6,7,8"]
+    rows = predict.main([str(run), str(photo), *asked])["rows"]
+    assert [row["region"] for row in rows] == [f"{k.removeprefix('--')} {v}" for k, v in zip(asked[::2], asked[1::2], strict=True)]
+
+
+def test_some_tasks(run, photo, capsys):
+    (row,) = predict.main([str(run), str(photo), "--tasks", "distortion,quality"])["rows"]
+    assert {"quality", "distortion"} <= row.keys()
+    assert "importance" not in row
+    assert capsys.readouterr().out.splitlines()[0].split() == ["image", "region", "quality", "distortion"]
+
+
+def many(folder, run):
+    """A folder with one broken image among several, and one of each sort that must be read."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    PIL.Image.fromarray(pixels).save(folder / "a.png")
+    (folder / "b.png").write_bytes((folder / "a.png").read_bytes()[:300])
+    PIL.Image.fromarray(pixels[..., 0]).save(folder / "grey.png")
+    PIL.Image.fromarray(np.dstack([pixels, pixels[..., :1]])).save(folder / "alpha.png")
+    PIL.Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.png")
+    PIL.Image.fromarray(pixels).convert("CMYK").save(folder / "cmyk.jpg")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(pixels).save(folder / "turned.jpg", exif=exif)
+
+
+def test_a_broken_image_among_many_loses_nothing(run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    out = predict.main(
+        [str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv"), "--overlay", str(tmp_path / "drawn")]
+    )
+    assert (out["images"], out["failed"]) == (7, 1)
+    told = capsys.readouterr()
+    assert "b.png" in told.err
+    assert "truncated or damaged" in told.err
+    assert "1 of 7 regions could not be scored" in told.err
+    assert "scoring: 100%" in told.err
+    rows = pd.read_csv(tmp_path / "s.csv")
+    assert rows["error"].notna().tolist() == [name == "b.png" for name in rows["image"]]
+    assert rows["quality"].notna().sum() == 6
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == sorted(f"{n}.png" for n in rows["image"] if n != "b.png")
+    with pytest.raises(ValueError, match=r"--strict: 1 of 7 regions could not be scored"):
+        predict.main([str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--strict"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"box": [100, 100, 5, 5]}], "lies outside the image of 80 x 60 pixels"),
+        ([{"box": [1, 2, 3]}], "a box is left, top, width, height, 4 numbers of pixels, got"),
+        ([{"box": [1, 2, -3, 4]}], "positive width and height"),
+        ([{"point": [1, 2, 3]}], "a point is x, y, 2 numbers"),
+        ([{"point": [200, 3]}], "lies outside the image"),
+        ([{"polygon": [[1, 2]]}], "at least three finite points"),
+        ([{"rle": {"size": [5, 5], "counts": [25]}}], "RLE is 5 x 5 pixels, the image is 80 x 60"),
+        ([{"rle": "zzz"}], "malformed RLE counts"),
+        ([{"rle": {"size": [60, 80], "counts": [4800]}}], "covers no pixel"),
+        ([{"mask": "nowhere.png"}], "cannot be read"),
+    ],
+)
+def test_a_bad_region_among_good_ones_is_told(run, photo, rows, message):
+    good = [{"box": [2, 3, 4, 5]}, {"box": [7, 8, 1, 1]}]  # one of one pixel
+    listed = photo.parent / "m.jsonl"
+    listed.write_text("".join(json.dumps({"image": "photo.png", **row}) + "\n" for row in [*good, *rows]))
+    out = predict.main([str(run), str(listed), "--out", str(photo.parent / "out.jsonl")])
+    assert out["failed"] == 1
+    lines = [json.loads(line) for line in (photo.parent / "out.jsonl").read_text().splitlines()]
+    assert [line["error"] is None for line in lines] == [True, True, False]
+    assert message in lines[2]["error"]
+    assert lines == out["rows"]
+
+
+def test_nothing_could_be_scored(run, photo):
+    with pytest.raises(ValueError, match=r"none of the 1 regions could be scored: box .* lies outside the image"):
+        predict.main([str(run), str(photo), "--box", "900,900,5,5"])
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        ("{", "x.json", "is not JSON"),
+        ("{}", "x.json", "must hold a list of records with the keys img, rle, points"),
+        ('[{"img": "photo.png", "pionts": [1, 2, 3, 4]}]', "x.json", "record 0: unknown key 'pionts'. Did you mean 'points'"),
+        ('[{"img": "photo.png", "rle": "x"}]', "x.json", r"record 0: needs 'img' and 'points' \(--mask-type points\), got img, rle"),
+        ('{"image": "photo.png", "bxo": [1, 2, 3, 4]}', "x.jsonl", "row 1: unknown key 'bxo'. Did you mean 'box'"),
+        ('{"image": "photo.png", "box": [1, 2, 3, 4], "point": [1, 2]}', "x.jsonl", "a region is said in one way, got box and point"),
+        ('{"box": [1, 2, 3, 4]}', "x.jsonl", "row 1: has no 'image'"),
+        ("{", "x.jsonl", "is not a manifest: one JSON object a line"),
+        ("[1]", "x.jsonl", "each line is one JSON object"),
+        ("image,box\nphoto.png,1,2,3,4\n", "x.csv", "row 1 has more fields than the header"),
+    ],
+)
+def test_a_list_of_another_form_is_refused_before_the_model_is_read(photo, content, name, message):
+    (photo.parent / name).write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        predict.main(["no-such-model", str(photo.parent / name)])
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (["--box", "1,2,3"], ConfigError, "--box 1,2,3: expected left,top,width,height, got 3 numbers"),
+        (["--box", "a,b,c,d"], ConfigError, "--box a,b,c,d: expected left,top,width,height, numbers of pixels"),
+        (["--point", "1"], ConfigError, "--point 1: expected x,y, got 1 numbers"),
+        (["--tasks", "beauty"], ConfigError, "tasks are quality, importance, distortion, or all; got 'beauty'"),
+        (["--mask-encoder", "smam"], ConfigError, "no mask_encoder plugin 'smam'. Did you mean 'sam'"),
+        (["--mask-encoder", "superpixel", "segmants=3"], ConfigError, "unknown key 'segmants'. Did you mean 'segments'"),
+        (["--mask-encoder", "superpixel", "3"], ConfigError, "'3' is not of the form key=value"),
+        (["--images", "x"], ConfigError, "--images says where the images of a list lie"),
+        (["--out", "x.xlsx"], ConfigError, "its ending says the form, .jsonl or .csv"),
+        (["--overlay", "x.doc"], ConfigError, "its ending says the form, such as .png"),
+        ([], FileNotFoundError, "no-such-model: no such folder, and no name on the hub"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_found_first(photo, more, error, message):
+    with pytest.raises(error, match=message):
+        predict.main(["no-such-model", str(photo), *more])
+
+
+def test_other_inputs_that_will_not_do(photo, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "r.json").write_text("[]")
+    with pytest.raises(FileNotFoundError, match="does not exist: give an image, a folder of images, or a list"):
+        predict.main(["m", str(tmp_path / "nowhere.png")])
+    with pytest.raises(ImageError, match="holds no images"):
+        predict.main(["m", str(tmp_path / "empty")])
+    with pytest.raises(ConfigError, match="is neither an image"):
+        predict.main(["m", str(tmp_path / "notes.txt")])
+    with pytest.raises(ConfigError, match=r"names its own regions: leave out --box"):
+        predict.main(["m", str(tmp_path / "r.json"), "--box", "1,2,3,4"])
+    shutil.copy(photo, tmp_path / "empty" / "a.png")
+    shutil.copy(photo, tmp_path / "empty" / "b.png")
+    with pytest.raises(ConfigError, match="there are 2 images, so it names a folder"):
+        predict.main(["m", str(tmp_path / "empty"), "--overlay", "x.png"])
+
+
+def test_a_task_that_the_model_cannot_answer(tmp_path, photo):
+    from components.scorers.base import SCORERS
+    from inference.saved import About, save
+
+    node = {"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), "readouts": {"quality": {"plugin": "levels"}}}
+    save(tmp_path / "m", SCORERS.build(node), node, About())
+    with pytest.raises(ValueError, match="task 'importance': RoiVLM answers quality"):
+        predict.main([str(tmp_path / "m"), str(photo), "--tasks", "importance"])
+    (row,) = predict.main([str(tmp_path / "m"), str(photo)])["rows"]
+    assert "importance" not in row
+
+
+def test_files_are_not_overwritten_silently(run, photo):
+    out, drawn = photo.parent / "s.jsonl", photo.parent / "d.png"
+    asked = [str(run), str(photo), "--out", str(out), "--overlay", str(drawn)]
+    predict.main(asked)
+    before = out.read_bytes(), drawn.read_bytes()
+    for path in (out, drawn):
+        kept = photo.parent / "kept"
+        (drawn if path == out else out).rename(kept)
+        with pytest.raises(FileExistsError, match=f"{path.name} is there already: choose another name, or replace it with --overwrite"):
+            predict.main(["no-such-model", *asked[1:]])
+        kept.rename(drawn if path == out else out)
+    assert (out.read_bytes(), drawn.read_bytes()) == before
+    predict.main([*asked, "--overwrite"])
+    assert (out.read_bytes(), drawn.read_bytes()) == before
+    assert sorted(p.name for p in photo.parent.iterdir()) == ["d.png", "photo.png", "s.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch, suffix):
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    asked = [str(run), str(tmp_path / "in"), "--box", "1,2,30,20"]
+    predict.main([*asked, "--out", str(tmp_path / f"whole.{suffix}")])
+    seen, score = [], predict.Predictor.one
+
+    def dies(self, request):
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        seen.append(request.name)
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main([*asked, "--out", str(tmp_path / f"part.{suffix}")])
+    draft = tmp_path / f".part.{suffix}.draft"
+    draft.write_text(draft.read_text() + '{"lines": [{"ima')  # a kill in the middle of a line
+    rest = []
+    monkeypatch.setattr(predict.Predictor, "one", lambda self, request: rest.append(request.name) or score(self, request))
+    predict.main([*asked, "--out", str(tmp_path / f"part.{suffix}")])
+    assert len(rest) == 7 - 3
+    assert (tmp_path / f"part.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
+    assert not draft.exists()
+
+
+def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    score, seen = predict.Predictor.one, []
+
+    def dies(self, request):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(request.name)
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main([str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv")])
+    monkeypatch.setattr(predict.Predictor, "one", score)
+    predict.main([str(run), str(tmp_path / "in"), "--box", "9,9,9,9", "--out", str(tmp_path / "s.csv")])
+    assert set(pd.read_csv(tmp_path / "s.csv")["region"]) == {"box 9,9,9,9"}
+
+
+def test_many_regions_are_scored_in_parts_to_the_same_numbers(run, photo, monkeypatch):
+    asked = [str(run), str(photo), "--propose"]
+    whole = predict.main(asked)["rows"]
+    monkeypatch.setattr("inference.predict.AT_ONCE", 3)
+    parts = predict.main(asked)["rows"]
+    assert [row["region"] for row in parts] == [row["region"] for row in whole]
+    for a, b in zip(parts, whole, strict=True):
+        assert a["quality"]["value"] == pytest.approx(b["quality"]["value"], abs=1e-5)
+
+
+def test_the_device_is_heard(run, photo):
+    assert predict.main([str(run), str(photo), "--accelerator", "cpu"])["failed"] == 0
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="accelerator is gpu, but torch sees none"):
+            predict.main([str(run), str(photo), "--accelerator", "gpu"])
