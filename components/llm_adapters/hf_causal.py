@@ -34,6 +34,8 @@ class HFCausal(LLMAdapter):
     weights are random and there at once. Quantised weights are made on the ambient device (`with torch.device(...)`), so call
     `load_pretrained` under the one to train on.
 
+    `quantization` says how the decoder blocks' linear maps are stored once weights have been read.
+
     An embedding is what the first block reads: where a family scales its embeddings (Gemma), `embed` has done it.
 
     Args:
@@ -84,7 +86,7 @@ class HFCausal(LLMAdapter):
     ) -> None:
         super().__init__()
         self._source, self._revision, self._adaptation = source, revision, adaptation
-        self._quantization = _quantization(adaptation, quantization)
+        self.quantization = _quantization(adaptation, quantization)
         self._lora = Lora(lora_rank, lora_alpha, lora_dropout, tuple(lora_targets), rslora, dora)
         self._checkpointing, self._attention = gradient_checkpointing, attention
         self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
@@ -99,7 +101,7 @@ class HFCausal(LLMAdapter):
         self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
         windows = [getattr(layer, "sliding_window", None) for layer in self.new_cache().layers]
         self._window = min((w for w in windows if w is not None), default=None)
-        if self._quantization != "none" and not source and model.device.type != "meta":
+        if self.quantization != "none" and not source and model.device.type != "meta":
             model = self._read(type(model), None, state_dict=model.state_dict())
         self.model = self._adapted(model)
 
@@ -197,7 +199,7 @@ class HFCausal(LLMAdapter):
         return mask[:, None]  # (B, 1, T, S)
 
     def _read(self, cls: Any, source: str | None, **options: Any) -> Model:
-        if self._quantization != "none":
+        if self.quantization != "none":
             # Without a device, transformers would take the first GPU it finds.
             options |= {"quantization_config": self._quantized(cls), "device_map": {"": torch.get_default_device()}}
         model, found = cls.from_pretrained(source, config=self.architecture, output_loading_info=True, **options, **self._options)
@@ -214,7 +216,7 @@ class HFCausal(LLMAdapter):
             skeleton = cls(self.architecture)
         inside = set(_linears(skeleton))
         outside = [name for name, module in skeleton.named_modules() if isinstance(module, (nn.Linear, Conv1D)) and name not in inside]
-        if self._quantization == "int8":
+        if self.quantization == "int8":
             return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
         return BitsAndBytesConfig(
             load_in_4bit=True,
@@ -360,3 +362,13 @@ def _linears(model: Model) -> list[str]:
     """Full names of the linear maps inside the decoder blocks."""
     name, blocks = _decoder(model)
     return [f"{name}.{inner}" for inner, module in blocks.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
+
+
+def decoder_linears(model: Model) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """The linear maps inside the decoder blocks, adapters left out, each with the module that holds it and its name there."""
+    _, blocks = _decoder(model)
+    found = []
+    for name, parent in blocks.named_modules():
+        if "lora_" not in name:
+            found += [(parent, inner, m) for inner, m in parent.named_children() if isinstance(m, nn.Linear)]
+    return found

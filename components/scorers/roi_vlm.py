@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -151,6 +152,15 @@ class RoiVLM(Scorer):
             [branch for r in range(len(known)) for branch in self._branches(labels, b, r)] for b, known in enumerate(labels.distortions)
         ]
         return pack(self.dialogue.prefix, images, image_tokens, self.region_extractor.tokens, batch.images.device)
+
+    def packed_lengths(self, batch: Batch) -> dict[str, int]:
+        """Tokens of a packed row: the prefix, each question's branch with the longest answer taught, and the longest row."""
+        image_tokens = math.prod(self.vision_encoder.sizes[self.projector.level]) // self.projector.pool**2
+        packed = self.pack(batch, image_tokens)
+        prefix = int((packed.branch[0] == 0).sum())
+        branches = torch.bincount(packed.branch[0].clamp_min(0))[1:].tolist()  # those of a region follow each other, a task each
+        each = dict(zip(map(str, self.tasks), branches, strict=False))
+        return {"prefix": prefix, **each, "row": packed.ids.shape[1]}
 
     def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
         """Packed rows -> logits (B, N, V) at `columns` (N,)."""
