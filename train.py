@@ -2,22 +2,21 @@
 
 python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
 python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
+python train.py seagull_7b --plan --gpu 24                   what it would need, before anything is fetched or trained
 python train.py --list                                       every plugin of every kind, with its parameters
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import save_file
 
 from components.registry import ConfigError
@@ -26,14 +25,17 @@ from components.vision_encoders.base import VisionEncoder
 from configs.listing import list_plugins
 from configs.schema import Experiment, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
-from datamodules.roi_iqa import RoiIQA
-from eval import choose_device, evaluate_run
 from lightning_modules.entry import run_entry
+from lightning_modules.fit import cards, remedies, told, verdict
+from lightning_modules.plan import GIB, Plan, plan, without_files
 from lightning_modules.runs import Run, facts, write_json
-from lightning_modules.scorer import ScorerModule
+
+if TYPE_CHECKING:
+    from lightning import Trainer
 
 ROOT = Path(__file__).parent
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
+DEFAULT_REGIONS = 6  # of an image, in a plan for data that do not say
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -42,17 +44,66 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join(experiments())}")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--list", action="store_true", help="print every plugin with its parameters")
+    parser.add_argument("--plan", action="store_true", help="parameters, checkpoint size and predicted GPU memory; trains nothing")
+    parser.add_argument(
+        "--gpu", type=float, metavar="GB", help="with --plan: the card's memory; says whether it fits, and what to change if not"
+    )
+    parser.add_argument("--regions", type=int, metavar="N", help="with --plan: regions an image (default: the data's)")
     args = parser.parse_args(argv)
+    _check_plan(parser, args)
     if args.list:
         print(list_plugins())
         return {}
     if args.experiment is None:
         parser.error(f"name an experiment: {', '.join(experiments())}")
+    if args.plan:
+        return plan_run(args.experiment, args.overrides, args.gpu, args.regions)
     return run(load_config(args.experiment, args.overrides))
+
+
+def _check_plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.plan and (args.gpu is not None or args.regions is not None):
+        parser.error("--gpu and --regions belong to --plan")
+    if args.gpu is not None and not args.gpu > 0:
+        parser.error(f"--gpu {args.gpu:g}: the card's memory in GB, a positive number")
+    if args.regions is not None and args.regions < 1:
+        parser.error(f"--regions {args.regions}: at least 1")
+
+
+def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regions: int | None) -> dict[str, Any]:
+    """Prints what training would need, and returns it; reads neither weights nor data."""
+    notes: list[str] = []
+
+    def planned(more: Sequence[str] = ()) -> Plan:
+        config = load_config(experiment, [*overrides, *more])
+        node, note = without_files(config.model)
+        notes.append(note)
+        with torch.device("meta"):
+            scorer = SCORERS.build(node, where="model")
+        t = config.trainer
+        count = regions or config.data.get("regions", DEFAULT_REGIONS)
+        return plan(scorer, batch_size=t.batch_size, regions=count, precision=t.precision, accumulate=t.accumulate)
+
+    found = planned()
+    print(told(found, notes[0]) + "\n")
+    config = dataclasses.asdict(load_config(experiment, overrides))
+    if regions is not None:
+        config["data"] = {}  # their number was given here, so it is not the configuration's to change
+    tried = [] if gpu is None or found.training.total <= gpu * GIB else remedies(config, planned, found.training.total, int(gpu * GIB))
+    command = " ".join(["python train.py", experiment, *overrides])
+    print(cards(found) if gpu is None else verdict(found, gpu, tried, command))
+    fits = None if gpu is None else found.training.total <= gpu * GIB
+    return {**dataclasses.asdict(found), "fits": fits, "remedies": [dataclasses.asdict(r) for r in tried]}
 
 
 def run(config: Experiment) -> dict[str, Any]:
     """One experiment from configuration to report."""
+    import lightning as L  # these take seconds, and --plan and --list answer without them
+
+    from datamodules.roi_iqa import RoiIQA
+    from eval import choose_device, evaluate_run
+    from lightning_modules.scorer import ScorerModule
+
     folder = Run(Path(config.outputs) / config.name)
     folder.check(to_yaml(config))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
@@ -108,10 +159,14 @@ def run(config: Experiment) -> dict[str, Any]:
     return evaluate_run(folder, config, scorer, data, device)
 
 
-def trainer(config: Experiment, folder: Run) -> L.Trainer:
+def trainer(config: Experiment, folder: Run) -> Trainer:
     """The Lightning trainer of a configuration: one epoch of `steps` steps, so that a step number is a place in the data."""
+    from lightning import Trainer
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
     t = config.trainer
-    return L.Trainer(
+    return Trainer(
         accelerator=t.accelerator,
         devices=1,
         precision=t.precision,

@@ -6,8 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from lightning_modules.runs import RunError
-from lightning_modules.scorer import NonFiniteLossError
+from lightning_modules.runs import NonFiniteLossError, RunError
 
 TRACEBACK = "ROI_IQA_TRACEBACK"
 

@@ -8,15 +8,19 @@ pack what has no values), attention kernels, the optimizer, and the GPU's own ov
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from components.batch import Batch, Labels, Regions
 from components.llm_adapters.hf_causal import HFCausal, decoder_linears
+from components.registry import ConfigError
 from components.scorers.base import Scorer
 from lightning_modules.optim import parameter_groups
 
@@ -110,7 +115,7 @@ def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-
     weights = {name: _bytes_of(part) for name, part in scorer.parts().items()}
     trainable = [p for p in scorer.parameters() if p.requires_grad]
     gradients = sum(_bytes(p) for p in trainable)
-    state = sum(2 * 4 * p.numel() for p in trainable)
+    state = 2 * gradients  # AdamW's two moments, in the precision of what they belong to
     batch = _batch(scorer, fakes, batch_size, regions)
     tokens = _tokens(scorer, batch)
 
@@ -119,11 +124,44 @@ def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-
     waiting = gradients - step.gradients if accumulate > 1 else 0
     during = Peak(sum(weights.values()), step.gradients + waiting, state, step.activations, step.workspace)
     # the optimizer works on a group of parameters at once (foreach), with a copy of their second moment
-    most = max((4 * sum(p.numel() for p in group["params"]) for group in parameter_groups(scorer.parts(), 1.0, {}, 0.0)), default=0)
+    most = max((sum(map(_bytes, group["params"])) for group in parameter_groups(scorer.parts(), 1.0, {}, 0.0)), default=0)
     update = Peak(sum(weights.values()), gradients, state, {}, most)
     training = max(during, update, key=lambda peak: peak.tensors)
     scoring = Peak(sum(weights.values()), 0, 0, forward.activations, 0)
     return Plan(parameters, weights, kept + state, _with_fragments(training), _with_fragments(scoring), tokens)
+
+
+def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """A scorer's plugin node such that it can be built where the language model's files are not at hand, and what to say about it.
+
+    Raises:
+        ConfigError: an `hf_causal` whose source is not here and whose architecture is not stated.
+    """
+    out, note = dict(node), ""
+    for key, part in node.items():
+        if not (isinstance(part, Mapping) and part.get("plugin") == "hf_causal" and part.get("source")):
+            continue
+        needed = "config.json" if not part.get("config") else None
+        words = part.get("tokenizer") or part["source"]
+        if needed and not _at_hand(part["source"], needed):
+            raise ConfigError(
+                f"model.{key}: {part['source']} is not at hand, so its size is not known. State its architecture "
+                f"(model.{key}.config, as configs/model/seagull_7b.yaml does), or fetch it first"
+            )
+        if words != "project" and not any(_at_hand(words, name) for name in ("tokenizer.json", "tokenizer_config.json")):
+            out[key] = {**part, "tokenizer": "project"}
+            note = f"\n        (counted with this project's tokenizer, as that of {words} is not at hand)"
+    return out, note
+
+
+def _at_hand(source: str, name: str) -> bool:
+    """Whether a file of a model is in a local folder or in the hub's cache."""
+    if Path(source).is_dir():
+        return (Path(source) / name).is_file()
+    try:
+        return isinstance(try_to_load_from_cache(source, name), str)
+    except HFValidationError:  # a path, and nothing there
+        return False
 
 
 @dataclass(frozen=True)
@@ -138,7 +176,7 @@ def _run(scorer: Scorer, batch: Batch, precision: str, train: bool) -> _Step:
     counter = _Counter(scorer)
     scorer.train(train)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    with _fused_attention(), counter, counter.watching(), torch.set_grad_enabled(train):
+    with _fused_attention(), _hurried(), counter, counter.watching(), torch.set_grad_enabled(train):
         with torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None):
             loss = scorer.loss(batch)["loss"]
         if train:
@@ -148,6 +186,20 @@ def _run(scorer: Scorer, batch: Batch, precision: str, train: bool) -> _Step:
         p.grad = None
     worst = dict(counter.worst)
     return _Step(worst.pop("gradients", 0), {k: v for k, v in worst.items() if k != _BACKWARD and v}, worst.get(_BACKWARD, 0))
+
+
+@contextmanager
+def _hurried() -> Iterator[None]:
+    """Spares what costs a third of the time: FakeTensor asks at every step whether there is a GPU, and Python looks for cycles."""
+    original, collecting = torch.cuda.is_available, gc.isenabled()
+    torch.cuda.is_available = lambda: False
+    gc.disable()
+    try:
+        yield
+    finally:
+        torch.cuda.is_available = original
+        if collecting:
+            gc.enable()
 
 
 class _Counter(TorchDispatchMode):

@@ -38,6 +38,10 @@ class RunError(RuntimeError):
     """A run's folder is in the way or is not what it was taken for."""
 
 
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite; names the step and the regions of the batch."""
+
+
 class Run:
     """`outputs/<name>/`: config.yaml, run.json, metrics.json, scores.parquet, plots/, report.html, checkpoints/, logs."""
 

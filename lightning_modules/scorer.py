@@ -12,12 +12,9 @@ from torch import Tensor
 from components.batch import Batch
 from components.scorers.base import Scorer
 from lightning_modules.optim import adamw, parameter_groups
+from lightning_modules.runs import NonFiniteLossError
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; names the step and the regions of the batch."""
 
 
 class ScorerModule(L.LightningModule):

@@ -11,7 +11,16 @@ import yaml
 
 from configs.listing import KINDS
 
-PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/data.md", "docs/decisions.md", "docs/released.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/data.md",
+    "docs/decisions.md",
+    "docs/memory.md",
+    "docs/predict.md",
+    "docs/released.md",
+)
 CHECKS = ["ruff format --check .", "ruff check .", "mypy", "pytest"]
 
 

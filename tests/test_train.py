@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 import eval as evaluation_entry
 import train
 from components.registry import ConfigError
-from configs.schema import load_config
+from configs.schema import experiments, load_config
 from datamodules.datasets.base import DATASETS
 from inference.load import load
 from lightning_modules.entry import run_entry
@@ -187,6 +188,42 @@ def test_list_names_every_plugin_on_disk(root, capsys):
                 assert f"  {path.stem}: " in listed
     assert "name: str (required)" in listed
     assert "adaptation: Literal['frozen', 'full', 'lora', 'qlora'] = 'full'" in listed
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_every_experiment_can_be_planned(name, capsys):
+    found = train.main([name, "--plan", "--regions", "2", "--gpu", "80"])
+    assert found["fits"] is True
+    assert found["remedies"] == []
+    assert sum(trainable for _, trainable in found["parameters"].values()) > 0
+    assert "fits a card of 80 GB" in capsys.readouterr().out
+
+
+def test_a_plan_that_does_not_fit_says_what_does(capsys):
+    command = [*small(Path("nowhere"))[:2], "trainer.batch_size=64", "--plan", "--gpu", "0.9"]
+    found = train.main(command)
+    assert found["fits"] is False
+    assert found["remedies"]
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert said.startswith("so this fits: python train.py quickstart name=run trainer.batch_size=64 ")
+    again = train.main([*said.partition("train.py ")[2].split(), "--plan", "--gpu", "0.9"])
+    assert again["fits"] is True
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--gpu", "24"], "--gpu and --regions belong to --plan"),
+        (["--plan", "--gpu", "0"], "--gpu 0: the card's memory in GB, a positive number"),
+        (["--plan", "--gpu", "nan"], "a positive number"),
+        (["--plan", "--regions", "0"], "--regions 0: at least 1"),
+    ],
+)
+def test_mistakes_about_plans(more, message, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["quickstart", *more])
+    assert message in capsys.readouterr().err
 
 
 def test_no_experiment_is_a_usage_error(capsys):

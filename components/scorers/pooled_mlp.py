@@ -110,9 +110,10 @@ class PooledMLP(Scorer):
         for i, task in enumerate(_SCALARS):
             target = getattr(labels, task)
             known = batch.regions.valid & ~target.isnan()
-            error = (answers.scores[..., i] - target)[known].square()
-            log_variance = answers.log_variances[..., i][known]
-            losses[task] = _mean(0.1 * (error.detach() * torch.exp(-log_variance) + log_variance) + 4 * error)
+            error = torch.where(known, answers.scores[..., i] - target, 0.0).square()
+            log_variance = answers.log_variances[..., i]
+            each = 0.1 * (error.detach() * torch.exp(-log_variance) + log_variance) + 4 * error  # (B, R)
+            losses[task] = torch.where(known, each, 0.0).sum() / known.sum().clamp_min(1)
         kind, severity = class_targets(labels, target.shape[1], target.device)
         losses["type"] = _cross_entropy(answers.types, kind)
         losses["severity"] = _cross_entropy(answers.severities, severity)
@@ -162,11 +163,6 @@ def class_targets(labels: Labels, regions: int, device: torch.device) -> tuple[T
                 if known:
                     severity[b, r] = SEVERITIES.index(known[0][1])
     return kind.to(device), severity.to(device)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """The mean; 0 (with a gradient) of nothing."""
-    return x.sum() / max(1, x.numel())
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:

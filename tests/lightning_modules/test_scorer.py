@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from components.scorers.base import SCORERS, check_state
 from datamodules.datasets.base import DATASETS
 from datamodules.roi_iqa import RoiIQA
-from lightning_modules.scorer import NonFiniteLossError, ScorerModule
+from lightning_modules.runs import NonFiniteLossError
+from lightning_modules.scorer import ScorerModule
 
 STEPS = 6
 

@@ -1,0 +1,125 @@
+"""A plan put into words: what a training step needs, whether a card holds it, and what to change if it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_modules.plan import GIB, Peak, Plan
+
+CARDS = (24, 40, 48, 80)  # GB, as they are sold: so many GiB
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change of the configuration, on top of those before it, and the peak it leads to.
+
+    Attributes:
+        overrides: as on the command line. why: what it costs. total: bytes of the GPU with it.
+    """
+
+    overrides: tuple[str, ...]
+    why: str
+    total: int
+
+
+def changes(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What may be changed in a resolved configuration to need less memory, least harm first."""
+    trainer, llm, data = config["trainer"], config["model"].get("llm", {}), config["data"]
+    adaptation = llm.get("adaptation", "full")
+    if trainer["precision"] == "32-true":
+        yield ("trainer.precision=bf16-mixed",), "half the activations, usually no loss"
+    if llm.get("plugin") == "hf_causal" and llm.get("dtype", "float32") == "float32" and adaptation != "full":
+        yield ("model.llm.dtype=bfloat16",), "half the frozen weights, usually no loss"
+    if llm and not llm.get("gradient_checkpointing", False):
+        yield ("model.llm.gradient_checkpointing=true",), "the same numbers, a step takes about a third longer"
+    if trainer["batch_size"] > 1:
+        more = trainer["batch_size"] * trainer["accumulate"]
+        yield ("trainer.batch_size=1", f"trainer.accumulate={more}"), "as many images a step, one after the other"
+    if adaptation == "full" and llm:
+        yield ("model.llm.adaptation=lora",), "adapters are trained in place of the language model"
+    if llm.get("plugin") == "hf_causal" and adaptation in ("full", "lora"):
+        yield ("model.llm.adaptation=qlora",), "the frozen language model in 4 bits, a little less exact"
+    if data.get("regions", 1) > 2:
+        yield (f"data.regions={data['regions'] // 2}",), "fewer regions an image, so more images for as many"
+    if llm and adaptation != "frozen" and llm.get("lora_rank", 8) > 16:
+        yield ("model.llm.lora_rank=16",), "smaller adapters"
+
+
+def remedies(config: Mapping[str, Any], replan: Callable[[Sequence[str]], Plan], before: int, room: int) -> list[Remedy]:
+    """Tries `changes` one after the other, planning anew each time, until the peak fits `room` bytes or nothing is left. What saves less
+    than a hundredth is not worth changing.
+
+    Args:
+        replan: overrides -> the plan with them. before: peak of the configuration as it is.
+    """
+    found: list[Remedy] = []
+    overrides: tuple[str, ...] = ()
+    for change, why in changes(config):
+        total = replan((*overrides, *change)).training.total
+        if total < 0.99 * (found[-1].total if found else before):
+            overrides += change
+            found.append(Remedy(change, why, total))
+        if total <= room:
+            break
+    return found
+
+
+def told(plan: Plan, note: str = "") -> str:
+    """The plan as a text."""
+    lines = [f"{'part':<20}{'parameters':>16}{'trainable':>16}{'weights, GiB':>16}"]
+    for name, (count, trainable) in plan.parameters.items():
+        lines.append(f"{name:<20}{count:>16,}{trainable:>16,}{plan.weights[name] / GIB:>16.2f}")
+    totals = [sum(n for n, _ in plan.parameters.values()), sum(n for _, n in plan.parameters.values())]
+    lines.append(f"{'all':<20}{totals[0]:>16,}{totals[1]:>16,}{sum(plan.weights.values()) / GIB:>16.2f}")
+    lines += ["", f"checkpoint: {plan.checkpoint / GIB:.2f} GiB, what is trained and the optimizer's state"]
+    if plan.tokens:
+        *each, (_, row) = plan.tokens.items()
+        lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; all of an image in one row {row:,}{note}")
+    rows = list(zip(_rows(plan.training), _rows(plan.scoring), strict=True))
+    lines += ["", f"{'GiB at the worst moment':<44}{'training':>10}{'scoring':>10}"]
+    lines += [f"{name:<44}{a / GIB:>10.2f}{b / GIB:>10.2f}" for (name, a), (_, b) in rows if a or b]
+    return "\n".join([*lines, f"{'GPU memory':<44}{plan.training.total / GIB:>10.2f}{plan.scoring.total / GIB:>10.2f}"])
+
+
+def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> str:
+    """Whether a card of `gpu` GB holds the training, and if not what does."""
+    left = gpu * GIB - plan.training.total
+    if left >= 0:
+        return f"fits a card of {gpu:g} GB: {left / GIB:.2f} GiB are left"
+    lines = [f"does not fit a card of {gpu:g} GB: {-left / GIB:.2f} GiB are missing."]
+    before = plan.training.total
+    for remedy in tried:
+        lines.append(
+            f"  {' '.join(remedy.overrides):<48}{(remedy.total - before) / GIB:+8.2f} GiB -> {remedy.total / GIB:.2f}  ({remedy.why})"
+        )
+        before = remedy.total
+    if tried and tried[-1].total <= gpu * GIB:
+        return "\n".join([*lines, f"so this fits: {command} {' '.join(o for r in tried for o in r.overrides)}"])
+    if plan.scoring.total <= gpu * GIB:
+        lines.append("no change here makes training fit; scoring with it does")
+    least = min([plan.training.total, *(r.total for r in tried)]) / GIB
+    return "\n".join([*lines, f"the least found is {least:.2f} GiB: take a smaller model or a larger card"])
+
+
+def cards(plan: Plan) -> str:
+    """Which common cards hold it."""
+    room = [f"{size} GB {'yes' if plan.training.total <= size * GIB else 'no'}" for size in CARDS]
+    return f"training fits on cards of: {', '.join(room)}"
+
+
+def _rows(peak: Peak) -> list[tuple[str, int]]:
+    return [
+        ("weights", peak.weights),
+        ("gradients", peak.gradients),
+        ("optimizer", peak.optimizer),
+        *((f"activations: {name}", peak.activations.get(name, 0)) for name in _PARTS),
+        ("activations: other parts", sum(v for k, v in peak.activations.items() if k not in _PARTS)),
+        ("workspace of backward pass or update", peak.workspace),
+        ("CUDA context (assumed)", peak.context),
+        ("fragments (assumed)", peak.fragments),
+    ]
+
+
+_PARTS = ("vision_encoder", "projector", "region_extractor", "llm", "loss")

@@ -1,0 +1,78 @@
+"""A plan in words: what is said, and which changes are proposed in which order."""
+
+import pytest
+
+from lightning_modules.fit import CARDS, Remedy, cards, changes, remedies, told, verdict
+from lightning_modules.plan import GIB, Peak, Plan
+
+LLM = {"plugin": "hf_causal", "adaptation": "full", "lora_rank": 128}
+CONFIG = {"trainer": {"precision": "32-true", "batch_size": 4, "accumulate": 2}, "model": {"llm": LLM}, "data": {"regions": 6}}
+
+
+def plan_of(gib):
+    peak = Peak(int(gib * GIB), 0, 0, {"llm": 0, "head": GIB // 4}, 0, context=0)
+    small = Peak(GIB, 0, 0, {}, 0, context=0)
+    return Plan({"llm": (7, 3), "head": (2, 2)}, {"llm": GIB, "head": 0}, GIB, peak, small, {"prefix": 1109, "quality": 20, "row": 1200})
+
+
+def test_changes_come_least_harm_first():
+    found = [" ".join(overrides) for overrides, _ in changes(CONFIG)]
+    assert found == [
+        "trainer.precision=bf16-mixed",
+        "model.llm.gradient_checkpointing=true",
+        "trainer.batch_size=1 trainer.accumulate=8",
+        "model.llm.adaptation=lora",
+        "model.llm.adaptation=qlora",
+        "data.regions=3",
+        "model.llm.lora_rank=16",
+    ]
+    assert list(changes({"trainer": {"precision": "bf16-mixed", "batch_size": 1}, "model": {}, "data": {}})) == []
+
+
+def test_what_is_so_already_is_not_proposed():
+    llm = {"plugin": "hf_causal", "adaptation": "qlora", "dtype": "bfloat16", "gradient_checkpointing": True, "lora_rank": 8}
+    tight = {"trainer": {"precision": "bf16-mixed", "batch_size": 1}, "model": {"llm": llm}, "data": {"regions": 2}}
+    assert list(changes(tight)) == []
+
+
+def test_remedies_add_up_until_it_fits_and_leave_out_what_is_of_no_use():
+    sizes = {1: 30.0, 2: 29.95, 3: 20.0, 4: 19.0}
+    asked = []
+
+    def replan(overrides):
+        asked.append(overrides)
+        return plan_of(sizes[len(asked)])
+
+    found = remedies(CONFIG, replan, int(40 * GIB), int(20.5 * GIB))
+    assert [r.overrides for r in found] == [("trainer.precision=bf16-mixed",), ("trainer.batch_size=1", "trainer.accumulate=8")]
+    assert asked[2] == ("trainer.precision=bf16-mixed", "trainer.batch_size=1", "trainer.accumulate=8")
+    assert len(asked) == 3
+
+
+def test_the_text_holds_the_numbers():
+    text = told(plan_of(2), " (so)")
+    assert "tokens: prefix 1,109, quality 20; all of an image in one row 1,200 (so)" in text
+    rows = {line[:44].strip(): line[44:].split() for line in text.splitlines()}
+    assert rows["weights"] == ["2.00", "1.00"]
+    assert rows["activations: other parts"] == ["0.25", "0.00"]
+    assert rows["GPU memory"] == ["2.25", "1.00"]
+    assert "gradients" not in rows  # nothing to say
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tried", "message"),
+    [
+        (24, [], "fits a card of 24 GB: 21.75 GiB are left"),
+        (2, [Remedy(("a=1",), "why", GIB)], "so this fits: python train.py x a=1"),
+        (1.5, [Remedy(("a=1",), "why", 2 * GIB)], "no change here makes training fit; scoring with it does"),
+        (0.5, [Remedy(("a=1",), "why", GIB)], "the least found is 1.00 GiB: take a smaller model or a larger card"),
+    ],
+)
+def test_the_verdict(gpu, tried, message):
+    assert message in verdict(plan_of(2), gpu, tried, "python train.py x")
+
+
+def test_a_card_of_24_gb_has_24_gib():
+    assert "24 GB yes" in cards(plan_of(23.7))
+    assert "24 GB no" in cards(plan_of(23.8))
+    assert all(f"{size} GB" in cards(plan_of(1)) for size in CARDS)
