@@ -1,5 +1,6 @@
 """Every command, configuration and example of README runs as it stands, made small and without a network."""
 
+import json
 import re
 import runpy
 import shlex
@@ -12,17 +13,21 @@ import timm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 import eval as evaluation_entry
+import predict
+import prepare
 import train
+from components import rle
 from components.prompts import TOKENIZER_CORPUS
 from components.registry import ConfigError
 from components.tokenizer import project_tokenizer
 from configs.schema import load_config
+from tests.components.released.official import NODE, write_checkpoint
 from tests.test_docs import fenced
 from tests.test_train import SMALL
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = [line for block in fenced(README, "bash") for line in block.splitlines() if line and not line.startswith("#")]
-TRAININGS = [c for c in COMMANDS if c.startswith("python train.py ") and "--list" not in c]
+TRAININGS = [c for c in COMMANDS if c.startswith("python train.py ") and not {"--list", "--plan"} & set(c.split())]
 SMALLER = [*SMALL, "trainer.steps=2", "trainer.threads=1", "trainer.workers=0"]
 
 
@@ -36,6 +41,10 @@ def place(tmp_path_factory):
     for i in range(4):
         PIL.Image.fromarray(rng.integers(0, 255, (80, 90, 3), dtype=np.uint8)).save(photographs / f"{i}.png")
     PIL.Image.fromarray(rng.integers(0, 255, (150, 200, 3), dtype=np.uint8)).save(folder / "photo.jpg")
+    mask = np.zeros((150, 200), bool)
+    mask[20:60, 30:90] = True
+    (folder / "regions.json").write_text(json.dumps([{"img": "photo.jpg", "rle": rle.encode(mask)["counts"]}]))
+    write_checkpoint(folder / "SEAGULL-7B")
     tokenizer = project_tokenizer(TOKENIZER_CORPUS)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=4
@@ -82,7 +91,7 @@ def trained(command):
 
 
 def test_every_command_is_of_a_known_kind():
-    known = ("pip install -e ", "python train.py ", "python eval.py ", "pytest")
+    known = ("pip install -e ", "python train.py ", "python eval.py ", "python predict.py ", "python prepare.py ", "pytest")
     assert [c for c in COMMANDS if not c.startswith(known)] == []
     assert COMMANDS[:2] == ["pip install -e .", "python train.py quickstart"]
     assert len(TRAININGS) > 5
@@ -119,6 +128,38 @@ def test_evaluation_commands_run(command):
     arguments = shlex.split(command)[2:]
     assert trained(TRAININGS[0]) == Path(arguments[0])
     assert evaluation_entry.main(arguments)["n_regions"] > 0
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--plan" in c.split()])
+def test_plans_are_made(command):
+    assert train.main(shlex.split(command)[2:])["fits"] is True
+
+
+@pytest.fixture(scope="module")
+def ready(place):
+    """What the commands on models start from: quickstart's run, and an imported checkpoint that is small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        trained(TRAININGS[0])
+        patch.setattr(prepare, "load_model", lambda name: {**NODE} if name == "model/seagull_7b" else None)
+        for command in (c for c in COMMANDS if c.startswith("python prepare.py ")):
+            prepare.main(shlex.split(command)[2:])
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python prepare.py ")])
+def test_commands_on_models_run(command, ready):
+    assert Path(shlex.split(command)[4]).is_dir()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python predict.py ")])
+def test_predictions_run(command, ready):
+    arguments = shlex.split(command)[2:]
+    found = predict.main(arguments)
+    assert found["failed"] == 0
+    assert found["rows"]
+    for option in ("--out", "--overlay"):
+        if option in arguments:
+            assert Path(arguments[arguments.index(option) + 1]).exists()
 
 
 def test_the_listing_runs(capsys):
