@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from inference.requests import MASK_TYPES, Asked, gather, numbers
 from lightning_modules.entry import run_entry
 
 _PRINTED = 60  # rows; more go to a file
+_WEIGHTS = ("model.safetensors", "checkpoints/last.ckpt")  # of a saved model, of a run
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -52,13 +54,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     segmenter.load_pretrained()
     predictor = Predictor(scorer, segmenter, asked, args.segment_boxes)
     identity = {
-        "model": str(args.model),
+        "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
         "requests": [(r.name, str(r.path), [(a.id, a.kind, str(a.value)) for a in r.regions], _stamp(r.path)) for r in requests],
         "tasks": asked,
         "encoder": encoder.settings(),
         "segment_boxes": args.segment_boxes,
     }
     out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
+    pictures = {} if overlay is None else _pictures(overlay, [r.name for r in requests])
     rows: list[Row] = []
     done = 0 if out is None else out.done
     if done:
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with tqdm(total=len(requests), initial=done, unit="image", desc="scoring", disable=len(requests) < 2) as bar:
         for seen in predictor(requests[done:]):
             if overlay is not None:
-                _draw(seen, overlay, asked)
+                _draw(seen, pictures[seen.request.name], asked)
             if out is not None:
                 out.add(seen.rows)
             for row in seen.rows:
@@ -168,34 +171,43 @@ def _begun(out: Path | None) -> bool:
     return out is not None and out.with_name(f".{out.name}.draft").exists()
 
 
-def _draw(seen: Seen, overlay: Path, tasks: Sequence[Task]) -> None:
+def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the picture of each image goes: `overlay` itself, or below it under the image's own path, as PNG."""
+    if overlay.suffix:
+        return dict.fromkeys(names, overlay)
+    inside = {name: Path(*(part for part in Path(name).parts if part not in ("..", Path(name).anchor))) for name in names}
+    plain = Counter(path.with_suffix(".png") for path in inside.values())
+    return {
+        n: overlay / (p.with_suffix(".png") if plain[p.with_suffix(".png")] == 1 else p.with_name(f"{p.name}.png"))
+        for n, p in inside.items()
+    }
+
+
+def _draw(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
     scored = [row for row in seen.rows if not row.error]
     if seen.image is not None and seen.masks is not None and scored:
-        path = overlay if overlay.suffix else overlay / f"{Path(seen.request.name).as_posix().replace('/', '_')}.png"
         draw.save(draw.draw(seen.image, seen.masks, scored, tasks), path)
 
 
 def _closed(rows: list[Row], out: Output | None, overlay: Path | None, tasks: Sequence[Task], images: int, strict: bool) -> dict[str, Any]:
+    """Prints and writes what was found; `rows` are those of this prediction, the file may hold more from one that was killed."""
     good = [row for row in rows if not row.error]
-    failed = len(rows) - len(good)
     if good and (out is None or len(good) <= _PRINTED):
         print(table(good, tasks))
-    if failed:
-        print(
-            f"{failed} of {len(rows)} regions could not be scored; the reasons are above" + (" and in the file" if out else ""),
-            file=sys.stderr,
-        )
-    if rows and not good and (out is None or out.done == images):
-        if out is not None:
-            out.finish()
-        raise ValueError(f"none of the {len(rows)} regions could be scored: {rows[0].error}")
     if out is not None:
         print(f"{out.finish()} rows: {out.path}")
-    if overlay is not None:
+    if overlay is not None and good:
         print(f"drawn: {overlay}")
-    if strict and failed:
-        raise ValueError(f"--strict: {failed} of {len(rows)} regions could not be scored")
-    return {"rows": [row.nested() for row in rows], "failed": failed, "images": images}
+    lines = [row.nested() for row in rows] if out is None else out.lines
+    errors = [line["error"] for line in lines if line["error"]]
+    if lines and len(errors) == len(lines):
+        raise ValueError(f"none of the {len(lines)} regions could be scored: {errors[0]}")
+    if errors:
+        told = f"{len(errors)} of {len(lines)} regions could not be scored; the reasons are " + ("above" if out is None else "in the file")
+        if strict:
+            raise ValueError(f"--strict: {told}")
+        print(told, file=sys.stderr)
+    return {"rows": lines, "failed": len(errors), "images": images}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

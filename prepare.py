@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from components.released.tokenizer import write_tokenizer
 
 from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError
 from components.released import seagull
+from components.released.tokenizer import write_tokenizer
 from components.scorers.base import SCORERS
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from components.scorers.base import SCORERS, Scorer
 from inference.saved import CONFIG, WEIGHTS, About, is_saved, load_saved
@@ -39,9 +40,22 @@ def find(model: str | Path, device: torch.device | str = "cpu", **hub: Any) -> t
         return load_saved(folder, device)
     if folder.is_dir():
         return _from_run(folder, device)
-    if not _HUB_NAME.fullmatch(str(model)):
-        raise FileNotFoundError(f"{model}: no such folder, and no name on the hub (user/name) either. Runs are under outputs/")
-    return load_saved(Path(snapshot_download(str(model), allow_patterns=_FETCHED, **hub)), device)
+    return load_saved(_fetched(str(model), **hub), device)
+
+
+def _fetched(name: str, **hub: Any) -> Path:
+    """The folder of a model on the hub, in its cache."""
+    if not _HUB_NAME.fullmatch(name):
+        raise FileNotFoundError(f"{name}: no such folder, and no name on the hub (user/name) either. Runs are under outputs/")
+    above = Path(name).parent
+    if above.is_dir():
+        there = ", ".join(sorted(p.name for p in above.iterdir() if p.is_dir())) or "nothing"
+        raise FileNotFoundError(f"{name}: no such folder; {above} holds {there}")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FETCHED, **hub))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"{name}: no such folder here, and the hub did not give it ({reason})") from error
 
 
 def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[str, Any], About]:

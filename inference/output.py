@@ -54,6 +54,11 @@ class Output:
         """Images that an earlier, killed prediction has scored already."""
         return len(self._done)
 
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All rows so far, those of an earlier prediction first, as lines of JSON."""
+        return [line for entry in self._done for line in entry["lines"]]
+
     def add(self, rows: Sequence[Row]) -> None:
         """Keeps the rows of the next image, on the disk."""
         entry = {"lines": [row.nested() for row in rows], "cells": [row.flat(self.tasks) for row in rows]}
@@ -67,7 +72,7 @@ class Output:
     def finish(self) -> int:
         """Writes the file, removes the draft; returns the number of rows."""
         if self.path.suffix.lower() == ".jsonl":
-            text = "".join(json.dumps(line) + "\n" for entry in self._done for line in entry["lines"])
+            text = "".join(json.dumps(line) + "\n" for line in self.lines)
         else:
             cells = [row for entry in self._done for row in entry["cells"]]
             buffer = io.StringIO()
@@ -80,7 +85,7 @@ class Output:
         whole.write_text(text)
         whole.replace(self.path)
         self.draft.unlink(missing_ok=True)
-        return sum(len(entry["lines"]) for entry in self._done)
+        return len(self.lines)
 
     def _continued(self) -> list[dict[str, Any]]:
         if not self.draft.exists():

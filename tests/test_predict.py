@@ -196,12 +196,14 @@ def test_a_broken_image_among_many_loses_nothing(run, tmp_path, capsys):
     told = capsys.readouterr()
     assert "b.png" in told.err
     assert "truncated or damaged" in told.err
-    assert "1 of 7 regions could not be scored" in told.err
+    assert "1 of 7 regions could not be scored; the reasons are in the file" in told.err
     assert "scoring: 100%" in told.err
     rows = pd.read_csv(tmp_path / "s.csv")
     assert rows["error"].notna().tolist() == [name == "b.png" for name in rows["image"]]
     assert rows["quality"].notna().sum() == 6
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == sorted(f"{n}.png" for n in rows["image"] if n != "b.png")
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == sorted(
+        n.replace(".jpg", ".png") for n in rows["image"] if n != "b.png"
+    )
     with pytest.raises(ValueError, match=r"--strict: 1 of 7 regions could not be scored"):
         predict.main([str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--strict"])
 
@@ -280,6 +282,15 @@ def test_mistakes_on_the_command_line_are_found_first(photo, more, error, messag
         predict.main(["no-such-model", str(photo), *more])
 
 
+def test_where_pictures_go(tmp_path):
+    """Below the folder whatever an image's name is, and never two at one place."""
+    names = ["a.jpg", "deep/b.png", "../../c.png", "/abs/d.png", "e.png", "e.jpg"]
+    places = predict._pictures(tmp_path, names)
+    told = [places[name].relative_to(tmp_path).as_posix() for name in names]
+    assert told == ["a.png", "deep/b.png", "c.png", "abs/d.png", "e.png.png", "e.jpg.png"]
+    assert set(predict._pictures(tmp_path / "x.png", names).values()) == {tmp_path / "x.png"}
+
+
 def test_other_inputs_that_will_not_do(photo, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
@@ -348,8 +359,9 @@ def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch
     draft.write_text(draft.read_text() + '{"lines": [{"ima')  # a kill in the middle of a line
     rest = []
     monkeypatch.setattr(predict.Predictor, "one", lambda self, request: rest.append(request.name) or score(self, request))
-    predict.main([*asked, "--out", str(tmp_path / f"part.{suffix}")])
+    found = predict.main([*asked, "--out", str(tmp_path / f"part.{suffix}")])
     assert len(rest) == 7 - 3
+    assert (len(found["rows"]), found["failed"]) == (7, 1)
     assert (tmp_path / f"part.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
     assert not draft.exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -301,10 +301,24 @@ def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> 
 
 
 def _architecture_of(source: str, revision: str) -> Architecture:
-    found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+    with _named(source):
+        found = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     if getattr(found, "quantization_config", None):
         raise ValueError(f"{source} is quantised already: name its unquantised weights, and choose by quantization")
     return found
+
+
+@contextlib.contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Files that cannot be had, in words that name them."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{source}: neither a folder with such a model nor one that the hub gives ({reason}). Give a folder, a name on the hub, "
+            "or make it first (a released checkpoint: python prepare.py import-seagull)"
+        ) from error
 
 
 def _check_agrees(stated: Mapping[str, Any], architecture: Architecture, source: str, revision: str) -> None:
@@ -329,7 +343,8 @@ def _tokenizer(name: str, source: str, revision: str, vocabulary: int) -> Any:
         return project_tokenizer(TOKENIZER_CORPUS, vocabulary)
     if not name and not source:
         raise ValueError("config names an architecture, not a tokenizer: set tokenizer to 'project', a hub name or a folder")
-    tokenizer = AutoTokenizer.from_pretrained(name or source, revision="main" if name else revision, trust_remote_code=False)
+    with _named(name or source):
+        tokenizer = AutoTokenizer.from_pretrained(name or source, revision="main" if name else revision, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ValueError(f"{name or source} has no fast tokenizer, got {type(tokenizer).__name__}: set tokenizer to one that has")
     if name and len(tokenizer) > vocabulary:

@@ -62,9 +62,12 @@ def _index(folder: Path) -> dict[str, str]:
         path = folder / f"{name}.index.json"
         if path.is_file():
             try:
-                return dict(json.loads(path.read_text())["weight_map"])
+                claimed = dict(json.loads(path.read_text())["weight_map"])
             except (ValueError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{path} is not an index with a 'weight_map' ({error!r}): fetch it again") from error
+            if strange := sorted({file for file in claimed.values() if Path(str(file)).name != file}):
+                raise CheckpointError(f"{path} names {strange[0]!r}, which is no file of its folder: it is not read")
+            return claimed
     return {}
 
 

@@ -75,3 +75,15 @@ def test_neither_a_folder_nor_a_name(name):
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"has no config\.yaml: give the folder of a run that train\.py made, or of a saved model"):
         load(tmp_path)
+
+
+def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "quickstart").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"outputs/quickstrat: no such folder; outputs holds quickstart"):
+        load("outputs/quickstrat")
+
+
+def test_a_name_that_the_hub_does_not_give():
+    with pytest.raises(FileNotFoundError, match=r"nobody/nothing: no such folder here, and the hub did not give it"):
+        load("nobody/nothing")

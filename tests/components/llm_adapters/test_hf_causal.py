@@ -347,6 +347,12 @@ def test_a_stated_architecture_that_is_not_the_folders(folder, key, value):
         wrong.load_pretrained()
 
 
+@pytest.mark.parametrize("options", [{"source": "models/not-there/llm"}, {"source": "models/not-there/llm", **FAMILIES["llama"]}])
+def test_a_source_that_is_not_there(options):
+    with pytest.raises(FileNotFoundError, match=r"models/not-there/llm: neither a folder with such a model .*prepare\.py import-seagull"):
+        HFCausal(**options)
+
+
 def test_folder_that_lacks_a_weight(folder, tmp_path):
     path = copied(folder, tmp_path / "lacking", lambda t: t.pop("model.layers.1.mlp.up_proj.weight"))
     with pytest.raises(RuntimeError, match=r"1 weights of LlamaForCausalLM are missing, such as 'model.layers.1.mlp.up_proj.weight'"):

@@ -64,6 +64,13 @@ def test_an_index_that_is_none(tmp_path, text):
         Shards(tmp_path)
 
 
+@pytest.mark.parametrize("file", ["../one.bin", "/one.bin", "a/one.bin", 3])
+def test_an_index_that_leads_elsewhere(tmp_path, file):
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(CheckpointError, match=r"which is no file of its folder: it is not read"):
+        Shards(tmp_path)
+
+
 def test_a_folder_without_weights(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(CheckpointError, match=r"holds no weights: looked for pytorch_model\.bin or .*, found notes\.txt"):
