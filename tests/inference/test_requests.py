@@ -1,0 +1,82 @@
+"""What is asked for, from each of its forms."""
+
+import json
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from components.mask_encoders.base import Prompt
+from components.rle import RegionError
+from inference.requests import Asked, Request, gather, numbers
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.png", "a.jpg", "deep/c.PNG", ".hidden.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        PIL.Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_a_folder_is_asked_the_same_of_every_image(folder):
+    asked = [Asked("box 1,2,3,4", "box", [1, 2, 3, 4])]
+    found = gather(folder, asked)
+    assert [r.name for r in found] == ["a.jpg", "b.png", "deep/c.PNG"]
+    assert all(r.regions == tuple(asked) for r in found)
+
+
+def test_without_a_region_it_is_the_whole_image(folder):
+    assert gather(folder / "b.png", []) == [Request("b.png", folder / "b.png", (Asked("whole image", "whole"),))]
+
+
+def test_the_reference_json_keeps_its_order_and_groups_images(tmp_path):
+    records = [
+        {"img": "x.png", "points": [1, 2, 3, 4]},
+        {"img": "y.png", "points": [5, 6, 7, 8]},
+        {"img": "x.png", "points": [9, 9, 9, 9], "rle": "k"},
+    ]
+    (tmp_path / "r.json").write_text(json.dumps(records))
+    found = gather(tmp_path / "r.json", [], tmp_path / "images")
+    assert [(r.name, r.path) for r in found] == [(n, tmp_path / "images" / n) for n in ("x.png", "y.png")]
+    assert [a.id for a in found[0].regions] == ["0", "2"]
+    assert found[0].regions[1] == Asked("2", "box", [9, 9, 9, 9])
+
+
+def test_a_csv_of_a_spreadsheet(tmp_path):
+    """With a byte-order mark, quotes, and fields left empty."""
+    (tmp_path / "m.csv").write_bytes('\ufeffimage,id,box,mask\nx.png,one,"1,2,3,4",\ny.png,,,m.png\nz.png,,,\n'.encode())
+    found = gather(tmp_path / "m.csv", [])
+    assert [r.regions[0] for r in found] == [
+        Asked("one", "box", [1.0, 2.0, 3.0, 4.0]),
+        Asked("1", "mask", str(tmp_path / "m.png")),
+        Asked("2", "whole"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "prompt"),
+    [
+        (Asked("", "box", [1, 2, 3, 4]), Prompt(box=(1, 2, 3, 4))),
+        (Asked("", "point", [1.5, 2]), Prompt(point=(1.5, 2))),
+        (Asked("", "whole"), Prompt(box=(0, 0, 20, 10))),
+        (Asked("", "rle", "abc"), Prompt(rle={"size": [10, 20], "counts": "abc"})),
+        (Asked("", "rle", {"size": [1, 1], "counts": [1]}), Prompt(rle={"size": [1, 1], "counts": [1]})),
+        (Asked("", "polygon", [0, 0, 1, 0, 1, 1]), Prompt(polygon=[[0, 0, 1, 0, 1, 1]])),
+        (Asked("", "polygon", [[0, 0, 1, 0, 1, 1]]), Prompt(polygon=[[0, 0, 1, 0, 1, 1]])),
+    ],
+)
+def test_what_a_region_means(asked, prompt):
+    assert asked.prompt(10, 20) == prompt
+
+
+@pytest.mark.parametrize("value", ["1,2", [1, 2, 3], None, [1, 2, 3, "4"], [True, 1, 2, 3]])
+def test_what_is_no_box(value):
+    with pytest.raises(RegionError, match="a box is left, top, width, height, 4 numbers of pixels, got"):
+        Asked("", "box", value).prompt(10, 20)
+
+
+def test_numbers():
+    assert numbers("1,2.5,-3") == [1, 2.5, -3]
+    with pytest.raises(ValueError, match="could not convert"):
+        numbers("1,two")
