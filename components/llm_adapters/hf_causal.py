@@ -126,7 +126,7 @@ class HFCausal(LLMAdapter):
             inputs_embeds=embeddings,
             attention_mask=self._attention_mask(embeddings, mask, cache),
             position_ids=positions,
-            past_key_values=cache,
+            **{_cache_name(self.model): cache},
             use_cache=cache is not None,
             logits_to_keep=0 if keep is None else keep,
         )
@@ -352,10 +352,15 @@ def _tokenizer(name: str, source: str, revision: str, vocabulary: int) -> Any:
     return tokenizer
 
 
+def _cache_name(model: Model) -> str:
+    """What the forward of a model calls its key-value cache: transformers 5.24 renamed it, family by family."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def _refuse_unfit(model: Model) -> None:
     """Raises ValueError where the model would ignore the positions or the mask of a packed sequence."""
     name = model.config.model_type
-    needed = ("inputs_embeds", "attention_mask", "position_ids", "past_key_values", "logits_to_keep")
+    needed = ("inputs_embeds", "attention_mask", "position_ids", _cache_name(model), "logits_to_keep")
     missing = [n for n in needed if n not in inspect.signature(model.forward).parameters]
     if missing or getattr(model.config, "alibi", False):
         raise ValueError(f"'{name}' cannot be used: its forward does not read {', '.join(missing) or 'position_ids (alibi)'}")

@@ -432,7 +432,7 @@ def test_options_that_are_refused(options, error, message):
     ("config", "message"),
     [
         ({"model_type": "bloom", "n_layer": 2}, "'bloom' cannot be used: its forward does not read position_ids"),
-        ({"model_type": "mamba", "num_hidden_layers": 2}, "its forward does not read position_ids, past_key_values"),
+        ({"model_type": "mamba", "num_hidden_layers": 2}, "its forward does not read position_ids"),
         ({"model_type": "falcon", "alibi": True, "num_hidden_layers": 2}, r"does not read position_ids \(alibi\)"),
         ({"model_type": "qwen3_next", "num_hidden_layers": 4}, "its recurrent layers would carry one packed branch into the next"),
     ],
