@@ -105,7 +105,7 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
         masks=prepare_masks(masks, preprocess.size),
         crops=crops,
         boxes=boxes.float() / torch.tensor([width, height, width, height]),
-        areas=masks.float().mean((1, 2)),
+        areas=masks.sum((1, 2)) / (height * width),
         valid=torch.ones(len(masks), dtype=torch.bool),
     )
 

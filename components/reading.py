@@ -1,87 +1,135 @@
-"""Asks many regions one question over prefixes that were read once, and are kept once.
+"""Asks many regions many questions over prefixes that were read once, and are kept once.
 
-The regions of an image stand side by side in one row behind their image's prefix. A token sees the prefix and what its own region was
-asked and answered before it, so each region is read as if it stood alone: the same answers, without a copy of the prefix for each.
+The (region, question) pairs of an image stand side by side in one row behind their image's prefix. A token sees the prefix and what its
+own pair was asked and answered before it, so each is read as if it stood alone: the same answers, without a copy of the prefix for each.
+Pairs go on at their own pace: each says what it likes, of whatever length, and stops when it has its answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from components.batch import RoiScore
 from components.llm_adapters.base import LLMAdapter
 from components.prompts import Dialogue
+from components.readouts.base import Heard, Say, Talk
 
 
-class CachedReader:
-    """N regions of B images and one question; implements `readouts.base.Reader`.
+class Prefixes(NamedTuple):
+    """What a language model has read of B images.
 
-    Args:
-        cache: the key-value cache of the prefixes, one row per image. It is never extended.
+    Attributes:
+        cache: its key-value cache, one row per image.
+        length: tokens of a prefix, the same for all.
         images: B.
-        start: length of the prefix, the same for all images.
-        question: (N, L, D) embeddings of the question, region tokens included. All N have the same length, as they ask the same.
-        image: (N,) long, the row of `cache` that a region belongs to.
-        dialogue: which id ends an answer, and which may not stand in one.
     """
 
-    def __init__(self, llm: LLMAdapter, cache: Any, images: int, start: int, question: Tensor, image: Tensor, dialogue: Dialogue) -> None:
-        self.llm, self.cache, self.images, self.start, self.question = llm, cache, images, start, question
-        self.image, self.dialogue, self.eos = image, dialogue, dialogue.eos
-        counts = torch.bincount(image)
-        self.most = int(counts.max())  # regions side by side
-        self.place = torch.zeros_like(image)  # (N,) which of its image's regions it is
-        for row in range(len(counts)):
-            self.place[image == row] = torch.arange(int(counts[row]), device=image.device)
+    cache: Any
+    length: int
+    images: int
 
-    def after(self, ids: Sequence[int]) -> Tensor:
-        """See `Reader.after`."""
-        said = self.llm.embed(torch.tensor([list(ids)], device=self.question.device)).expand(len(self.question), -1, -1)
-        tokens = torch.cat([self.question, said.to(self.question.dtype)], 1)
-        return self._next(self.llm.fork_cache(self.cache), self._owners(0), tokens, self.start)
 
-    def generate(self, limit: int) -> list[list[int]]:
-        """See `Reader.generate`."""
-        cache, owners = self.llm.fork_cache(self.cache), self._owners(0)
-        answers: list[list[int]] = [[] for _ in self.question]
-        going = [True] * len(answers)
-        tokens, position = self.question, self.start
-        for _ in range(limit):
-            logits = self._next(cache, owners, tokens, position)
-            logits[:, list(self.dialogue.unsayable(logits.shape[1]))] = -torch.inf
-            chosen = logits.argmax(-1)  # (N,)
-            for n, token in enumerate(chosen.tolist()):
-                going[n] = going[n] and token != self.eos
-                if going[n]:
-                    answers[n].append(token)
-            if not any(going):
-                break
-            position += tokens.shape[1]
-            owners = torch.cat([owners, self._owners(tokens.shape[1])])
-            tokens = self.llm.embed(chosen[:, None])
-        return answers
+@torch.no_grad()
+def converse(
+    llm: LLMAdapter, prefixes: Prefixes, questions: Sequence[Tensor], image: Sequence[int], talks: Sequence[Talk], dialogue: Dialogue
+) -> list[RoiScore]:
+    """Carries on N talks at once, each about a region of one of B images.
 
-    def _owners(self, length: int) -> Tensor:
-        """(P * L,) long: the region, by its place, of each column when `length` tokens of each of P regions stand side by side."""
-        return torch.arange(self.most, device=self.image.device).repeat_interleave(length)
+    Args:
+        prefixes: of the images. Their cache is never extended.
+        questions: N embeddings (L_n, D), region tokens included, on the device of `llm`.
+        image: N rows of `prefixes`.
+        talks: N of `Readout.talk`, not yet begun.
+        dialogue: which ids may not stand in an answer.
 
-    def _next(self, cache: Any, owners: Tensor, tokens: Tensor, position: int) -> Tensor:
-        """Reads `tokens` (N, L, D) from `position` on -> (N, V) logits of what follows.
+    Returns:
+        N answers.
+    """
+    answers: list[RoiScore | None] = [None] * len(talks)
+    if not talks:
+        return []
+    row = _Row(llm, prefixes)
+    going: dict[int, Say] = {n: next(talk) for n, talk in enumerate(talks)}
+    read: Sequence[Tensor | None] = questions  # before the first word
+    while going:
+        order = list(going)
+        logits = row.read([(n, image[n], read[n], going[n].ids) for n in order])
+        going, said = {}, dict(zip(order, _heard(logits, [going[n] for n in order], dialogue), strict=True))
+        for n, heard in said.items():
+            try:
+                going[n] = talks[n].send(heard)
+            except StopIteration as end:
+                answers[n] = end.value
+        read = [None] * len(talks)
+    return [answer for answer in answers if answer is not None]
 
-        Args:
-            owners: (C,) long, whose the columns of `cache` behind the prefix are.
-        """
-        _, length, width = tokens.shape
-        side = tokens.new_zeros(self.images, self.most, length, width)
-        side[self.image, self.place] = tokens  # (B, P, L, D); an image with fewer regions leaves places empty
-        new = self._owners(length)
-        mine = new[:, None] == torch.cat([owners, new])  # (PL, C + PL)
-        mine[:, len(owners) :] &= torch.ones(len(new), len(new), dtype=torch.bool, device=new.device).tril()
-        mask = torch.cat([mine.new_ones(len(new), self.start), mine], 1).expand(self.images, -1, -1)  # (B, PL, start + C + PL)
-        positions = torch.arange(position, position + length, device=tokens.device).repeat(self.most).expand(self.images, -1)
-        last = torch.arange(self.most, device=tokens.device) * length + length - 1
-        logits = self.llm(side.flatten(1, 2), positions, mask, cache, keep=last)  # (B, P, V)
-        return logits[self.image, self.place]
+
+class _Row:
+    """The rows behind the prefixes, and whose their columns are."""
+
+    def __init__(self, llm: LLMAdapter, prefixes: Prefixes) -> None:
+        self.llm, self.cache, self.start, self.images = llm, llm.fork_cache(prefixes.cache), prefixes.length, prefixes.images
+        self.owners: Tensor | None = None  # (B, C) long, the pair of each column behind the prefix, -1 for none
+        self.positions: dict[int, int] = {}
+
+    def read(self, turns: Sequence[tuple[int, int, Tensor | None, tuple[int, ...]]]) -> Tensor:
+        """(pair, image, embeddings or None, ids) in turn: reads embeddings and then ids of each -> (N, V) logits of what follows."""
+        device, llm = next(self.llm.parameters()).device, self.llm
+        words = llm.embed(torch.tensor([i for _, _, _, ids in turns for i in ids], dtype=torch.long, device=device))
+        parts: list[Tensor] = []
+        used = [0] * self.images
+        place: list[tuple[int, int, int, int, int]] = []  # pair, image, first column, length, first position
+        at = 0
+        for n, b, question, ids in turns:
+            if question is not None:
+                parts.append(question.to(words.dtype))
+            parts.append(words[at : at + len(ids)])
+            at += len(ids)
+            length = len(ids) + (0 if question is None else len(question))
+            position = self.positions.get(n, self.start)
+            place.append((n, b, used[b], length, position))
+            used[b] += length
+            self.positions[n] = position + length
+        lengths = torch.tensor([length for *_, length, _ in place])
+        within = torch.cat([torch.arange(length) for *_, length, _ in place])
+        pair, image, first, _, begun = (torch.tensor(x).repeat_interleave(lengths) for x in zip(*place, strict=True))
+        column = first + within
+        shape = (self.images, max(used))
+        owners = torch.full(shape, -1).index_put((image, column), pair).to(device)
+        positions = torch.full(shape, self.start).index_put((image, column), begun + within).to(device)
+        tokens = words.new_zeros(*shape, words.shape[-1])
+        tokens[image.to(device), column.to(device)] = torch.cat(parts)
+        columns, which = torch.tensor([a + length - 1 for _, _, a, length, _ in place]).unique(return_inverse=True)
+        logits = llm(tokens, positions, self._mask(owners), self.cache, keep=columns.to(device))  # (B, U, V)
+        return logits[torch.tensor([b for _, b, *_ in place], device=device), which.to(device)]
+
+    def _mask(self, new: Tensor) -> Tensor:
+        """(B, T, start + C + T) bool for T new columns of `new` owners, which join the others."""
+        length = new.shape[1]
+        before = new[:, :0] if self.owners is None else self.owners
+        self.owners = torch.cat([before, new], 1)
+        mine = new[:, :, None] == self.owners[:, None]
+        mine[:, :, before.shape[1] :] &= torch.ones(length, length, dtype=torch.bool, device=new.device).tril()
+        return torch.cat([mine.new_ones(*new.shape, self.start), mine], -1)
+
+
+def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue) -> list[Heard]:
+    """What each is told, read from the device in as few pieces as there are different wishes."""
+    wishes: dict[tuple[int, ...] | None, list[int]] = {}
+    for n, say in enumerate(said):
+        wishes.setdefault(say.among, []).append(n)
+    heard: dict[int, Heard] = {}
+    for among, rows in wishes.items():
+        own = logits[torch.tensor(rows, device=logits.device)]
+        if among is None:
+            own[:, list(dialogue.unsayable(own.shape[1]))] = -torch.inf
+            heard.update((n, Heard(best, ())) for n, best in zip(rows, own.argmax(-1).tolist(), strict=True))
+            continue
+        own = own[:, torch.tensor(among, device=logits.device)]
+        for n, best, values in zip(rows, own.argmax(-1).tolist(), own.tolist(), strict=True):
+            heard[n] = Heard(among[best], tuple(values))
+    return [heard[n] for n in range(len(said))]

@@ -16,7 +16,7 @@ from components.mask_encoders.base import MaskEncoder, Masks, Prompt
 from components.mask_encoders.given import Given
 from components.preprocess import mask_boxes
 from components.rle import RegionError
-from components.scorers.base import RegionScores, Scorer
+from components.scorers.base import Look, RegionScores, Scorer
 from datamodules.images import ImageError, load_image
 from inference.requests import Asked, Request
 
@@ -123,12 +123,15 @@ class Predictor:
             return [(asked, str(error))]
 
     def _scored(self, name: str, image: NDArray[np.uint8], masks: Masks, asked: Sequence[Asked]) -> Iterator[Row]:
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        for at in range(0, len(masks), AT_ONCE):
-            part = torch.from_numpy(masks[at : at + AT_ONCE])
-            boxes, areas = mask_boxes(part).tolist(), part.float().mean((1, 2)).tolist()
-            scores = self.scorer.score(pixels, part, self.tasks)
-            for region, box, area, answer in zip(asked[at : at + AT_ONCE], boxes, areas, scores, strict=True):
+        if not asked:
+            return
+        look = Look(self.scorer, torch.from_numpy(image).permute(2, 0, 1))
+        step = len(masks) if self.scorer.coupled else AT_ONCE
+        for at in range(0, len(masks), step):
+            part = torch.from_numpy(masks[at : at + step])
+            boxes, areas = mask_boxes(part).tolist(), (part.sum((1, 2)) / part[0].numel()).tolist()
+            scores = look.score(part, self.tasks)
+            for region, box, area, answer in zip(asked[at : at + step], boxes, areas, scores, strict=True):
                 yield Row(name, region.id, region.kind, tuple(box), area, answer)
 
 

@@ -34,8 +34,9 @@ def score_table(
     index = 0
     with tqdm(total=len(samples), unit="image", desc="scoring") as bar:
         for batch, whole in zip(batches, wholes, strict=True):
-            controls = scorer.score_batch(whole.to(device), scorer.tasks)
-            for b, scores in enumerate(scorer.score_batch(batch.to(device), scorer.tasks)):
+            seen = scorer.look(batch.to(device))
+            controls = scorer.answer(seen, whole.regions.to(device), scorer.tasks)
+            for b, scores in enumerate(scorer.answer(seen, batch.regions.to(device), scorer.tasks)):
                 record = samples[index].record
                 for r, region in enumerate(record.regions):
                     left, top, width, height = batch.regions.boxes[b, r].tolist()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from components.batch import Distortions, RoiScore, Task
 from components.prompts import Dialogue
@@ -39,14 +39,31 @@ class Label:
     distortions: Distortions | None = None
 
 
-class Reader(Protocol):
-    """N regions that were just asked one question, the image before them already read."""
+class Say(NamedTuple):
+    """How the answer about a region goes on.
 
-    def after(self, ids: Sequence[int]) -> Tensor:
-        """(N, V) logits of the token that follows once `ids` have been said in answer."""
+    Attributes:
+        ids: said now, read by the model. The first may be none: the question has just been read; those after it must be some.
+        among: ids whose logits, of what follows, are wanted; None where it is only wanted which id of the vocabulary follows.
+    """
 
-    def generate(self, limit: int) -> list[list[int]]:
-        """N greedy answers of at most `limit` ids, without the end-of-sequence id."""
+    ids: tuple[int, ...] = ()
+    among: tuple[int, ...] | None = None
+
+
+class Heard(NamedTuple):
+    """What follows what was said.
+
+    Attributes:
+        best: the most probable id, of `Say.among` or of all that may be said.
+        logits: of `Say.among`, in its order.
+    """
+
+    best: int
+    logits: tuple[float, ...]
+
+
+Talk = Generator[Say, Heard, RoiScore]
 
 
 class Readout(nn.Module, ABC):
@@ -68,8 +85,9 @@ class Readout(nn.Module, ABC):
         """What to teach, or None where the label is unknown."""
 
     @abstractmethod
-    def read(self, task: Task, reader: Reader) -> list[RoiScore]:
-        """The N answers."""
+    def talk(self, task: Task) -> Talk:
+        """The answer about one region that was just asked: says what it is taken to have answered so far, hears what would follow, and
+        so on until it returns the score. Many talks are carried on at once (`components.reading.converse`)."""
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:

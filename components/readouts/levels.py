@@ -8,13 +8,11 @@ form is in `soft_levels`). In use the five words' probabilities after the answer
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
 from components.batch import RoiScore, Task
 from components.prompts import LEVELS, Dialogue, nearest_level, say_level
-from components.readouts.base import READOUTS, Label, Reader, Readout, Target
+from components.readouts.base import READOUTS, Label, Readout, Say, Talk, Target
 
 
 @READOUTS.register("levels")
@@ -51,23 +49,22 @@ class LevelReadout(Readout):
         std = self.label_std if label.std is None or math.isnan(label.std) else label.std
         return Target(ids, len(levels.stem), levels.ids, soft_levels(label.value, std, count))
 
-    def read(self, task: Task, reader: Reader) -> list[RoiScore]:
+    def talk(self, task: Task) -> Talk:
         levels = self.dialogue.levels(task)
-        logits = reader.after(levels.stem)[:, list(levels.ids)]
-        probabilities = logits.float().softmax(-1).cpu()
-        mean, std = moments(probabilities)
-        out = []
-        for p, m, s in zip(probabilities.tolist(), mean.tolist(), std.tolist(), strict=True):
-            best = max(range(len(p)), key=p.__getitem__)
-            out.append(RoiScore(task, m, s, say_level(task, best), dict(zip(LEVELS[task], p, strict=True))))
-        return out
+        heard = yield Say(levels.stem, levels.ids)
+        highest = max(heard.logits)
+        weights = [math.exp(x - highest) for x in heard.logits]
+        probabilities = [w / sum(weights) for w in weights]
+        best = max(range(len(weights)), key=weights.__getitem__)
+        names = dict(zip(LEVELS[task], probabilities, strict=True))
+        return RoiScore(task, *moments(probabilities), say_level(task, best), names)
 
 
-def moments(probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, L) probabilities of levels at 0, 1 / (L - 1), ... 1 -> mean and standard deviation, (N,) each."""
-    values = torch.linspace(0, 1, probabilities.shape[-1], dtype=probabilities.dtype)
-    mean = probabilities @ values
-    return mean, (probabilities @ values.square() - mean.square()).clamp_min(0).sqrt()
+def moments(probabilities: Sequence[float]) -> tuple[float, float]:
+    """Probabilities of levels at 0, 1 / (L - 1), ... 1 -> mean and standard deviation."""
+    values = [i / (len(probabilities) - 1) for i in range(len(probabilities))]
+    mean = sum(p * v for p, v in zip(probabilities, values, strict=True))
+    return mean, math.sqrt(sum(p * (v - mean) ** 2 for p, v in zip(probabilities, values, strict=True)))
 
 
 def soft_levels(value: float, std: float, count: int = 5) -> tuple[float, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from typing import Literal
 
 from components.batch import TASKS, RoiScore, Task
+from components.grammar import Grammar
 from components.prompts import LEVELS, Dialogue, nearest_level, parse_distortions, parse_level, say_distortions, say_level
-from components.readouts.base import READOUTS, Label, Reader, Readout, Target
+from components.readouts.base import READOUTS, Heard, Label, Readout, Say, Talk, Target
 
 
 @READOUTS.register("text")
@@ -15,20 +17,28 @@ class TextReadout(Readout):
     """Greedy text. A level word gives the level's value without uncertainty; a distortion sentence gives types and severities.
 
     Args:
-        max_tokens: ids generated at most.
+        grammar: of all ids only those are chosen from that go on a well-formed answer (see `components.grammar`), so that every answer
+            has a meaning, and ids without an alternative are not waited for. What would be well-formed without it, in the
+            tokenizer's own spelling, is the same with it. False generates freely, as the released model does.
+        max_tokens: ids generated at most without the grammar.
         postprocess: "released" cleans an answer up as the released code does before it is parsed (see `released_clean_up`).
     """
 
     tasks = TASKS
 
-    def __init__(self, dialogue: Dialogue, /, *, max_tokens: int = 48, postprocess: Literal["none", "released"] = "none") -> None:
+    def __init__(
+        self, dialogue: Dialogue, /, *, grammar: bool = True, max_tokens: int = 48, postprocess: Literal["none", "released"] = "none"
+    ) -> None:
         super().__init__(dialogue)
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
-        self.max_tokens, self.postprocess = max_tokens, postprocess
+        self.grammar, self.max_tokens, self.postprocess = grammar, max_tokens, postprocess
+        self._grammars = {task: Grammar(dialogue, task) for task in TASKS} if grammar else {}
 
     def check(self, task: Task) -> None:
-        """Any tokenizer will do."""
+        """Without the grammar any tokenizer will do."""
+        if self.grammar:
+            self._grammars[task].check()
 
     def target(self, task: Task, label: Label) -> Target | None:
         if task == "distortion":
@@ -37,9 +47,21 @@ class TextReadout(Readout):
             return None
         return Target(self.dialogue.answer(task, say_level(task, nearest_level(label.value, len(LEVELS[task])))))
 
-    def read(self, task: Task, reader: Reader) -> list[RoiScore]:
-        texts = [self.dialogue.decode(ids) for ids in reader.generate(self.max_tokens)]
-        return [parse(task, released_clean_up(text) if self.postprocess == "released" else text) for text in texts]
+    def talk(self, task: Task) -> Talk:
+        if self.grammar:
+            text = yield from self._grammars[task].spell()
+        else:
+            text = yield from self._greedy()
+        return parse(task, released_clean_up(text) if self.postprocess == "released" else text)
+
+    def _greedy(self) -> Generator[Say, Heard, str]:
+        ids: list[int] = []
+        heard = yield Say()
+        while len(ids) < self.max_tokens and heard.best != self.dialogue.eos:
+            ids.append(heard.best)
+            if len(ids) < self.max_tokens:
+                heard = yield Say((heard.best,))
+        return self.dialogue.decode(ids)
 
 
 def released_clean_up(text: str) -> str:

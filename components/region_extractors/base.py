@@ -21,12 +21,14 @@ class RegionExtractor(nn.Module, ABC):
         tokens: K, how many tokens a region becomes.
         crop_size: side S of the crops it wants to see, 0 for none.
         blocks: module classes that sharded training wraps.
+        coupled: True where an option makes the tokens of a region depend on the image's other regions.
         neutral: beginnings of state keys that a weights file may be without, because they change nothing until they are trained.
     """
 
     tokens: int
     crop_size: int = 0
     blocks: tuple[type[nn.Module], ...] = ()
+    coupled: bool = False
     neutral: tuple[str, ...] = ()
 
     @abstractmethod

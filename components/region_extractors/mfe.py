@@ -218,6 +218,7 @@ class MFE(RegionExtractor):
             raise ValueError("geometry is added to the global token: switch global_token on or geometry off")
         self.channels, self.map_sizes = tuple(channels), tuple(sizes)
         self.tokens = global_token + local_token
+        self.coupled = coupled and global_token
         self.crop_size = crop_size if local_token else 0
         self.global_token = (
             GlobalToken(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from components.batch import TASKS, Batch, RoiScore, Task
+from components.batch import TASKS, Batch, Regions, RoiScore, Task
 from components.preprocess import Preprocess, prepare_image, prepare_regions, stack
 from components.registry import Registry
 
@@ -40,6 +42,20 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         """For each image, for each valid region, the answer to each task. No gradient; the model is in eval mode."""
+
+    def look(self, batch: Batch) -> Any:
+        """What is kept of a batch's images, so that regions of them can be asked about again and again: `answer(look(batch), regions,
+        tasks)` is `score_batch` of a batch with these regions, whose own play no part. No gradient; the model is in eval mode."""
+        return batch
+
+    def answer(self, seen: Any, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        """As `score_batch`, of images that were looked at."""
+        return self.score_batch(dataclasses.replace(seen, regions=regions, labels=None, ids=()), tasks)
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the regions of an image change each other's scores, so that they must be asked about all at once."""
+        return False
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:
@@ -94,7 +110,6 @@ class Scorer(nn.Module, ABC):
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Takes what statistics it needs from some training images; called once before the first step, never when resuming."""
 
-    @torch.no_grad()
     def score(self, image: Tensor, masks: Tensor, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:
         """Scores the regions of one image.
 
@@ -107,16 +122,7 @@ class Scorer(nn.Module, ABC):
             R mappings from task to answer, in the order of the masks.
         """
         self.check_tasks(tasks)
-        if not len(masks):
-            return []
-        device = next(self.parameters()).device
-        x = prepare_image(image, self.preprocess)
-        batch = stack([x], [prepare_regions(image, masks, self.preprocess, self.crop_size)]).to(device)
-        training = self.training
-        try:
-            return self.eval().score_batch(batch, tasks)[0]
-        finally:
-            self.train(training)
+        return Look(self, image).score(masks, tasks) if len(masks) else []
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Raises ValueError for a task that this scorer cannot answer."""
@@ -128,6 +134,48 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def tiny(cls) -> dict[str, Any]:
         """Options of a small, random instance for tests (64-pixel images)."""
+
+
+class Look:
+    """An image that a scorer has looked at: regions of it can be asked about again and again without encoding it anew.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+    """
+
+    def __init__(self, scorer: Scorer, image: Tensor) -> None:
+        self.scorer, self.image = scorer, image
+        x = prepare_image(image, scorer.preprocess)
+        nothing = prepare_regions(image, image.new_zeros(0, *image.shape[1:], dtype=torch.bool), scorer.preprocess, scorer.crop_size)
+        batch = stack([x], [nothing]).to(self._device)
+        with _scoring(scorer):
+            self._seen = scorer.look(batch)
+
+    def score(self, masks: Tensor, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:
+        """As `Scorer.score`. All regions are read together: for very many of them, ask in parts."""
+        self.scorer.check_tasks(tasks)
+        if not len(masks):
+            return []
+        regions = prepare_regions(self.image, masks, self.scorer.preprocess, self.scorer.crop_size)
+        padded = stack([regions.crops.new_zeros(0)], [regions]).regions.to(self._device)
+        with _scoring(self.scorer):
+            return self.scorer.answer(self._seen, padded, tasks)[0]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.scorer.parameters()).device
+
+
+@contextmanager
+def _scoring(scorer: Scorer) -> Iterator[None]:
+    """Eval mode for as long as it lasts, and no gradient."""
+    training = scorer.training
+    try:
+        scorer.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        scorer.train(training)
 
 
 def check_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

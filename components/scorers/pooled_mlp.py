@@ -119,12 +119,22 @@ class PooledMLP(Scorer):
         losses["severity"] = _cross_entropy(answers.severities, severity)
         return {"loss": torch.stack(list(losses.values())).sum(), **losses}
 
-    @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        return self.answer(self.look(batch), batch.regions, tasks)
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> Pyramid:
+        """See the contract."""
+        seen: Pyramid = self.vision_encoder(batch.images)
+        return seen
+
+    @torch.no_grad()
+    def answer(self, seen: Pyramid, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        """See the contract."""
         self.check_tasks(tasks)
-        scores, variances, types, severities = (x.float().cpu() for x in self(batch))
+        scores, variances, types, severities = (x.float().cpu() for x in self.head(seen, regions))
         out = []
-        for b, valid in enumerate(batch.regions.valid.cpu()):
+        for b, valid in enumerate(regions.valid.cpu()):
             rows: list[RegionScores] = []
             for r in torch.nonzero(valid)[:, 0].tolist():
                 row: RegionScores = {}

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from components.batch import TASKS, Batch, Labels, Pyramid, RoiScore, Task
+from components.batch import TASKS, Batch, Labels, Pyramid, Regions, Task
 from components.llm_adapters.base import LLMAdapter
 from components.preprocess import CropEdges
 from components.projector import Projector
 from components.prompts import IMAGE, Conversation, Dialogue
 from components.prompts import VERSION as PROMPTS_VERSION
-from components.reading import CachedReader
+from components.reading import Prefixes, converse
 from components.readouts.base import READOUTS, Label, Readout
 from components.region_extractors.base import RegionExtractor
 from components.registry import ConfigError, Part
@@ -27,6 +28,14 @@ from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of images: what the region extractor made of them, and what the language model has read."""
+
+    prepared: Any
+    prefixes: Prefixes
 
 
 @SCORERS.register("roi_vlm")
@@ -42,7 +51,7 @@ class RoiVLM(Scorer):
         image_pool: side of the square of cells averaged to one image token.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
-        max_branches: regions of an image asked at once when scoring; bounds memory, does not change scores.
+        max_branches: regions of an image whose questions are read at once when scoring; bounds memory, does not change scores.
         crop_edges: "released" cuts a region's crop without its last row and column, as the released code does (reference facts 1.10).
         train_vision_encoder: null trains the encoder exactly when its weights are random.
         weights: a .safetensors file with the tensors of projector and region extractor ("projector.mlp.0.weight", ...), as an
@@ -63,7 +72,7 @@ class RoiVLM(Scorer):
         image_level: int = 2,
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
-        max_branches: int = 64,
+        max_branches: int = 32,
         crop_edges: CropEdges = "inclusive",
         train_vision_encoder: bool | None = None,
         weights: str = "",
@@ -167,21 +176,36 @@ class RoiVLM(Scorer):
         embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens)
         return self.llm(embeddings, packed.positions, packed.mask(), keep=columns)
 
-    @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
-        self.check_tasks(tasks)
+        return self.answer(self.look(batch), batch.regions, tasks)
+
+    @torch.no_grad()
+    def look(self, batch: Batch) -> Seen:
+        """See the contract: the images are encoded, and the language model has read them."""
         pyramid = self._pyramid(batch)
-        region_tokens = self._region_tokens(pyramid, batch)
-        cache, start = self._read_prefix(self.projector(pyramid))
-        scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in batch.regions.valid.sum(1).tolist()]
-        for image, region in self._asked_together(batch.regions.valid):
-            for task in tasks:
-                question = self._question(task, region_tokens[image, region])
-                reader = CachedReader(self.llm, cache, len(batch.images), start, question, image, self.dialogue)
-                answers: list[RoiScore] = self._readout(task).read(task, reader)
-                for b, r, answer in zip(image.tolist(), region.tolist(), answers, strict=True):
-                    scores[b][r][task] = answer
+        return Seen(self.region_extractor.prepare(pyramid), self._read_prefixes(self.projector(pyramid)))
+
+    @torch.no_grad()
+    def answer(self, seen: Seen, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        """See the contract: all questions about `max_branches` regions of each image are read at once."""
+        self.check_tasks(tasks)
+        tokens = self.region_extractor(seen.prepared, regions)  # (B, R, K, D)
+        words = {task: self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=tokens.device)) for task in tasks}
+        scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in regions.valid.sum(1).tolist()]
+        for at in range(0, regions.valid.shape[1], self.max_branches):
+            some = torch.nonzero(regions.valid[:, at : at + self.max_branches]).tolist()
+            pairs = [(b, at + r, task) for b, r in some for task in tasks]
+            questions = [torch.cat([tokens[b, r].to(words[task].dtype), words[task]]) for b, r, task in pairs]
+            talks = [self._readout(task).talk(task) for _, _, task in pairs]
+            answers = converse(self.llm, seen.prefixes, questions, [b for b, _, _ in pairs], talks, self.dialogue)
+            for (b, r, task), answer in zip(pairs, answers, strict=True):
+                scores[b][r][task] = answer
         return scores
+
+    @property
+    def coupled(self) -> bool:
+        """See the contract."""
+        return self.region_extractor.coupled
 
     def wording(self) -> dict[str, str]:
         """See the contract."""
@@ -225,8 +249,8 @@ class RoiVLM(Scorer):
                 branches.append(Branch(r, self.dialogue.questions[task], target))
         return branches
 
-    def _read_prefix(self, image_tokens: Tensor) -> tuple[Any, int]:
-        """Reads system text and image once: image_tokens (B, N, D) -> a cache of B rows, and their length."""
+    def _read_prefixes(self, image_tokens: Tensor) -> Prefixes:
+        """Reads system text and image once: image_tokens (B, N, D)."""
         ids = expand(self.dialogue.prefix, image_tokens.shape[1], 0)
         slots = torch.tensor([i == IMAGE for i in ids], device=image_tokens.device)
         embedded = self.llm.embed(torch.tensor(ids, device=image_tokens.device).clamp_min(0)).repeat(len(image_tokens), 1, 1)
@@ -234,19 +258,7 @@ class RoiVLM(Scorer):
         cache = self.llm.new_cache()
         positions = torch.arange(len(ids), device=image_tokens.device).expand(len(image_tokens), -1)
         self.llm(embedded, positions, cache=cache, keep=positions[0, -1:])
-        return cache, len(ids)
-
-    def _asked_together(self, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """valid (B, R) -> (image, region) indices, (N,) long each: at most `max_branches` regions of each image at once."""
-        for at in range(0, valid.shape[1], self.max_branches):
-            image, region = torch.nonzero(valid[:, at : at + self.max_branches], as_tuple=True)
-            if len(image):
-                yield image, region + at
-
-    def _question(self, task: Task, region_tokens: Tensor) -> Tensor:
-        """(N, K, D) region tokens -> (N, K + L, D): the region, then the question's words."""
-        words = self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=region_tokens.device))
-        return torch.cat([region_tokens.to(words.dtype), words.expand(len(region_tokens), -1, -1)], 1)
+        return Prefixes(cache, len(ids), len(image_tokens))
 
     def _readout(self, task: Task) -> Readout:
         readout = self.readouts[task]

@@ -1,112 +1,122 @@
-"""Reading over a cached prefix."""
+"""Reading over a cached prefix, side by side."""
 
+import pytest
 import torch
 
+from components.batch import RoiScore
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
-from components.reading import CachedReader
+from components.reading import Prefixes, _heard, converse
+from components.readouts.base import Say
 
 START = 5
 
 
-def setup(rows=3, length=4):
+@pytest.fixture(scope="module")
+def llm():
     torch.manual_seed(0)
-    llm = LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()}).eval()
-    prefix, question = torch.randn(1, START, llm.width), torch.randn(rows, length, llm.width)
+    return LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()}).eval()
+
+
+@pytest.fixture(scope="module")
+def dialogue(llm):
+    return Dialogue(llm.tokenizer)
+
+
+def read(llm, prefixes):
     cache = llm.new_cache()
-    llm(prefix, torch.arange(START)[None], cache=cache)
-    image = torch.zeros(rows, dtype=torch.long)
-    return llm, prefix, question, CachedReader(llm, cache, int(image.max()) + 1, START, question, image, Dialogue(llm.tokenizer))
+    with torch.no_grad():
+        llm(prefixes, torch.arange(START).expand(len(prefixes), -1), cache=cache)
+    return Prefixes(cache, START, len(prefixes))
+
+
+def scripted(*turns):
+    """Says each of `turns` in turn; answers with what it heard."""
+    heard = []
+    for ids, among in turns:
+        heard.append((yield Say(ids, among)))
+    return RoiScore("quality", text=repr(heard), levels={str(n): x for n, h in enumerate(heard) for x in h.logits[:1]})
 
 
 @torch.no_grad()
-def test_after_equals_reading_everything_at_once():
-    llm, prefix, question, reader = setup()
-    said = [7, 9]
-    whole = torch.cat([prefix.expand(3, -1, -1), question, llm.embed(torch.tensor([said])).expand(3, -1, -1)], 1)
-    expected = llm(whole, torch.arange(whole.shape[1]).expand(3, -1))[:, -1]
-    torch.testing.assert_close(reader.after(said), expected, atol=1e-5, rtol=1e-5)
+def test_what_is_heard_is_what_reading_everything_anew_gives(llm, dialogue):
+    """Three talks of differing questions, pace and length: each time the whole sequence is read from nothing, without a cache."""
+    torch.manual_seed(1)
+    prefix = torch.randn(1, START, llm.width)
+    questions = [torch.randn(n, llm.width) for n in (4, 2, 7)]
+    among = (3, 8, 11)
+    turns = [
+        [((7, 9), among), ((5,), among), ((6, 6, 6), among)],
+        [((), among), ((4, 4), among)],
+        [((2,), among)],
+    ]
+    heard = {}
+
+    def talk(n):
+        heard[n] = []
+        for ids, wish in turns[n]:
+            heard[n].append((yield Say(ids, wish)))
+        return RoiScore("quality", text=str(n))
+
+    answers = converse(llm, read(llm, prefix), questions, [0, 0, 0], [talk(n) for n in range(3)], dialogue)
+    assert [a.text for a in answers] == ["0", "1", "2"]
+    for n, question in enumerate(questions):
+        said = []
+        for (ids, _), h in zip(turns[n], heard[n], strict=True):
+            said += ids
+            words = llm.embed(torch.tensor([said], dtype=torch.long))
+            whole = torch.cat([prefix, question[None], words], 1)
+            expected = llm(whole, torch.arange(whole.shape[1])[None])[0, -1, list(among)]
+            torch.testing.assert_close(torch.tensor(h.logits), expected, atol=1e-5, rtol=1e-5)
+            assert h.best == among[int(expected.argmax())]
 
 
 @torch.no_grad()
-def test_generate_is_greedy():
-    llm, prefix, question, reader = setup()
-    for row, answer in enumerate(reader.generate(6)):
-        tokens = torch.cat([prefix, question[row : row + 1]], 1)
-        expected = []
-        for _ in range(6):
-            token = int(llm(tokens, torch.arange(tokens.shape[1])[None])[0, -1, : len(llm.tokenizer)].argmax())
-            if token == llm.tokenizer.eos_token_id:
-                break
-            expected.append(token)
-            tokens = torch.cat([tokens, llm.embed(torch.tensor([[token]]))], 1)
-        assert answer == expected
-
-
-@torch.no_grad()
-def test_an_answer_ends_at_its_own_end(monkeypatch):
-    """Each row stops at its own end-of-sequence id; the others go on."""
-    _, _, _, reader = setup()
-    script = iter([[7, 7, 0], [9, 0, 9], [0, 9, 9]])
-    monkeypatch.setattr(reader, "eos", 0)
-    monkeypatch.setattr(reader, "_next", lambda *_: torch.nn.functional.one_hot(torch.tensor(next(script)), 12).float())
-    assert reader.generate(10) == [[7, 9], [7], []]
-
-
-@torch.no_grad()
-def test_generation_stops_at_the_limit():
-    _, _, _, reader = setup()
-    assert all(len(a) <= 2 for a in reader.generate(2))
-
-
-@torch.no_grad()
-def test_several_images_with_differing_numbers_of_regions():
-    """Each region over its own image's prefix, in whatever order, as if it stood alone."""
+def test_several_images_with_differing_numbers_of_regions(llm, dialogue):
+    """Each over its own image's prefix, in whatever order, as if it stood alone."""
     torch.manual_seed(0)
-    llm = LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()}).eval()
-    prefixes, question = torch.randn(3, START, llm.width), torch.randn(5, 4, llm.width)
-    image = torch.tensor([2, 0, 2, 1, 2])
-    cache = llm.new_cache()
-    llm(prefixes, torch.arange(START).expand(3, -1), cache=cache)
-    together = CachedReader(llm, cache, int(image.max()) + 1, START, question, image, Dialogue(llm.tokenizer))
-    alone = []
-    for n, row in enumerate(image.tolist()):
-        own = llm.new_cache()
-        llm(prefixes[row : row + 1], torch.arange(START)[None], cache=own)
-        alone.append(CachedReader(llm, own, 1, START, question[n : n + 1], torch.tensor([0]), Dialogue(llm.tokenizer)))
-    torch.testing.assert_close(together.after([7, 9]), torch.cat([r.after([7, 9]) for r in alone]), atol=1e-5, rtol=1e-5)
-    assert together.generate(7) == [r.generate(7)[0] for r in alone]
-    assert together.generate(7) == together.generate(7)  # the prefixes are as they were
+    prefixes, questions = torch.randn(3, START, llm.width), [torch.randn(n, llm.width) for n in (4, 4, 3, 4, 6)]
+    image = [2, 0, 2, 1, 2]
+
+    def talks():
+        return [scripted(((7,) * (1 + n % 2), (3, 4)), ((9,), (5, 6))) for n in range(5)]
+
+    together = converse(llm, read(llm, prefixes), questions, image, talks(), dialogue)
+    for n, row in enumerate(image):
+        own = read(llm, prefixes[row : row + 1])
+        (alone,) = converse(llm, own, [questions[n]], [0], [talks()[n]], dialogue)
+        assert together[n].levels == pytest.approx(alone.levels, abs=1e-5)
 
 
 @torch.no_grad()
-def test_the_prefix_is_not_copied_for_each_region():
-    """What is held beside the prefix grows with the question, not with the prefix."""
-    llm, _, question, reader = setup(rows=50)
+def test_the_prefix_is_kept_once_and_left_as_it_is(llm, dialogue, monkeypatch):
+    """What is held beside the prefix grows with the questions, not with the prefix."""
+    prefixes = read(llm, torch.randn(1, START, llm.width))
     held = []
     fork = llm.fork_cache
-
-    def watched(cache):
-        held.append(fork(cache))
-        return held[-1]
-
-    llm.fork_cache = watched
-    reader.after([7])
-    keys = held[0].layers[0].keys if hasattr(held[0], "layers") else None
-    assert keys.shape[0] == 1
-    assert keys.shape[-2] == START + 50 * (question.shape[1] + 1)
+    monkeypatch.setattr(llm, "fork_cache", lambda c: held.append(fork(c)) or held[-1])
+    questions = [torch.randn(4, llm.width)] * 50
+    first = converse(llm, prefixes, questions, [0] * 50, [scripted(((7,), (3,))) for _ in range(50)], dialogue)
+    assert held[0].layers[0].keys.shape[0] == 1
+    assert held[0].layers[0].keys.shape[-2] == START + 50 * 5
+    assert prefixes.cache.get_seq_length() == START
+    assert first == converse(llm, prefixes, questions, [0] * 50, [scripted(((7,), (3,))) for _ in range(50)], dialogue)
 
 
-@torch.no_grad()
-def test_what_is_no_word_is_never_said(monkeypatch):
-    """Slots of a released vocabulary and rows beyond the words: the next best word is said instead."""
-    _, _, _, reader = setup()
-    tokenizer = reader.dialogue.tokenizer
+def test_what_is_no_word_is_never_heard():
+    """Slots of a released vocabulary and rows beyond the words: the next best word is heard instead."""
+    llm = LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()})
+    dialogue, tokenizer = Dialogue(llm.tokenizer), llm.tokenizer
     words = len(tokenizer)
     tokenizer.add_tokens(["<global>"], special_tokens=True)
-    best = torch.zeros(words + 4)
-    best[words:] = torch.tensor([9.0, 8.0, 8.0, 8.0])  # the slot, and rows without a word
-    best[7], best[tokenizer.bos_token_id] = 2.0, 1.0
-    monkeypatch.setattr(reader, "_next", lambda *_: best.repeat(3, 1))
-    assert reader.dialogue.unsayable(words + 4) == (words, words + 1, words + 2, words + 3)
-    assert reader.generate(2) == [[7, 7]] * 3
+    best = torch.zeros(2, words + 4)
+    best[:, words:] = torch.tensor([9.0, 8.0, 8.0, 8.0])  # the slot, and rows without a word
+    best[:, 7], best[:, tokenizer.bos_token_id] = 2.0, 1.0
+    assert dialogue.unsayable(words + 4) == (words, words + 1, words + 2, words + 3)
+    heard = _heard(best, [Say(), Say((), (3, words))], dialogue)
+    assert heard[0] == (7, ())
+    assert heard[1] == (words, (0.0, 9.0))  # a wish is granted as it is
+
+
+def test_no_talks():
+    assert converse(None, None, [], [], [], None) == []

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.prompts import TOKENIZER_CORPUS, Dialogue
-from components.readouts.base import Label
+from components.prompts import LEVELS, TOKENIZER_CORPUS, Dialogue
+from components.readouts.base import Heard, Label, Say
 from components.readouts.levels import LevelReadout, moments, soft_levels
 from components.tokenizer import project_tokenizer
 
@@ -42,9 +42,9 @@ def test_scores_outside_the_scale_are_clipped():
 
 
 def test_moments_closed_form():
-    mean, std = moments(torch.tensor([[0, 0, 1.0, 0, 0], [0.5, 0, 0, 0, 0.5]]))
-    assert mean.tolist() == [0.5, 0.5]
-    assert std.tolist() == pytest.approx([0, 0.5])
+    assert moments([0, 0, 1, 0, 0]) == (0.5, 0)
+    assert moments([0.5, 0, 0, 0, 0.5]) == (0.5, 0.5)
+    assert moments([0, 0.25, 0, 0.75, 0]) == pytest.approx((0.625, 0.1875**0.5 / 2))
 
 
 def test_target_is_the_sentence_with_a_soft_word(readout):
@@ -76,22 +76,26 @@ def test_errors():
         LevelReadout(dialogue, label_std=3)
 
 
-class _Says:
-    def __init__(self, logits):
-        self.logits = logits
+def said_with(readout, task, logits):
+    """The answer where the level words' logits, worst to best, are these."""
+    talk = readout.talk(task)
+    levels = readout.dialogue.levels(task)
+    assert next(talk) == Say(levels.stem, levels.ids)
+    with pytest.raises(StopIteration) as end:
+        talk.send(Heard(0, tuple(logits)))
+    return end.value.value
 
-    def after(self, ids):
-        self.ids = ids
-        return self.logits
 
-
-def test_read_gives_expectation_and_deviation(readout):
-    levels = readout.dialogue.levels("quality")
-    logits = torch.full((2, 800), -50.0)
-    logits[0, levels.ids[3]] = 5.0
-    logits[1, levels.ids[0]] = logits[1, levels.ids[4]] = 2.0
-    logits[1, 3] = 90.0  # another word, however probable, plays no part
-    first, second = readout.read("quality", _Says(logits))
+def test_an_answer_is_expectation_and_deviation(readout):
+    first = said_with(readout, "quality", [-50.0, -50.0, -50.0, 5.0, -50.0])
+    second = said_with(readout, "quality", [2.0, -50.0, -50.0, -50.0, 2.0])
     assert (first.value, first.std, first.text) == (pytest.approx(0.75), pytest.approx(0, abs=1e-3), "The quality is good.")
     assert (second.value, second.std) == (pytest.approx(0.5), pytest.approx(0.5))
     assert sum(second.levels.values()) == pytest.approx(1)
+
+
+def test_probabilities_are_a_softmax(readout):
+    logits = torch.randn(5, generator=torch.Generator().manual_seed(0)) * 30
+    found = said_with(readout, "importance", logits.tolist()).levels
+    assert list(found.values()) == pytest.approx(logits.double().softmax(0).tolist(), abs=1e-12)
+    assert list(found) == list(LEVELS["importance"])

@@ -6,7 +6,7 @@ import torch
 from components.batch import TASKS
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
-from components.reading import CachedReader
+from components.reading import Prefixes, converse
 from components.readouts.base import READOUTS, Label
 
 KNOWN = {"quality": Label(0.7, 0.1), "importance": Label(0.2), "distortion": Label(distortions=(("blur", "minor"),))}
@@ -25,16 +25,17 @@ def readout(request, llm):
     return READOUTS.build({"plugin": request.param, **READOUTS.get(request.param).tiny()}, Dialogue(llm.tokenizer))
 
 
-def reader(llm, readout, task, rows):
-    """`REGIONS` regions, of which `rows` are read together, over a prefix of four tokens."""
+def ask(llm, readout, task, rows):
+    """`REGIONS` regions, of which `rows` are asked together, over a prefix of four tokens."""
     torch.manual_seed(1)
     prefix, regions = torch.randn(1, 4, llm.width), torch.randn(REGIONS, 2, llm.width)
     cache = llm.new_cache()
     with torch.no_grad():
         llm(prefix, torch.arange(4)[None], cache=cache)
         words = llm.embed(torch.tensor(readout.dialogue.questions[task][1:]))
-    question = torch.cat([regions[rows], words.expand(len(rows), -1, -1)], 1)
-    return CachedReader(llm, cache, 1, 4, question, torch.zeros(len(rows), dtype=torch.long), readout.dialogue)
+    questions = [torch.cat([regions[row], words]) for row in rows]
+    talks = [readout.talk(task) for _ in rows]
+    return converse(llm, Prefixes(cache, 4, 1), questions, [0] * len(rows), talks, readout.dialogue)
 
 
 def test_serves_its_tasks_and_refuses_others(readout):
@@ -64,24 +65,16 @@ def test_unknown_labels_teach_nothing(readout):
 @torch.no_grad()
 def test_batched_equals_single(readout, llm):
     for task in readout.tasks:
-        together = readout.read(task, reader(llm, readout, task, list(range(REGIONS))))
+        together = ask(llm, readout, task, list(range(REGIONS)))
         assert len(together) == REGIONS
         for r, score in enumerate(together):
-            (alone,) = readout.read(task, reader(llm, readout, task, [r]))
+            (alone,) = ask(llm, readout, task, [r])
             assert alone.text == score.text
             assert (alone.value is None) == (score.value is None)
             if score.value is not None:
                 assert alone.value == pytest.approx(score.value, abs=1e-5)
                 assert 0 <= score.value <= 1
                 assert score.std is None or alone.std == pytest.approx(score.std, abs=1e-5)
-
-
-@torch.no_grad()
-def test_reading_twice_gives_the_same(readout, llm):
-    """A reader's cache is read, not used up."""
-    for task in readout.tasks:
-        one = reader(llm, readout, task, [0, 1])
-        assert readout.read(task, one) == readout.read(task, one)
 
 
 def test_state_dict_round_trip_and_meta_device(readout, llm):
@@ -96,5 +89,5 @@ def test_state_dict_round_trip_and_meta_device(readout, llm):
 @torch.no_grad()
 def test_scores_carry_no_gradient(readout, llm):
     for task in readout.tasks:
-        for score in readout.read(task, reader(llm, readout, task, [0])):
+        for score in ask(llm, readout, task, [0]):
             assert score.value is None or isinstance(score.value, float)

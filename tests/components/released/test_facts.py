@@ -15,7 +15,7 @@ from components.batch import TASKS
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.preprocess import Preprocess, prepare_image, prepare_masks, prepare_regions
 from components.prompts import IMAGE, LEVELS, REGION, Dialogue, released_segments
-from components.readouts.base import READOUTS
+from components.readouts.base import READOUTS, Heard
 from components.registry import ConfigError
 from components.released.shards import CheckpointError
 from components.released.tokenizer import hostile_texts, write_tokenizer
@@ -100,7 +100,7 @@ def test_level_words_are_found_in_context(task):
 def test_slots_and_lengths(task, length):
     """Facts 1.9: image tokens from 35 on, <global> at 1109, <local> at 1110."""
     dialogue = Dialogue(Published(), "seagull_v1")
-    answer = READOUTS.build({"plugin": "text"}, dialogue)
+    answer = READOUTS.build({"plugin": "text", "grammar": False}, dialogue)
     assert answer.tasks == TASKS
     branch = Branch(0, dialogue.questions[task], type("Said", (), {"ids": (7,), "soft_at": None}))
     packed = pack(dialogue.prefix, [[branch]], 1024, 2)
@@ -125,15 +125,15 @@ def test_two_questions_behind_one_prefix_have_its_positions():
 def test_a_score_is_the_published_expectation():
     """Facts 1.13: a softmax over the five words' logits, whatever the others are, against 1, 3/4, 1/2, 1/4, 0 from the best."""
     readout = READOUTS.build({"plugin": "levels"}, Dialogue(Published(), "seagull_v1"))
-    logits = torch.full((1, 32002), 50.0)
     best_first = ("excellent", "good", "fair", "poor", "bad")
     given = torch.tensor([0.3, -1.0, 2.0, 0.1, 0.7])
-    for word, x in zip(best_first, given, strict=True):
-        logits[0, WORDS["quality"][word][0]] = x
-    asked = []
-    reader = type("Reader", (), {"after": lambda self, ids: asked.append(list(ids)) or logits})()
-    (score,) = readout.read("quality", reader)
-    assert asked == [STEMS["quality"]]
+    talk = readout.talk("quality")
+    said = next(talk)
+    assert said.ids == tuple(STEMS["quality"])
+    logits = dict(zip((WORDS["quality"][word][0] for word in best_first), given.tolist(), strict=True))
+    with pytest.raises(StopIteration) as end:
+        talk.send(Heard(0, tuple(logits[i] for i in said.among)))
+    score = end.value.value
     assert score.value == pytest.approx(float(given.softmax(0) @ torch.tensor([1, 0.75, 0.5, 0.25, 0])), abs=1e-6)
 
 

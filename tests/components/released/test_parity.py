@@ -212,7 +212,7 @@ def test_scores_are_those_of_the_released_pipeline(both, shown):
 def test_words_are_those_of_the_released_pipeline(both, shown):
     released, ours = both
     image, masks = shown
-    ours.readouts["distortion"].max_tokens = 12
+    ours.readouts["distortion"].max_tokens, ours.readouts["distortion"].grammar = 12, False
     scores = ours.score(torch.from_numpy(image.copy()).permute(2, 0, 1), torch.from_numpy(masks), ["distortion"])
     for region, mask in zip(scores, masks, strict=True):
         ids = released.answer(image, mask, "distortion", 12)
