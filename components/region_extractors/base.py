@@ -34,6 +34,9 @@ class RegionExtractor(nn.Module, ABC):
     @abstractmethod
     def __init__(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], width: int, /) -> None:
         super().__init__()
+        if len(channels) != len(sizes):
+            raise ValueError(f"{len(channels)} channels but {len(sizes)} sizes: a level has one of each")
+        self.channels, self.map_sizes = tuple(channels), tuple(sizes)
 
     @abstractmethod
     def prepare(self, pyramid: Pyramid) -> Any:
@@ -42,6 +45,13 @@ class RegionExtractor(nn.Module, ABC):
     @abstractmethod
     def forward(self, prepared: Any, regions: Regions) -> Tensor:
         """`prepare`'s result and the regions -> (B, R, K, D); rows where `regions.valid` is False are arbitrary but finite."""
+
+    def check_pyramid(self, pyramid: Pyramid) -> None:
+        """Raises ValueError where the pyramid is not the one that this extractor was wired for."""
+        expected = [(c, *size) for c, size in zip(self.channels, self.map_sizes, strict=True)]
+        given = [tuple(m.shape[1:]) for m in pyramid.maps]
+        if given != expected:
+            raise ValueError(f"the pyramid's levels are {given}, this extractor was built for {expected} (channels, height, width)")
 
     @classmethod
     @abstractmethod

@@ -210,13 +210,10 @@ class MFE(RegionExtractor):
             ValueError: widths that do not fit each other, or nothing to extract.
         """
         super().__init__(channels, sizes, width)
-        if len(channels) != len(sizes):
-            raise ValueError(f"{len(channels)} channels but {len(sizes)} sizes: a level has one of each")
         if not (global_token or local_token):
             raise ValueError("global_token and local_token are both off: a region needs at least one token")
         if geometry and not global_token:
             raise ValueError("geometry is added to the global token: switch global_token on or geometry off")
-        self.channels, self.map_sizes = tuple(channels), tuple(sizes)
         self.tokens = global_token + local_token
         self.coupled = coupled and global_token
         self.crop_size = crop_size if local_token else 0
@@ -243,10 +240,7 @@ class MFE(RegionExtractor):
         Raises:
             ValueError: the pyramid is not the one this extractor was wired for.
         """
-        expected = [(c, *size) for c, size in zip(self.channels, self.map_sizes, strict=True)]
-        given = [tuple(m.shape[1:]) for m in pyramid.maps]
-        if given != expected:
-            raise ValueError(f"the pyramid's levels are {given}, this extractor was built for {expected} (channels, height, width)")
+        self.check_pyramid(pyramid)
         return Prepared() if self.global_token is None else self.global_token.prepare(pyramid.maps)
 
     def forward(self, prepared: Prepared, regions: Regions) -> Tensor:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from components.pooling import mask_pool
+from components.pooling import box_coverage, mask_pool, overlap
 
 
 def rectangles(*boxes, size=512):
@@ -59,3 +59,33 @@ def test_float32_inside_autocast():
         inside = mask_pool(feature, masks)
     assert torch.equal(inside, mask_pool(feature, masks))
     assert mask_pool(feature.bfloat16(), masks).dtype == torch.bfloat16
+
+
+def test_coverage_equals_counting_points():
+    """Against a plain loop over points of each cell, for boxes between the pixels."""
+    masks = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0)) > 0.5
+    boxes = torch.tensor([[[0.13, 0.2, 0.5, 0.61], [0.0, 0.0, 1.0, 1.0], [0.31, 0.47, 0.02, 0.03]]])
+    found = box_coverage(masks, boxes, 3)
+    points = 60
+    for r, (left, top, width, height) in enumerate(boxes[0].tolist()):
+        for i in range(3):
+            for j in range(3):
+                y = (top + height * (i + (torch.arange(points) + 0.5) / points) / 3) * 12
+                x = (left + width * (j + (torch.arange(points) + 0.5) / points) / 3) * 20
+                share = masks[0, r][y.long()][:, x.long()].float().mean().item()
+                assert found[0, r, i, j].item() == pytest.approx(share, abs=0.02)
+
+
+def test_coverage_of_the_whole_mask_is_its_average():
+    masks = torch.rand(2, 2, 24, 24, generator=torch.Generator().manual_seed(0)) > 0.7
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 2, 4)
+    torch.testing.assert_close(box_coverage(masks, whole, 6), torch.nn.functional.avg_pool2d(masks.float(), 4))
+
+
+def test_a_box_without_area_is_not_covered():
+    assert torch.equal(box_coverage(rectangles((0, 512, 0, 512)), torch.zeros(1, 1, 4), 4), torch.zeros(1, 1, 4, 4))
+
+
+def test_overlaps_add_up_to_the_interval():
+    found = overlap(torch.tensor([0.25, -1.0, 3.0]), torch.tensor([2.5, 0.5, 2.0]), 4)
+    assert found.tolist() == [[0.75, 1.0, 0.5, 0.0], [0.5, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]

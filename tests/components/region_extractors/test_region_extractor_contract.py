@@ -116,3 +116,32 @@ def test_bfloat16_autocast(plugin):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = tokens_of(extractor, *inputs)
     assert (rough.float() - exact).norm() < 0.05 * exact.norm()
+
+
+def test_a_pyramid_of_one_stride(plugin):
+    """A plain ViT's: several depths at one size, all of one width."""
+    torch.manual_seed(0)
+    extractor = plugin((12,) * 3, ((4, 4),) * 3, WIDTH, **plugin.tiny()).eval()
+    pyramid = Pyramid(tuple(torch.randn(2, 12, 4, 4) for _ in range(3)))
+    tokens = tokens_of(extractor, pyramid, regions_of(2, 3, extractor.crop_size))
+    assert tokens.shape == (2, 3, extractor.tokens, WIDTH)
+    assert tokens.isfinite().all()
+
+
+def test_a_wide_pyramid(plugin):
+    torch.manual_seed(0)
+    extractor = plugin((8,), ((4, 6),), WIDTH, **plugin.tiny()).eval()
+    tokens = tokens_of(extractor, Pyramid((torch.randn(1, 8, 4, 6),)), regions_of(1, 2, extractor.crop_size))
+    assert tokens.shape == (1, 2, extractor.tokens, WIDTH)
+
+
+@torch.no_grad()
+def test_a_bfloat16_module_stays_in_bfloat16(plugin):
+    extractor = build(plugin)
+    pyramid, regions = pyramid_of(1), regions_of(1, 3, extractor.crop_size)
+    exact = tokens_of(extractor, pyramid, regions)
+    extractor.bfloat16()
+    half = Pyramid(tuple(m.bfloat16() for m in pyramid.maps))
+    rough = tokens_of(extractor, half, dataclasses.replace(regions, crops=regions.crops.bfloat16()))
+    assert rough.dtype == torch.bfloat16
+    assert (rough.float() - exact).norm() < 0.05 * exact.norm()
