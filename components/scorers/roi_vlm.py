@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Labels, Pyramid, Regions, Task
+from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
 from components.preprocess import CropEdges
 from components.projector import Projector
@@ -47,6 +48,7 @@ class RoiVLM(Scorer):
             the distortion.
         standardize: bring each channel of the pyramid to zero mean and unit variance over the training images (see
             `components.standardize`).
+        geometry_token: one more token for each region, of its size, place and shape, whatever its extractor (see `components.geometry`).
         image_level: pyramid level whose cells become the image's tokens.
         image_pool: side of the square of cells averaged to one image token.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
@@ -69,6 +71,7 @@ class RoiVLM(Scorer):
         readouts: dict[str, Part[Readout]] | None = None,
         projector: Literal["mlp2x_gelu", "linear"] = "mlp2x_gelu",
         standardize: bool = False,
+        geometry_token: bool = False,
         image_level: int = 2,
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
@@ -87,6 +90,8 @@ class RoiVLM(Scorer):
         self.standardize = Standardize(channels) if standardize else None
         self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
         self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
+        self.geometry = GeometryToken(self.llm.width) if geometry_token else None
+        self.tokens = self.region_extractor.tokens + geometry_token  # of a region
         self.preprocess = dataclasses.replace(self.vision_encoder.preprocess, crop_edges=crop_edges)
         self.crop_size = self.region_extractor.crop_size
         self.blocks = self.vision_encoder.blocks + self.region_extractor.blocks + self.llm.blocks
@@ -111,7 +116,7 @@ class RoiVLM(Scorer):
         """Mean negative log-likelihood of an answer, over all known answers about all regions: one packed row per image."""
         assert batch.labels is not None
         pyramid = self._pyramid(batch)
-        image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(pyramid, batch)
+        image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(self.region_extractor.prepare(pyramid), batch.regions)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
         logits = self.read(packed, image_tokens, region_tokens, columns)
@@ -160,7 +165,7 @@ class RoiVLM(Scorer):
         images = [
             [branch for r in range(len(known)) for branch in self._branches(labels, b, r)] for b, known in enumerate(labels.distortions)
         ]
-        return pack(self.dialogue.prefix, images, image_tokens, self.region_extractor.tokens, batch.images.device)
+        return pack(self.dialogue.prefix, images, image_tokens, self.tokens, batch.images.device)
 
     def packed_lengths(self, batch: Batch) -> dict[str, int]:
         """Tokens of a packed row: the prefix, each question's branch with the longest answer taught, and the longest row."""
@@ -189,7 +194,7 @@ class RoiVLM(Scorer):
     def answer(self, seen: Seen, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         """See the contract: all questions about `max_branches` regions of each image are read at once."""
         self.check_tasks(tasks)
-        tokens = self.region_extractor(seen.prepared, regions)  # (B, R, K, D)
+        tokens = self._region_tokens(seen.prepared, regions)
         words = {task: self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=tokens.device)) for task in tasks}
         scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in regions.valid.sum(1).tolist()]
         for at in range(0, regions.valid.shape[1], self.max_branches):
@@ -217,6 +222,7 @@ class RoiVLM(Scorer):
             **({} if self.standardize is None else {"standardize": self.standardize}),
             "projector": self.projector,
             "region_extractor": self.region_extractor,
+            **({} if self.geometry is None else {"geometry": self.geometry}),
             "llm": self.llm,
             "readouts": self.readouts,
         }
@@ -234,8 +240,9 @@ class RoiVLM(Scorer):
         pyramid = batch.pyramid.to(torch.float32)
         return pyramid if self.standardize is None else self.standardize(pyramid)
 
-    def _region_tokens(self, pyramid: Pyramid, batch: Batch) -> Tensor:
-        return self.region_extractor(self.region_extractor.prepare(pyramid), batch.regions)  # (B, R, K, D)
+    def _region_tokens(self, prepared: Any, regions: Regions) -> Tensor:
+        tokens: Tensor = self.region_extractor(prepared, regions)  # (B, R, K, D)
+        return tokens if self.geometry is None else torch.cat([tokens, self.geometry(regions).to(tokens.dtype)], 2)
 
     def _branches(self, labels: Labels, b: int, r: int) -> list[Branch]:
         branches = []

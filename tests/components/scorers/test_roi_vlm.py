@@ -16,9 +16,13 @@ def build(**changes):
     return SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval()
 
 
-def test_packed_logits_equal_cached_ones():
+SMALL = {"region_extractor": {"plugin": "roi_replay", "embed": 16}, "geometry_token": True}
+
+
+@pytest.mark.parametrize("changes", [{}, SMALL], ids=["mfe", "roi_replay and geometry"])
+def test_packed_logits_equal_cached_ones(changes):
     """The distribution that training sees at a level word is the one that scoring reads, for every region of a packed row."""
-    scorer = build()
+    scorer = build(**changes)
     batch = labelled(scorer)
     with torch.no_grad():
         pyramid = scorer.vision_encoder(batch.images)
@@ -83,6 +87,16 @@ def test_random_encoders_are_trained_and_loaded_ones_are_frozen(tmp_path):
     assert all(p.requires_grad for p in build().vision_encoder.parameters())
     node = {**SCORERS.get("roi_vlm").tiny()["vision_encoder"], "weights": "pretrained"}
     assert not any(p.requires_grad for p in build(vision_encoder=node).vision_encoder.parameters())
+
+
+def test_a_geometry_token_beside_any_extractor():
+    plain, told = build(), build(geometry_token=True)
+    assert (plain.tokens, told.tokens) == (2, 3)
+    assert told.parts().keys() - plain.parts().keys() == {"geometry"}
+    assert {k for k in told.state_dict() if not k.startswith("geometry.")} == set(plain.state_dict())
+    loss = told.loss(labelled(told))["loss"]
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in told.geometry.parameters())
 
 
 def test_fewer_tasks():
