@@ -48,10 +48,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if args.out is not None:
         Output(args.out, (), {}, args.overwrite, continued=False)
 
+    segmenter = encoder()
+    if any(a.kind == "proposed" for r in requests for a in r.regions) and not segmenter.can_propose:
+        raise ConfigError(f"--propose: the mask encoder '{name}' finds nothing by itself: take superpixel or sam")
+    segmenter.load_pretrained()
     scorer = load(args.model, device)
     asked = scorer.tasks if tasks is None else tasks
-    segmenter = encoder()
-    segmenter.load_pretrained()
     predictor = Predictor(scorer, segmenter, asked, args.segment_boxes)
     identity = {
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
@@ -177,10 +179,15 @@ def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:
         return dict.fromkeys(names, overlay)
     inside = {name: Path(*(part for part in Path(name).parts if part not in ("..", Path(name).anchor))) for name in names}
     plain = Counter(path.with_suffix(".png") for path in inside.values())
-    return {
-        n: overlay / (p.with_suffix(".png") if plain[p.with_suffix(".png")] == 1 else p.with_name(f"{p.name}.png"))
-        for n, p in inside.items()
-    }
+    out: dict[str, Path] = {}
+    taken: set[Path] = set()
+    for name, path in inside.items():
+        alone = [path.with_suffix(".png")] if plain[path.with_suffix(".png")] == 1 else []
+        spots = [*alone, path.with_name(f"{path.name}.png"), *(path.with_name(f"{path.name}.{n}.png") for n in range(2, len(names) + 2))]
+        place = next(spot for spot in spots if spot not in taken)
+        taken.add(place)
+        out[name] = overlay / place
+    return out
 
 
 def _draw(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:

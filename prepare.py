@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,6 @@ import torch
 from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError
 from components.released import seagull
-from components.released.tokenizer import write_tokenizer
 from components.scorers.base import SCORERS
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
     """Released folder -> `out`/{config.json, model.safetensors, vision_encoder.safetensors, llm/, official/, README.md}."""
+    from components.released.tokenizer import write_tokenizer  # needs sentencepiece, which the other commands do without
+
     node = load_model(args.model)
     scorer = _skeleton(node, args.model)
     own = {**node, "weights": ""}
@@ -70,8 +72,10 @@ def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
     own["llm"] = {**{k: v for k, v in node["llm"].items() if k != "config"}, "source": "./llm"}
     with _made(args) as draft:
         assert isinstance(scorer.llm, HFCausal)
-        seagull.unpack(args.folder, draft, scorer.state_dict(), scorer.llm.architecture)
-        write_tokenizer(args.folder / seagull.TOKENIZER, draft / "llm")
+        with tempfile.TemporaryDirectory() as words:  # before anything large is written
+            write_tokenizer(args.folder / seagull.TOKENIZER, Path(words))
+            seagull.unpack(args.folder, draft, scorer.state_dict(), scorer.llm.architecture)
+            shutil.copytree(words, draft / "llm", dirs_exist_ok=True)
         describe(draft, scorer, own, About(_SEAGULL_LICENCE, _SEAGULL_BASES, {"command": f"import-seagull {args.folder.name}"}))
         record = json.loads((draft / "official" / "tensors.json").read_text())
     dead = sorted(name for name in record if seagull.is_dead(name))
@@ -122,6 +126,9 @@ def _made(args: argparse.Namespace) -> Iterator[Path]:
         FileExistsError: `args.out` is there and --overwrite is not given, or it is no folder that these commands write.
     """
     out: Path = args.out
+    read = [p.resolve() for p in (args.folder, getattr(args, "official", None)) if p is not None]
+    if any(out.resolve() == p or out.resolve() in p.parents or p in out.resolve().parents for p in read):
+        raise FileExistsError(f"{out} is, holds or lies in what is read: write to another place")
     if out.exists() and not args.overwrite:
         raise FileExistsError(f"{out} is there already: choose another place, or replace it with --overwrite")
     if out.exists() and not (is_saved(out) or any(out.glob("*.index.json"))):

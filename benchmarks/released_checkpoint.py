@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "components" / "released")]
 
 def make(folder: Path) -> None:
     """The synthetic released folder, one shard in memory at a time."""
-    from official import INDEX, SHARDS, table, write_pieces
+    from official import INDEX, PIECES, SHARDS, table, write_pieces
 
     from configs.schema import load_model
 
@@ -46,7 +46,7 @@ def make(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": sum(sizes.values())}, "weight_map": place}))
     told = {k: v for k, v in load_model("model/seagull_7b")["llm"]["config"].items() if k != "model_type"}
     (folder / "config.json").write_text(json.dumps({"architectures": ["OspreyLlamaForCausalLM"], "model_type": "seagull", **told}))
-    (folder / "added_tokens.json").write_text('{"<global>": 32000, "<local>": 32001}')
+    (folder / "added_tokens.json").write_text(json.dumps({"<global>": PIECES, "<local>": PIECES + 1}))
     write_pieces(folder / "tokenizer.model")
 
 

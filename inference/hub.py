@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,23 @@ class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessm
         """As `Scorer.score`: image (3, H, W) uint8, masks (R, H, W) bool; all tasks where none are named."""
         return self.scorer.score(image, masks, self.scorer.tasks if tasks is None else tasks)
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """As the mixin's; what is there is replaced when all has been written, also where this model was read from."""
+        folder = Path(save_directory)
+        draft = folder.with_name(f".{folder.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        try:
+            out = super().save_pretrained(draft, **options)
+            if folder.is_dir():
+                for file in folder.iterdir():  # what is none of ours stays
+                    if not (draft / file.name).exists():
+                        file.rename(draft / file.name)
+                shutil.rmtree(folder)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return None if out is None else str(out)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         save(Path(save_directory), self.scorer, self.node, self.about)
 
@@ -47,4 +65,7 @@ class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessm
         **model_kwargs: Any,
     ) -> RoiIQA:
         hub = {"revision": revision, "cache_dir": cache_dir, "force_download": force_download, "local_files_only": local_files_only}
-        return cls(*find(model_id, model_kwargs.pop("device", "cpu"), token=token, **hub))
+        device = model_kwargs.pop("device", "cpu")
+        if model_kwargs:
+            raise TypeError(f"from_pretrained has no option {', '.join(model_kwargs)}: there is device, beside the hub's own")
+        return cls(*find(model_id, device, token=token, **hub))

@@ -44,7 +44,7 @@ class Output:
         if path.suffix.lower() not in SUFFIXES:
             raise ConfigError(f"--out {path}: its ending says the form, {' or '.join(SUFFIXES)}")
         check_free(path, overwrite)
-        self.path, self.tasks = path, tuple(tasks)
+        self.path, self.tasks, self._overwrite = path, tuple(tasks), overwrite
         self.draft = path.with_name(f".{path.name}.draft")
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
         self._done = self._continued() if continued else []
@@ -95,12 +95,25 @@ class Output:
             same = json.loads(lines[0])["identity"] == self._key
         except (IndexError, ValueError, KeyError, TypeError):
             same = False
-        whole = [line for line in lines[1:] if line.endswith("\n")] if same else []
+        if not same and len(lines) > 1 and not self._overwrite:
+            raise FileExistsError(
+                f"{self.draft} holds {len(lines) - 1} images of another prediction (another model, list, image or option): "
+                "delete it, choose another --out, or replace both with --overwrite"
+            )
+        whole, entries = [], []
+        for line in lines[1:] if same else []:
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:  # the kill cut it short
+                break
+            whole.append(line if line.endswith("\n") else line + "\n")
         if not whole:
             self.draft.unlink()
             return []
-        self.draft.write_text("".join([lines[0], *whole]))  # without a line that the kill cut short
-        return [json.loads(line) for line in whole]
+        fresh = self.draft.with_name(f"{self.draft.name}.{os.getpid()}")
+        fresh.write_text("".join([lines[0], *whole]))
+        fresh.replace(self.draft)
+        return entries
 
 
 def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:

@@ -115,6 +115,8 @@ class Predictor:
         try:
             if asked.kind == "proposed":
                 proposed = self.encoder.propose(image)
+                if not len(proposed):
+                    return [(asked, "the mask encoder found no region in this image: take another one, or say where")]
                 return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), mask) for n, mask in enumerate(proposed, 1)]
             prompt: Prompt = asked.prompt(*image.shape[:2])
             encoder = self.encoder if asked.kind in self._through_encoder else self._given

@@ -47,7 +47,10 @@ class Asked:
             return Prompt(mask=Path(self.value))
         if self.kind == "polygon":
             flat = isinstance(self.value, list) and all(isinstance(x, (int, float)) for x in self.value)
-            return Prompt(polygon=[self.value] if flat else self.value)
+            rings = [self.value] if flat else self.value
+            if not isinstance(rings, list) or not all(isinstance(r, list) and all(_is_number(x) for x in r) for r in rings):
+                raise RegionError(f"a polygon is [[x0, y0, x1, y1, ...], ...], numbers of pixels, got {self.value!r}")
+            return Prompt(polygon=rings)
         count = 4 if self.kind == "box" else 2
         if not isinstance(self.value, (list, tuple)) or len(self.value) != count or not all(_is_number(v) for v in self.value):
             form = "left, top, width, height" if self.kind == "box" else "x, y"
@@ -138,10 +141,12 @@ def _manifest(file: Path, root: Path) -> list[Request]:
             raise ConfigError(f"{where}: has no 'image'")
         if len(given) > 1:
             raise ConfigError(f"{where}: a region is said in one way, got {' and '.join(given)}")
-        name = str(record.get("id") or number)
+        name = str(number if record.get("id") in (None, "") else record["id"])
         asked = Asked(name, "whole")
         for kind, value in given.items():
-            value = _read(value)
+            value = _read(value) if kind != "mask" else value
+            if kind == "mask" and not isinstance(value, str):
+                raise ConfigError(f"{where}: a mask is a file name, got {value!r}")
             asked = Asked(name, kind, str(file.parent / value) if kind == "mask" else value)  # type: ignore[arg-type]
         rows.append((str(record["image"]), asked))
     return _grouped(rows, root)
@@ -178,10 +183,18 @@ def _read(value: Any) -> Any:
 def _grouped(rows: Iterable[tuple[str, Asked]], root: Path) -> list[Request]:
     """One request per image, in order of first appearance."""
     groups: dict[str, list[Asked]] = {}
+    named: set[tuple[str, str]] = set()
     for name, asked in rows:
+        if (name, asked.id) in named:
+            raise ConfigError(
+                f"two regions of {name} are called {asked.id!r} (a row without an id is called by its number): say them apart"
+            )
+        named.add((name, asked.id))
         groups.setdefault(name, []).append(asked)
+    if not groups:
+        raise ConfigError(f"the list names no regions: give at least one row (images are looked for in {root})")
     return [Request(name, root / name, tuple(regions)) for name, regions in groups.items()]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12

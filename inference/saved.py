@@ -110,6 +110,7 @@ def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer
             f"{folder} was written in format {written.get('format')} by version {written.get('version')}; "
             f"this version reads format {_FORMAT}: use the one that wrote it"
         )
+    _check_inside(config["model"], SCORERS.part(config["model"], "model"), folder)
     node = _resolved(config["model"], folder)
     scorer = SCORERS.build(node, where="model")
     for what, there, here in (
@@ -199,12 +200,32 @@ def _resolved(node: Any, folder: Path) -> Any:
         return [_resolved(v, folder) for v in node]
     if not (isinstance(node, str) and node.startswith(_HERE)):
         return node
-    path = (folder / node).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    if ".." in Path(node).parts:
         raise ConfigError(f"{folder / CONFIG} names {node!r}, which lies outside the model's folder: it is not read")
+    path = folder / node  # not resolved: the hub's cache is made of links to files of other names
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {node.removeprefix(_HERE)}, which its {CONFIG} names: copy or fetch the whole folder")
     return str(path)
+
+
+def _check_inside(node: Mapping[str, Any], part: Part[Any], folder: Path) -> None:
+    """Whether every source is in the folder, in this package or on a hub: a folder from elsewhere may not point at other files here.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    for option in getattr(part.cls, "sources", ()):
+        value = node.get(option) or ""
+        outside = Path(value).is_absolute() or ".." in Path(value).parts
+        if outside or (_local(value) is not None and not value.startswith(_HERE)):
+            raise ConfigError(f"{folder / CONFIG} names {value!r}, which lies outside the model's folder: it is not read")
+    for key, option in part.options.items():
+        if isinstance(option, Part):
+            _check_inside(node[key], option, folder)
+        elif isinstance(option, Mapping):
+            for name, inner in option.items():
+                if isinstance(inner, Part):
+                    _check_inside(node[key][name], inner, folder)
 
 
 def _plain(values: Any) -> dict[str, Any]:

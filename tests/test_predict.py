@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -381,7 +382,10 @@ def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         predict.main([str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv")])
     monkeypatch.setattr(predict.Predictor, "one", score)
-    predict.main([str(run), str(tmp_path / "in"), "--box", "9,9,9,9", "--out", str(tmp_path / "s.csv")])
+    again = [str(run), str(tmp_path / "in"), "--box", "9,9,9,9", "--out", str(tmp_path / "s.csv")]
+    with pytest.raises(FileExistsError, match="holds 1 images of another prediction"):
+        predict.main(again)  # scored rows are not thrown away unasked
+    predict.main([*again, "--overwrite"])
     assert set(pd.read_csv(tmp_path / "s.csv")["region"]) == {"box 9,9,9,9"}
 
 
@@ -400,3 +404,8 @@ def test_the_device_is_heard(run, photo):
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="accelerator is gpu, but torch sees none"):
             predict.main([str(run), str(photo), "--accelerator", "gpu"])
+
+
+def test_pictures_never_share_a_place():
+    names = ["../c.png", "c.png", "/abs/d.png", "abs/d.png", "e.png", "e.jpg", "e.png.png"]
+    assert len(set(predict._pictures(Path("drawn"), names).values())) == len(names)

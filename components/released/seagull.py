@@ -69,18 +69,9 @@ DEAD: dict[str, str] = {  # what the released code carries without evaluating it
 }
 _DEAD = re.compile("|".join(DEAD))
 TOKENIZER = "tokenizer.model"
-_SAME = (  # keys of the released config.json that decide what the language model computes
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "max_position_embeddings",
-    "hidden_act",
-    "tie_word_embeddings",
-)
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "rms_norm_eps")
+_SAME = (*_SIZES, "num_key_value_heads", "max_position_embeddings", "hidden_act", "tie_word_embeddings", "attention_bias", "mlp_bias")
+_DTYPES = ("float16", "bfloat16", "float32", "int64")
 _WEIGHTS = (".bin", ".safetensors")
 _RECORD, _DEAD_FILE = "tensors.json", "dead.safetensors"
 
@@ -132,8 +123,19 @@ def check_architecture(folder: Path, architecture: Architecture) -> None:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json: fetch all files of the checkpoint")
-    told, ours = json.loads(path.read_text()), architecture.to_dict()
-    differ = [f"{k}: {told[k]!r} there, {ours[k]!r} here" for k in _SAME if k in told and told[k] != ours[k]]
+    try:
+        told = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from error
+    ours = architecture.to_dict()
+    if lacking := [k for k in _SIZES if k not in told]:
+        raise CheckpointError(f"{path} does not tell {', '.join(lacking)}: fetch it again")
+    differ = [f"{k}: {told[k]!r} there, {ours.get(k)!r} here" for k in _SAME if k in told and told[k] != ours.get(k)]
+    rope = ours.get("rope_parameters") or {}
+    theirs, here = told.get("rope_theta", 10_000.0), rope.get("rope_theta", 10_000.0)
+    differ += [f"rope_theta: {theirs!r} there, {here!r} here"] if theirs != here else []
+    if told.get("rope_scaling") and rope.get("rope_type", "default") == "default":
+        differ.append(f"rope_scaling: {told['rope_scaling']!r} there, none here")
     if differ:
         raise CheckpointError(f"{path} describes another language model ({'; '.join(differ)}): import it with a model file that agrees")
 
@@ -190,6 +192,9 @@ def pack(folder: Path, out: Path, official: Path | None = None) -> list[str]:
             "give the folder official/ of an imported checkpoint"
         )
     record: dict[str, dict[str, Any]] = json.loads((official / _RECORD).read_text())
+    for name, entry in record.items():
+        if Path(entry["file"]).name != entry["file"] or not entry["file"].endswith(_WEIGHTS) or entry["dtype"] not in _DTYPES:
+            raise CheckpointError(f"{official / _RECORD} puts {name} into {entry['file']!r} as {entry['dtype']!r}: no record of an import")
     ours = _tensors(folder)
     adapters = sorted(k for k in ours if "lora_" in k)
     if adapters:

@@ -134,9 +134,16 @@ def _merges(proto: Any) -> list[tuple[str, str]]:
 def _add_words(tokenizer: PreTrainedTokenizerFast, file: Path) -> None:
     if not file.is_file():
         return
-    words: dict[str, int] = json.loads(file.read_text())
+    try:
+        words: dict[str, int] = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not JSON ({error}): fetch it again") from error
     for word in sorted(words, key=words.__getitem__):
         tokenizer.add_tokens([AddedToken(word, special=True, normalized=False)], special_tokens=True)
+        if (found := tokenizer.convert_tokens_to_ids(word)) != words[word]:
+            raise CheckpointError(
+                f"{file} gives {word!r} the id {words[word]}, behind the tokenizer's words it gets {found}: fetch both again"
+            )
 
 
 def _compare(tokenizer: PreTrainedTokenizerFast, pieces: SentencePieceProcessor, model: Path) -> None:

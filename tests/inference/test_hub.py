@@ -1,12 +1,15 @@
 """The hub's own interface: saved, read back in eval mode, pushed; the hub itself is stood in for."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import HfApi
+from safetensors.torch import save_file
 
 import inference.load as loading
+from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from inference.hub import RoiIQA
 from inference.load import load
@@ -87,3 +90,48 @@ def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypa
 def test_a_name_that_the_hub_does_not_give():
     with pytest.raises(FileNotFoundError, match=r"nobody/nothing: no such folder here, and the hub did not give it"):
         load("nobody/nothing")
+
+
+def test_a_model_may_be_written_over_itself(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    (tmp_path / "m" / "notes.txt").write_text("mine")
+    image, masks = picture(1)
+    RoiIQA.from_pretrained(tmp_path / "m").save_pretrained(tmp_path / "m")
+    assert RoiIQA.from_pretrained(tmp_path / "m").score(image, masks) == model.score(image, masks)
+    assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
+def test_a_cache_of_links_is_read(tmp_path):
+    """The hub's cache: links by the model's names to files of other names."""
+    torch.manual_seed(0)
+    encoder = SCORERS.build(NODE).vision_encoder
+    save_file({k.removeprefix("net."): v.contiguous() for k, v in encoder.state_dict().items()}, tmp_path / "e.safetensors")
+    node = {**NODE, "vision_encoder": {**NODE["vision_encoder"], "weights": str(tmp_path / "e.safetensors")}}
+    scorer = SCORERS.build(node)
+    scorer.load_pretrained()
+    RoiIQA(scorer, node).save_pretrained(tmp_path / "m")
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / "x"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate(sorted((tmp_path / "m").iterdir())):
+        file.rename(blobs / str(number))
+        (snapshot / file.name).symlink_to(Path("../../blobs") / str(number))
+    image, masks = picture(1)
+    assert load(snapshot).score(image, masks) == scorer.score(image, masks)
+
+
+@pytest.mark.parametrize("path", ["/abs/enc.safetensors", "../enc.safetensors", "./../enc.safetensors"])
+def test_a_model_may_not_name_files_outside_its_folder(model, tmp_path, path):
+    model.save_pretrained(tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["model"]["vision_encoder"]["weights"] = path
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="lies outside the model's folder"):
+        load(tmp_path / "m")
+
+
+def test_unknown_options_are_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(TypeError, match="has no option devcie"):
+        RoiIQA.from_pretrained(tmp_path / "m", devcie="cpu")

@@ -102,8 +102,8 @@ def write_checkpoint(folder, state=None, node=NODE):
     told = {k: v for k, v in node["llm"]["config"].items() if k != "model_type"}
     (folder / "config.json").write_text(json.dumps({"architectures": ["OspreyLlamaForCausalLM"], "model_type": "seagull", **told}))
     (folder / "generation_config.json").write_text('{"max_length": 4096}')
-    (folder / "added_tokens.json").write_text('{"<global>": 32000, "<local>": 32001}')
     write_pieces(folder / "tokenizer.model")
+    (folder / "added_tokens.json").write_text(json.dumps({"<global>": PIECES, "<local>": PIECES + 1}))
     return state
 
 

@@ -26,7 +26,10 @@ def test_packed_logits_equal_cached_ones(changes):
     batch = labelled(scorer)
     with torch.no_grad():
         pyramid = scorer.vision_encoder(batch.images)
-        image_tokens, region_tokens = scorer.projector(pyramid), scorer._region_tokens(pyramid, batch)
+        image_tokens, region_tokens = (
+            scorer.projector(pyramid),
+            scorer._region_tokens(scorer.region_extractor.prepare(pyramid), batch.regions),
+        )
         packed = scorer.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
         logits = scorer.read(packed, image_tokens, region_tokens, columns)
