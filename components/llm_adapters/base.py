@@ -59,7 +59,7 @@ class LLMAdapter(nn.Module, ABC):
 
     @abstractmethod
     def fork_cache(self, cache: Any) -> Any:
-        """A cache that holds what `cache` holds and may be extended without changing it; what both hold is kept once."""
+        """A cache that holds what `cache` holds and may be extended without changing it; nothing is copied before it is extended."""
 
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""
