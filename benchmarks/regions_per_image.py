@@ -1,9 +1,9 @@
 """python benchmarks/regions_per_image.py: many regions and all questions of an image at once, against one after the other.
 
-A SEAGULL of the published composition (1,024 image tokens in the published conversation: a prefix of 1,098 in this project's tokenizer), with a small ResNet and a small
-Llama of random weights, on two threads. "loop" asks one question about one region at a time, as the released code does; "together" encodes
-the image and reads its prefix once. "again" asks about one region more of an image that was looked at. Prints times as ratios, and how far
-the scores are apart.
+A SEAGULL of the published composition (1,024 image tokens in the published conversation: a prefix of 1,098 in this project's tokenizer),
+with a small ResNet and a small Llama of random weights, on two threads. "loop" asks one question about one region at a time, as the
+released code does; "together" encodes the image and reads its prefix once. "again" asks about one region more of an image that was looked
+at. Prints times as ratios, and how far the scores are apart.
 """
 
 from __future__ import annotations
