@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     pictures = {} if overlay is None else _pictures(overlay, [r.name for r in requests])
     rows: list[Row] = []
     done = 0 if out is None else out.done
+    if not done and overlay is not None and not args.overwrite and overlay.is_dir():
+        _check_empty(overlay)  # a draft was there, and of no use
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
     with tqdm(total=len(requests), initial=done, unit="image", desc="scoring", disable=len(requests) < 2) as bar:
@@ -160,13 +162,18 @@ def _overlay(args: argparse.Namespace, images: int) -> Path | None:
     is_folder = args.images_or_list.is_dir() or images > 1
     if is_folder and path.suffix:
         raise ConfigError(f"--overlay {path}: there are {images} images, so it names a folder, without an ending")
-    if is_folder and path.is_dir() and any(path.iterdir()) and not args.overwrite and not _begun(args.out):
-        raise FileExistsError(f"{path} is there already and not empty: choose another folder, or write into it with --overwrite")
+    if is_folder and path.is_dir() and not args.overwrite and not _begun(args.out):
+        _check_empty(path)
     if not is_folder:
         if path.suffix.lower() not in Image.registered_extensions():
             raise ConfigError(f"--overlay {path}: its ending says the form, such as .png or .jpg")
         check_free(path, args.overwrite)
     return path
+
+
+def _check_empty(folder: Path) -> None:
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is there already and not empty: choose another folder, or write into it with --overwrite")
 
 
 def _begun(out: Path | None) -> bool:

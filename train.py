@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import itertools
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,13 +85,15 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
         count = regions or config.data.get("regions", DEFAULT_REGIONS)
         return plan(scorer, batch_size=t.batch_size, regions=count, precision=t.precision, accumulate=t.accumulate)
 
+    if regions is not None and "regions" in load_config(experiment, overrides).data:
+        overrides = [*overrides, f"data.regions={regions}"]  # so that what is proposed is what was planned
     found = planned()
     print(told(found, notes[0]) + "\n")
     config = dataclasses.asdict(load_config(experiment, overrides))
     if regions is not None:
         config["data"] = {}  # their number was given here, so it is not the configuration's to change
     tried = [] if gpu is None or found.training.total <= gpu * GIB else remedies(config, planned, found.training.total, int(gpu * GIB))
-    command = " ".join(["python train.py", experiment, *overrides])
+    command = f"python train.py {shlex.join([experiment, *overrides])}"
     print(cards(found) if gpu is None else verdict(found, gpu, tried, command))
     fits = None if gpu is None else found.training.total <= gpu * GIB
     return {**dataclasses.asdict(found), "fits": fits, "remedies": [dataclasses.asdict(r) for r in tried]}

@@ -55,7 +55,7 @@ class Grammar:
         """ids of a whole answer -> its text, and the state that choosing it leads to; None where nothing can follow.
 
         Raises:
-            ValueError: an answer is the beginning of another one.
+            ValueError: two answers have the same ids.
         """
         states: dict[str, Distortions | None] = {}
         if self.task == "distortion":
@@ -64,10 +64,13 @@ class Grammar:
             states |= {say_distortions(more): more for kind in left for severity in SEVERITIES for more in [(*pairs, (kind, severity))]}
         else:
             states |= dict.fromkeys((say_level(self.task, level) for level in range(len(LEVELS[self.task]))), None)
-        ids = {text: self.dialogue.answer(self.task, text) for text in states}
-        if len(set(ids.values())) < len(ids):
-            raise ValueError(_MERGES.format(text=next(iter(ids))))
-        return {ids[text]: (text, state) for text, state in states.items()}
+        found: dict[tuple[int, ...], tuple[str, Distortions | None]] = {}
+        for text, state in states.items():
+            ids = self.dialogue.answer(self.task, text)
+            if ids in found:
+                raise ValueError(_MERGES.format(text=text))
+            found[ids] = (text, state)
+        return found
 
 
 _MERGES = (

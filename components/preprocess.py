@@ -112,5 +112,9 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
 
 def stack(images: list[Tensor], regions: list[Regions], labels: Labels | None = None, ids: tuple[tuple[str, ...], ...] = ()) -> Batch:
     """Prepared images (3, S, S) and their `prepare_regions` -> one `Batch`, regions padded to the largest R."""
-    padded = Regions(*(pad_stack([getattr(r, name) for r in regions]) for name in ("masks", "crops", "boxes", "areas", "valid")))
-    return Batch(torch.stack(images), padded, labels, ids)
+    return Batch(torch.stack(images), stack_regions(regions), labels, ids)
+
+
+def stack_regions(regions: list[Regions]) -> Regions:
+    """The `prepare_regions` of several images -> those of a batch, padded to the largest R."""
+    return Regions(*(pad_stack([getattr(r, name) for r in regions]) for name in ("masks", "crops", "boxes", "areas", "valid")))

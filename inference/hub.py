@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from components.scorers.base import RegionScores, Scorer
 from inference.load import find
-from inference.saved import About, save
+from inference.saved import CONFIG, About, save
 
 
 class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessment", "region-of-interest"]):
@@ -33,20 +34,16 @@ class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessm
         return self.scorer.score(image, masks, self.scorer.tasks if tasks is None else tasks)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """As the mixin's; what is there is replaced when all has been written, also where this model was read from."""
+        """As the mixin's; what is there is replaced when all has been written, also where this model was read from. Other files stay."""
         folder = Path(save_directory)
-        draft = folder.with_name(f".{folder.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        try:
-            out = super().save_pretrained(draft, **options)
-            if folder.is_dir():
-                for file in folder.iterdir():  # what is none of ours stays
-                    if not (draft / file.name).exists():
-                        file.rename(draft / file.name)
-                shutil.rmtree(folder)
-            draft.rename(folder)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as draft:
+            out = super().save_pretrained(draft, **{"repo_id": folder.name, **options})
+            for file in sorted(Path(draft).iterdir(), key=lambda f: f.name == CONFIG):  # what makes it a model comes last
+                target = folder / file.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                file.replace(target)
         return None if out is None else str(out)
 
     def _save_pretrained(self, save_directory: Path) -> None:

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from components.scorers.base import SCORERS, Scorer
-from inference.saved import CONFIG, WEIGHTS, About, is_saved, load_saved
+from inference.saved import CONFIG, WEIGHTS, About, check_plugins, is_saved, load_saved
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -40,7 +40,9 @@ def find(model: str | Path, device: torch.device | str = "cpu", **hub: Any) -> t
         return load_saved(folder, device)
     if folder.is_dir():
         return _from_run(folder, device)
-    return load_saved(_fetched(str(model), **hub), device)
+    fetched = _fetched(str(model), **hub)
+    check_plugins(fetched)
+    return load_saved(fetched, device)
 
 
 def _fetched(name: str, **hub: Any) -> Path:

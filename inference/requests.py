@@ -17,6 +17,7 @@ from datamodules.images import SUFFIXES, list_images
 Kind = Literal["box", "point", "polygon", "rle", "mask", "whole", "proposed"]
 REGION_KEYS = ("box", "point", "polygon", "rle", "mask")
 MASK_TYPES = ("points", "rle")
+_LARGEST = 1e12  # pixels; a larger number, or one that is none, is a slip
 _REFERENCE_KEYS = ("img", "rle", "points")
 
 
@@ -197,4 +198,4 @@ def _grouped(rows: Iterable[tuple[str, Asked]], root: Path) -> list[Request]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST

@@ -14,6 +14,7 @@ import importlib.metadata
 import inspect
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,24 @@ def _resolved(node: Any, folder: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {node.removeprefix(_HERE)}, which its {CONFIG} names: copy or fetch the whole folder")
     return str(path)
+
+
+def check_plugins(folder: Path) -> None:
+    """Whether a model from elsewhere is made of plugins that are here or were imported: its config.json may not choose what code runs.
+
+    Raises:
+        ConfigError: it names a module that nobody has imported.
+    """
+    waiting = [json.loads((folder / CONFIG).read_text())["model"]] if is_saved(folder) else []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Mapping):
+            module, colon, _ = str(node.get("plugin", "")).partition(":")
+            if colon and module not in sys.modules:
+                raise ConfigError(
+                    f"{folder / CONFIG} wants code of the module {module!r}, which it does not bring: import {module} first if you trust it"
+                )
+            waiting += node.values()
 
 
 def _check_inside(node: Mapping[str, Any], part: Part[Any], folder: Path) -> None:

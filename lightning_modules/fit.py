@@ -77,10 +77,10 @@ def told(plan: Plan, note: str = "") -> str:
     if plan.tokens:
         *each, (_, row) = plan.tokens.items()
         lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; all of an image in one row {row:,}{note}")
-    rows = list(zip(_rows(plan.training), _rows(plan.scoring), strict=True))
-    lines += ["", f"{'GiB at the worst moment':<44}{'training':>10}{'scoring':>10}"]
+    rows = list(zip(_rows(plan.training), _rows(plan.forward), strict=True))
+    lines += ["", f"{'GiB at the worst moment':<44}{'training':>10}{'forward':>10}"]
     lines += [f"{name:<44}{a / GIB:>10.2f}{b / GIB:>10.2f}" for (name, a), (_, b) in rows if a or b]
-    return "\n".join([*lines, f"{'GPU memory':<44}{plan.training.total / GIB:>10.2f}{plan.scoring.total / GIB:>10.2f}"])
+    return "\n".join([*lines, f"{'GPU memory':<44}{plan.training.total / GIB:>10.2f}{plan.forward.total / GIB:>10.2f}"])
 
 
 def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> str:
@@ -97,8 +97,6 @@ def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> st
         before = remedy.total
     if tried and tried[-1].total <= gpu * GIB:
         return "\n".join([*lines, f"so this fits: {command} {' '.join(o for r in tried for o in r.overrides)}"])
-    if plan.scoring.total <= gpu * GIB:
-        lines.append("no change here makes training fit; scoring with it does")
     least = min([plan.training.total, *(r.total for r in tried)]) / GIB
     return "\n".join([*lines, f"the least found is {least:.2f} GiB: take a smaller model or a larger card"])
 

@@ -81,7 +81,7 @@ class Plan:
         parameters: part -> (all, trainable).
         weights: part -> bytes, as they stand in memory.
         checkpoint: bytes of last.ckpt: what is trained, and the optimizer's two numbers for each.
-        training, scoring: the peaks.
+        training: the peak of a step. forward: of the same pass without gradients, from which scoring differs by the key-value cache.
         tokens: of a packed row: prefix, each question with its answer, the whole row; empty for a scorer without a language model.
     """
 
@@ -89,7 +89,7 @@ class Plan:
     weights: Mapping[str, int]
     checkpoint: int
     training: Peak
-    scoring: Peak
+    forward: Peak
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -127,8 +127,8 @@ def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-
     most = max((sum(map(_bytes, group["params"])) for group in parameter_groups(scorer.parts(), 1.0, {}, 0.0)), default=0)
     update = Peak(sum(weights.values()), gradients, state, {}, most)
     training = max(during, update, key=lambda peak: peak.tensors)
-    scoring = Peak(sum(weights.values()), 0, 0, forward.activations, 0)
-    return Plan(parameters, weights, kept + state, _with_fragments(training), _with_fragments(scoring), tokens)
+    ungraded = Peak(sum(weights.values()), 0, 0, forward.activations, 0)
+    return Plan(parameters, weights, kept + state, _with_fragments(training), _with_fragments(ungraded), tokens)
 
 
 def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -15,6 +15,7 @@ import predict
 import train
 from components import rle
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
+from components.mask_encoders.superpixel import Superpixel
 from components.registry import ConfigError
 from configs.schema import load_config
 from datamodules.collate import Collate
@@ -409,3 +410,25 @@ def test_the_device_is_heard(run, photo):
 def test_pictures_never_share_a_place():
     names = ["../c.png", "c.png", "/abs/d.png", "abs/d.png", "e.png", "e.jpg", "e.png.png"]
     assert len(set(predict._pictures(Path("drawn"), names).values())) == len(names)
+
+
+def test_a_useless_draft_does_not_open_a_folder_of_pictures(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "a.png").write_text("mine")
+    (tmp_path / ".s.csv.draft").write_text('{"identity": "of something else"}\n')
+    with pytest.raises(FileExistsError, match="is there already and not empty"):
+        predict.main([str(run), str(tmp_path / "in"), "--out", str(tmp_path / "s.csv"), "--overlay", str(tmp_path / "drawn")])
+    assert (tmp_path / "drawn" / "a.png").read_text() == "mine"
+
+
+def test_an_image_in_which_nothing_is_found_is_a_row(run, photo, monkeypatch):
+    monkeypatch.setattr(Superpixel, "propose", lambda self, image: np.zeros((0, *image.shape[:2]), bool))
+    with pytest.raises(ValueError, match="none of the 1 regions could be scored: the mask encoder found no region"):
+        predict.main([str(run), str(photo), "--propose"])
+
+
+def test_an_encoder_that_cannot_propose_is_refused_before_the_model_is_read(photo):
+    with pytest.raises(ConfigError, match="the mask encoder 'given' finds nothing by itself"):
+        predict.main(["nowhere", str(photo), "--propose", "--mask-encoder", "given"])

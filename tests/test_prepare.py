@@ -1,6 +1,7 @@
 """Commands on checkpoints, end to end on a synthetic one: in, used, out again, equal; and nothing half-written or overwritten."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -93,6 +94,22 @@ def test_what_is_no_folder_of_weights_is_never_replaced(place, tmp_path):
     with pytest.raises(FileExistsError, match="is no folder of weights, and is not replaced"):
         prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "thesis"), "--overwrite"])
     assert (tmp_path / "thesis" / "chapter.tex").exists()
+
+
+@pytest.mark.parametrize("out", ["ours", "ours/inside", "."])
+def test_what_is_read_is_not_written_over(imported, tmp_path, out):
+    shutil.copytree(imported[0], tmp_path / "ours")
+    with pytest.raises(FileExistsError, match="is, holds or lies in what is read"):
+        prepare.main(["export-seagull", str(tmp_path / "ours"), str(tmp_path / out), "--overwrite"])
+    assert (tmp_path / "ours" / "official" / "tensors.json").is_file()
+
+
+def test_a_tokenizer_that_is_missing_is_found_before_anything_is_written(place, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "released")
+    (tmp_path / "released" / "tokenizer.model").unlink()
+    monkeypatch.setattr(prepare.seagull, "unpack", lambda *a: 1 / 0)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model is missing"):
+        prepare.main(["import-seagull", str(tmp_path / "released"), str(tmp_path / "ours"), "--model", str(place / "small.yaml")])
 
 
 def test_a_failed_import_leaves_nothing(place, tmp_path):

@@ -211,6 +211,12 @@ def test_a_plan_that_does_not_fit_says_what_does(capsys):
     assert not Path("nowhere").exists()
 
 
+def test_a_plan_for_other_regions_proposes_these(capsys):
+    train.main([*small(Path("nowhere"))[:2], "trainer.batch_size=64", "--plan", "--gpu", "0.75", "--regions", "2"])
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert said.startswith("so this fits: python train.py quickstart name=run trainer.batch_size=64 data.regions=2 ")
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

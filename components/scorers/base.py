@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Regions, RoiScore, Task
-from components.preprocess import Preprocess, prepare_image, prepare_regions, stack
+from components.preprocess import Preprocess, prepare_image, prepare_regions, stack, stack_regions
 from components.registry import Registry
 
 RegionScores = dict[Task, RoiScore]
@@ -157,9 +157,8 @@ class Look:
         if not len(masks):
             return []
         regions = prepare_regions(self.image, masks, self.scorer.preprocess, self.scorer.crop_size)
-        padded = stack([regions.crops.new_zeros(0)], [regions]).regions.to(self._device)
         with _scoring(self.scorer):
-            return self.scorer.answer(self._seen, padded, tasks)[0]
+            return self.scorer.answer(self._seen, stack_regions([regions]).to(self._device), tasks)[0]
 
     @property
     def _device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """The hub's own interface: saved, read back in eval mode, pushed; the hub itself is stood in for."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,17 @@ def test_a_model_may_not_name_files_outside_its_folder(model, tmp_path, path):
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="lies outside the model's folder"):
         load(tmp_path / "m")
+
+
+def test_code_is_not_chosen_by_a_model_from_elsewhere(model, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    config["model"]["vision_encoder"]["plugin"] = "antigravity:x"
+    (tmp_path / "m" / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr(loading, "snapshot_download", lambda *a, **k: str(tmp_path / "m"))
+    with pytest.raises(ConfigError, match=r"wants code of the module 'antigravity'.*import antigravity first if you trust it"):
+        load("me/scorer")
+    assert "antigravity" not in sys.modules
 
 
 def test_unknown_options_are_refused(model, tmp_path):

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from components.mask_encoders.base import Prompt
+from components.registry import ConfigError
 from components.rle import RegionError
 from inference.requests import Asked, Request, gather, numbers
 
@@ -80,3 +81,47 @@ def test_numbers():
     assert numbers("1,2.5,-3") == [1, 2.5, -3]
     with pytest.raises(ValueError, match="could not convert"):
         numbers("1,two")
+
+
+def listed(tmp_path, *rows):
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return gather(tmp_path / "m.jsonl", [])
+
+
+def test_an_id_of_zero_is_an_id(tmp_path):
+    (request,) = listed(tmp_path, {"image": "a.png", "id": 7}, {"image": "a.png", "id": 0}, {"image": "a.png"})
+    assert [a.id for a in request.regions] == ["7", "0", "2"]
+
+
+@pytest.mark.parametrize("second", [{"image": "a.png", "id": "x"}, {"image": "a.png", "id": "x", "box": [1, 2, 3, 4]}])
+def test_regions_of_one_name_are_refused(tmp_path, second):
+    with pytest.raises(ConfigError, match=r"two regions of a\.png are called 'x'.*say them apart"):
+        listed(tmp_path, {"image": "a.png", "id": "x"}, second)
+
+
+def test_a_name_that_is_another_rows_number_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"two regions of a\.png are called '1'"):
+        listed(tmp_path, {"image": "a.png", "id": 1}, {"image": "a.png"})
+
+
+@pytest.mark.parametrize("value", [5, ["a.png"]])
+def test_a_mask_is_a_file_name(tmp_path, value):
+    with pytest.raises(ConfigError, match="row 1: a mask is a file name, got"):
+        listed(tmp_path, {"image": "a.png", "mask": value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("polygon", 5), ("polygon", [5, "x"]), ("polygon", [[0, 0, None]]), ("box", [10**400, 1, 2, 3]), ("point", [1e300, 1])],
+)
+def test_what_is_no_region_is_said_so(kind, value):
+    with pytest.raises(RegionError, match=f"a {kind} is .*, got"):
+        Asked("", kind, value).prompt(9, 9)
+
+
+def test_an_empty_list_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="names no regions"):
+        listed(tmp_path)
+    (tmp_path / "r.json").write_text("[]")
+    with pytest.raises(ConfigError, match="names no regions"):
+        gather(tmp_path / "r.json", [])

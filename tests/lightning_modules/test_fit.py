@@ -64,7 +64,7 @@ def test_the_text_holds_the_numbers():
     [
         (24, [], "fits a card of 24 GB: 21.75 GiB are left"),
         (2, [Remedy(("a=1",), "why", GIB)], "so this fits: python train.py x a=1"),
-        (1.5, [Remedy(("a=1",), "why", 2 * GIB)], "no change here makes training fit; scoring with it does"),
+        (1.5, [Remedy(("a=1",), "why", 2 * GIB)], "the least found is 2.00 GiB: take a smaller model or a larger card"),
         (0.5, [Remedy(("a=1",), "why", GIB)], "the least found is 1.00 GiB: take a smaller model or a larger card"),
     ],
 )

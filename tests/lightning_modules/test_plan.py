@@ -116,7 +116,7 @@ def test_the_peak_is_that_of_a_real_step(case):
     assert found.training.tensors == found.training.total - CONTEXT - found.training.fragments
     during = found.training.tensors - found.training.weights - found.training.optimizer
     assert during - waiting == pytest.approx(step, rel=0.03)
-    assert found.scoring.tensors - found.scoring.weights == pytest.approx(forward, rel=0.1)
+    assert found.forward.tensors - found.forward.weights == pytest.approx(forward, rel=0.1)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -159,7 +159,7 @@ def test_packed_bytes_are_those_of_bitsandbytes(quantization, adaptation):
 @pytest.mark.parametrize("name", SCORERS.names())
 def test_every_scorer_can_be_planned(name):
     found = plan(on_meta({"plugin": name, **SCORERS.get(name).tiny()}), batch_size=2, regions=3)
-    assert found.training.tensors > found.scoring.tensors > sum(found.weights.values())
+    assert found.training.tensors > found.forward.tensors > sum(found.weights.values())
     assert found.training.fragments == pytest.approx(
         FRAGMENTS * (found.training.tensors - found.training.weights - found.training.optimizer), abs=1
     )

@@ -175,6 +175,16 @@ def test_each_text_is_tokenised_by_itself(pieces, task):
     assert raw.encode(after, out_type=str)[0].startswith("▁")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"), [(f'{{"<global>": {PIECES + 1}}}', f"the id {PIECES + 1}, .* it gets {PIECES}"), ("{", "is not JSON")]
+)
+def test_added_words_that_would_shift_are_refused(tmp_path, text, told):
+    write_pieces(tmp_path / "tokenizer.model")
+    (tmp_path / "added_tokens.json").write_text(text)
+    with pytest.raises(CheckpointError, match=told):
+        write_tokenizer(tmp_path / "tokenizer.model", tmp_path / "fast")
+
+
 def test_what_is_no_such_tokenizer(tmp_path):
     with pytest.raises(CheckpointError, match="is missing: fetch all files of the checkpoint, the tokenizer too"):
         write_tokenizer(tmp_path / "tokenizer.model", tmp_path)

@@ -1,6 +1,7 @@
 """The released checkpoint: every name used or dead, one to one; the published counts; and what a wrong checkpoint is told."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -202,6 +203,38 @@ def test_another_language_model_is_refused(released, small, tmp_path):
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         import_of(folder, small, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rope_theta": 500000.0}, "rope_theta: 500000.0 there, 10000.0 here"),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope_scaling"),
+        ({"attention_bias": True}, "attention_bias: True there, False here"),
+        ({"hidden_size": ...}, "does not tell hidden_size"),
+    ],
+)
+def test_what_would_score_otherwise_is_another_language_model(released, small, tmp_path, changes, named):
+    folder = tmp_path / "released"
+    shutil.copytree(released, folder)
+    told = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in told.items() if v is not ...}))
+    with pytest.raises(CheckpointError, match=re.escape(named)):
+        import_of(folder, small, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("changes", [{"file": "../victim.bin"}, {"file": "/victim.bin"}, {"file": "victim.txt"}, {"dtype": "save"}])
+def test_a_record_cannot_say_where_else_to_write(imported, tmp_path, changes):
+    official = tmp_path / "official"
+    shutil.copytree(imported / "official", official)
+    record = json.loads((official / "tensors.json").read_text())
+    first = next(iter(record))
+    record[first] |= changes
+    (official / "tensors.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match=f"puts {re.escape(first)} into .*no record of an import"):
+        pack(imported, tmp_path / "out", official)
+    assert [p.name for p in tmp_path.iterdir()] == ["official"]
 
 
 def test_a_model_with_a_part_of_its_own_is_refused():

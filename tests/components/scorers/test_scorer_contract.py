@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from components.batch import TASKS, Batch, Labels
-from components.scorers.base import SCORERS
+from components.scorers.base import SCORERS, Look
 from tests.components.scorers.samples import SEVERAL, batch_of, labelled, picture
 
 
@@ -126,6 +126,24 @@ def test_scoring_leaves_the_mode_as_it_was(name):
     for mode in (True, False):
         scorer.train(mode).score(image, masks[:1])
         assert scorer.training is mode
+
+
+def test_an_image_that_was_looked_at_is_asked_again(name):
+    """In parts, in any order, without being encoded anew: the same scores, and the mode left as it was."""
+    scorer = build(name)
+    image, masks = picture(3)
+    everything = scorer.eval().score(image, masks, scorer.tasks)
+    scorer.train()
+    look = Look(scorer, image)
+    scorer.parts()["vision_encoder"].register_forward_hook(lambda *_: pytest.fail("the image is encoded again"))
+    for r in (1, 0, 1):
+        (row,) = look.score(masks[r : r + 1], scorer.tasks)
+        for task in scorer.tasks:
+            assert row[task].text == everything[r][task].text
+            if row[task].value is not None:
+                assert row[task].value == pytest.approx(everything[r][task].value, abs=1e-5)
+    assert scorer.training
+    assert look.score(masks[:0], scorer.tasks) == []
 
 
 def test_no_regions_no_scores(name):
