@@ -119,7 +119,7 @@ def run(config: Experiment) -> dict[str, Any]:
         scorer.preprocess,
         scorer.crop_size,
         batch_size=config.trainer.batch_size,
-        steps=config.trainer.steps * config.trainer.accumulate,
+        steps=config.trainer.steps,
         seed=config.seed,
         workers=config.trainer.workers,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from datamodules.collate import Collate
 from datamodules.datasets.base import RoiDataset
 from datamodules.records import RoiSample, Split
 from datamodules.remembered import Remembered
-from datamodules.sampler import CursorBatchSampler
+from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
 
 
 class CursorLoader(DataLoader[RoiSample]):
@@ -32,9 +33,12 @@ class RoiIQA(L.LightningDataModule):
     """Batches of images with all their regions.
 
     Args:
-        batch_size: images per training step.
-        steps: training steps in all; training is one Lightning epoch of that length.
+        batch_size: images per micro-batch.
+        steps: optimizer steps in all; training is one Lightning epoch of that length.
         workers: loader processes; 0 loads in the main process.
+
+    Raises:
+        ValueError: no steps.
     """
 
     def __init__(
@@ -50,10 +54,13 @@ class RoiIQA(L.LightningDataModule):
         eval_batch_size: int = 8,
     ) -> None:
         super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         self.dataset, self.preprocess, self.crop_size = dataset, preprocess, crop_size
         self.batch_size, self.steps, self.seed, self.workers = batch_size, steps, seed, workers
         self.eval_batch_size = eval_batch_size
         self._remembered: Remembered | None = None
+        self._step = self._cursor = 0  # where this attempt began: optimizer steps, and micro-batches of all ranks
 
     def prepare_data(self) -> None:
         self.dataset.prepare()
@@ -67,10 +74,25 @@ class RoiIQA(L.LightningDataModule):
             self.dataset.split("train"), Collate(self.preprocess, self.crop_size), precompute, self.eval_batch_size
         )
 
+    def order(self, samples: int) -> Order:
+        """The order in which training visits that many samples."""
+        return ShuffledOrder(samples, self.batch_size, self.seed)
+
+    def number(self, batch: int) -> int:
+        """The global number of this rank's batch `batch`, as Lightning counts batches. Whatever training draws by chance hangs on it."""
+        world, accumulate, rank = self._shares()
+        return self._cursor + (batch - self._step * accumulate) * world + rank
+
     def train_dataloader(self) -> DataLoader[RoiSample]:
         samples = self._remembered or self.dataset.split("train")
-        start = self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
-        order = CursorBatchSampler(len(samples), self.batch_size, self.steps, self.seed, start)
+        world, accumulate, rank = self._shares()
+        if self.trainer and self.trainer.global_step != self._step:
+            raise ValueError(
+                f"the checkpoint of step {self.trainer.global_step} does not say where its data stood: an older version wrote it. "
+                "Finish the run with that version, or give this one another name (name=...)"
+            )
+        end = self._cursor + (self.steps - self._step) * accumulate * world
+        order = CursorBatchSampler(self.order(len(samples)), end, self._cursor, rank, world, before=self._step * accumulate)
         return CursorLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=order,
@@ -78,6 +100,25 @@ class RoiIQA(L.LightningDataModule):
             num_workers=0 if self._remembered else self.workers,
             persistent_workers=self.workers > 0 and not self._remembered,
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the data stand, for a checkpoint: it is the same for all ranks, and does not depend on their number."""
+        world, accumulate, _ = self._shares()
+        step = self.trainer.global_step if self.trainer else self._step
+        return {"step": step, "cursor": self._cursor + (step - self._step) * accumulate * world, "batches_per_step": accumulate * world}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on where `state` says. Warns where a step will not be made of as many micro-batches as before."""
+        self._step, self._cursor = state["step"], state["cursor"]
+        world, accumulate, rank = self._shares()
+        before, now = state["batches_per_step"], accumulate * world
+        if before != now and rank == 0:
+            keep = f"trainer.accumulate={before // world} would keep it" if before % world == 0 else f"{world} ranks cannot keep it"
+            warnings.warn(f"a step was made of {before} micro-batches before, and is made of {now} from here on: {keep}", stacklevel=2)
+
+    def _shares(self) -> tuple[int, int, int]:
+        """Ranks, micro-batches of each in a step, and the rank of this process."""
+        return (self.trainer.world_size, self.trainer.accumulate_grad_batches, self.trainer.global_rank) if self.trainer else (1, 1, 0)
 
     def val_dataloader(self) -> DataLoader[RoiSample]:
         return self.loader("val")

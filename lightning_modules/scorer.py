@@ -23,7 +23,8 @@ class ScorerModule(L.LightningModule):
     Args:
         scorer: built, not yet loaded: its trained weights are read once, in `configure_model`.
         steps: optimizer steps of the whole training, for the schedule.
-        seed: with the batch's number, of all that a training step draws (dropout).
+        seed: with the micro-batch's number, of all that a training step draws (dropout). Trained on a `datamodules.roi_iqa.RoiIQA`,
+            which numbers them.
     """
 
     strict_loading = False  # frozen weights are not in the checkpoint; `on_load_checkpoint` checks the rest
@@ -57,7 +58,9 @@ class ScorerModule(L.LightningModule):
         self.scorer.train()  # Lightning keeps the mode it finds, and a frozen part belongs in eval mode
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(hash((self.seed, batch_idx, self.global_rank)) % 2**63)  # so that resuming draws what not stopping would have
+        # resuming draws what not stopping would have, and any number of ranks what one rank would have
+        number = self.trainer.datamodule.number(batch_idx)  # type: ignore[attr-defined]
+        torch.manual_seed(hash((self.seed, number)) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.scorer.loss(batch)
@@ -82,6 +85,15 @@ class ScorerModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.scorer.check_trained({k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()})
+        _recount(checkpoint, self.trainer.accumulate_grad_batches)
+
+
+def _recount(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Lightning counts batches and takes a step at multiples of `accumulate`: makes its count that of the steps taken."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counted in (progress["total"], progress["current"]):
+        shift = checkpoint["global_step"] * accumulate - counted["ready"]
+        counted.update({name: count + shift for name, count in counted.items()})
 
 
 def _diagnosis(losses: dict[str, Tensor], step: int, batch: Batch) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -116,7 +117,7 @@ def test_workers_change_nothing():
 def test_training_that_was_stopped_goes_on_where_it_was(tmp_path, accumulate, done):
     whole = Notes()
     train(tmp_path, whole, data(), accumulate_grad_batches=accumulate, limit_val_batches=0)
-    assert len(whole.seen) == 6
+    assert len(whole.seen) == 6 * accumulate
 
     first, second = Notes(), Notes()
     with pytest.raises(PowerCut):
@@ -144,5 +145,37 @@ def test_a_batch_goes_to_the_device_whole():
 
 
 def test_a_training_of_no_steps_is_refused():
-    with pytest.raises(ValueError, match="steps must be at least 1"):
-        data(steps=0).train_dataloader()
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        data(steps=0)
+
+
+def test_micro_batches_are_numbered_over_all_ranks_and_attempts():
+    """Two ranks took 3 steps of one batch each; now one rank goes on, two batches a step."""
+    module_data = data()
+    module_data.trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=1, global_rank=1, global_step=3)
+    assert [module_data.number(b) for b in range(3)] == [1, 3, 5]
+    state = module_data.state_dict()
+    assert state == {"step": 3, "cursor": 6, "batches_per_step": 2}
+    alone = data()
+    alone.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=2, global_rank=0, global_step=3)
+    alone.load_state_dict(state)
+    assert [alone.number(b) for b in range(6, 9)] == [6, 7, 8]
+    assert len(alone.train_dataloader()) == 12
+
+
+@pytest.mark.parametrize(
+    ("world", "accumulate", "remedy"), [(1, 1, "trainer.accumulate=4 would keep it"), (3, 1, "3 ranks cannot keep it")]
+)
+def test_another_number_of_batches_in_a_step_is_said(world, accumulate, remedy):
+    module_data = data()
+    module_data.trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=accumulate, global_rank=0, global_step=2)
+    with pytest.warns(UserWarning, match=f"made of 4 micro-batches before, and is made of {world} from here on: {remedy}"):
+        module_data.load_state_dict({"step": 2, "cursor": 8, "batches_per_step": 4})
+    assert module_data.number(2 * accumulate) == 8
+
+
+def test_a_checkpoint_without_a_cursor_is_refused():
+    module_data = data()
+    module_data.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, global_rank=0, global_step=2)
+    with pytest.raises(ValueError, match=r"checkpoint of step 2 does not say where its data stood: an older version wrote it"):
+        module_data.train_dataloader()

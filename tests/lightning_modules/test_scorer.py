@@ -28,7 +28,7 @@ def data(scorer):
     return RoiIQA(dataset, scorer.preprocess, scorer.crop_size, batch_size=2, steps=STEPS, seed=0)
 
 
-def trainer(folder, every=3, stop=-1):
+def trainer(folder, every=3, stop=-1, accumulate=1):
     keep = ModelCheckpoint(folder, "step{step}", every_n_train_steps=every, save_top_k=-1, auto_insert_metric_name=False)
     return L.Trainer(
         accelerator="cpu",
@@ -41,6 +41,7 @@ def trainer(folder, every=3, stop=-1):
         num_sanity_val_steps=0,
         limit_val_batches=0,
         deterministic=True,
+        accumulate_grad_batches=accumulate,
     )
 
 
@@ -53,6 +54,22 @@ def test_resuming_equals_not_stopping(name, tmp_path):
     trainer(tmp_path / "b").fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
     for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
+
+
+def test_resuming_with_other_accumulation_goes_on_in_the_data(tmp_path, monkeypatch):
+    """Three steps of two batches, then three of one: no batch twice, none left out, six steps in all."""
+    seen = []
+    number = RoiIQA.number
+    monkeypatch.setattr(RoiIQA, "number", lambda self, batch: seen.append(number(self, batch)) or seen[-1])
+    first = module()
+    trainer(tmp_path, accumulate=2).fit(first, data(first.scorer))
+    assert seen == list(range(12))
+    seen.clear()
+    resumed, conductor = module(), trainer(tmp_path / "b", accumulate=1)
+    with pytest.warns(UserWarning, match=r"trainer.accumulate=2 would keep it"):
+        conductor.fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
+    assert seen == [6, 7, 8]
+    assert conductor.global_step == STEPS
 
 
 def test_a_frozen_encoder_stays_as_it_is_whether_or_not_validation_runs(tmp_path):
