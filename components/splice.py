@@ -2,13 +2,15 @@
 
 A row is `prefix | branch | branch | ... | padding`. A branch sees the prefix and itself, and its positions go on where the prefix
 ends, so each branch is read exactly as if it stood alone after the prefix: the same logits and the same loss as one sequence per
-pair, without reading the image's tokens again for each.
+pair, without reading the image's tokens again for each. One sequence per pair, `prefix | branch | padding`, is the other packing:
+the published way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +20,7 @@ from components.prompts import IMAGE, REGION
 from components.readouts.base import Target
 
 PADDING = -1
+Packing = Literal["image", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,19 +34,22 @@ class Branch:
 
 @dataclass(frozen=True)
 class Packed:
-    """B rows of T tokens, slots expanded.
+    """P rows of T tokens about B images, slots expanded.
 
     Attributes:
-        ids: (B, T) long; 0 at slots and padding.
-        positions: (B, T) long.
-        branch: (B, T) long: 0 in the prefix, 1, 2, ... in the branches, -1 in the padding.
+        image: (P,) long, the image of each row, ascending.
+        ids: (P, T) long; 0 at slots and padding.
+        positions: (P, T) long.
+        branch: (P, T) long: 0 in the prefix, 1, 2, ... in the branches, -1 in the padding.
         image_slots: (N,) long, the columns of the image's tokens, the same in every row.
         region_slots: (S, 4) long: row, column, region, index of the token within the region.
         hard: (M, 3) long: row, column, id that comes next.
         answers: how many answers are taught.
         soft: (Q, 2) long: row, column; `soft_ids` and `soft_probabilities` are (Q, L).
+        plain: no row has two branches: each is an ordinary causal sequence.
     """
 
+    image: Tensor
     ids: Tensor
     positions: Tensor
     branch: Tensor
@@ -54,9 +60,10 @@ class Packed:
     soft_ids: Tensor
     soft_probabilities: Tensor
     answers: int
+    plain: bool
 
     def mask(self) -> Tensor:
-        """(B, T, T) bool: row i may look at column j. Padding looks at itself alone, so that no row of it is empty."""
+        """(P, T, T) bool: row i may look at column j. Padding looks at itself alone, so that no row of it is empty."""
         size = self.branch.shape[1]
         earlier = torch.ones(size, size, dtype=torch.bool, device=self.branch.device).tril()
         column, row = self.branch[:, None, :], self.branch[:, :, None]
@@ -71,12 +78,22 @@ def expand(ids: Sequence[int], image_tokens: int, region_tokens: int) -> list[in
 
 
 def pack(
-    prefix: Sequence[int], images: Sequence[Sequence[Branch]], image_tokens: int, region_tokens: int, device: torch.device | str = "cpu"
+    prefix: Sequence[int],
+    images: Sequence[Sequence[Branch]],
+    image_tokens: int,
+    region_tokens: int,
+    device: torch.device | str = "cpu",
+    packing: Packing = "image",
 ) -> Packed:
-    """Packs each image's branches after the common prefix."""
+    """Writes the branches of B images into rows, each after the common prefix.
+
+    Args:
+        packing: "image" gives a row to each image, "none" one to each branch. An image without branches keeps a row of its prefix.
+    """
     head = expand(prefix, image_tokens, region_tokens)
-    rows = [_Row(head) for _ in images]
-    for row, branches in zip(rows, images, strict=True):
+    shares = [(b, share) for b, branches in enumerate(images) for share in _shares(branches, packing)]
+    rows = [_Row(head) for _ in shares]
+    for row, (_, branches) in zip(rows, shares, strict=True):
         for number, branch in enumerate(branches, 1):
             row.add(number, branch, len(head), region_tokens)
     longest = max(len(row.ids) for row in rows)
@@ -91,6 +108,7 @@ def pack(
     ids = table("ids", 0)
     levels = [entry for row in rows for entry in row.levels]
     return Packed(
+        image=torch.tensor([b for b, _ in shares], device=device),
         ids=ids.clamp_min(0),
         positions=table("positions", 0),
         branch=table("branch", PADDING),
@@ -101,7 +119,13 @@ def pack(
         soft_ids=torch.tensor([ids for ids, _ in levels], dtype=torch.long, device=device),
         soft_probabilities=torch.tensor([p for _, p in levels], device=device),
         answers=sum(len(branches) for branches in images),
+        plain=all(len(share) <= 1 for _, share in shares),
     )
+
+
+def _shares(branches: Sequence[Branch], packing: Packing) -> list[Sequence[Branch]]:
+    """What each row of an image holds."""
+    return [branches] if packing == "image" or not branches else [[branch] for branch in branches]
 
 
 class _Row:
@@ -134,16 +158,16 @@ def splice(embeddings: Tensor, packed: Packed, image_tokens: Tensor, region_toke
     """Puts image and region tokens into their slots.
 
     Args:
-        embeddings: (B, T, D) of `packed.ids`.
+        embeddings: (P, T, D) of `packed.ids`.
         image_tokens: (B, N, D). region_tokens: (B, R, K, D).
 
     Returns:
-        (B, T, D), of the embeddings' dtype.
+        (P, T, D), of the embeddings' dtype.
     """
     embeddings = embeddings.clone()
-    embeddings[:, packed.image_slots] = image_tokens.to(embeddings.dtype)
+    embeddings[:, packed.image_slots] = image_tokens[packed.image].to(embeddings.dtype)
     row, column, region, token = packed.region_slots.unbind(1)
-    embeddings[row, column] = region_tokens[row, region, token].to(embeddings.dtype)
+    embeddings[row, column] = region_tokens[packed.image[row], region, token].to(embeddings.dtype)
     return embeddings
 
 
@@ -151,7 +175,7 @@ def language_loss(logits: Tensor, columns: Tensor, packed: Packed) -> tuple[Tens
     """Cross-entropy of the packed targets, in float32.
 
     Args:
-        logits: (B, N, V) at the columns `columns` (N,), sorted.
+        logits: (P, N, V) at the columns `columns` (N,), sorted.
 
     Returns:
         The sums over plain targets and over soft targets.

@@ -76,7 +76,7 @@ def told(plan: Plan, note: str = "") -> str:
     lines += ["", f"checkpoint: {plan.checkpoint / GIB:.2f} GiB, what is trained and the optimizer's state"]
     if plan.tokens:
         *each, (_, row) = plan.tokens.items()
-        lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; all of an image in one row {row:,}{note}")
+        lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; the longest row {row:,}{note}")
     rows = list(zip(_rows(plan.training), _rows(plan.forward), strict=True))
     lines += ["", f"{'GiB at the worst moment':<44}{'training':>10}{'forward':>10}"]
     lines += [f"{name:<44}{a / GIB:>10.2f}{b / GIB:>10.2f}" for (name, a), (_, b) in rows if a or b]

@@ -23,7 +23,7 @@ from components.readouts.base import READOUTS, Label, Readout
 from components.region_extractors.base import RegionExtractor
 from components.registry import ConfigError, Part
 from components.scorers.base import SCORERS, RegionScores, Scorer
-from components.splice import Branch, Packed, expand, language_loss, pack, splice, supervised_columns
+from components.splice import Branch, Packed, Packing, expand, language_loss, pack, splice, supervised_columns
 from components.standardize import Standardize
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
@@ -53,6 +53,8 @@ class RoiVLM(Scorer):
         image_pool: side of the square of cells averaged to one image token.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
+        packing: "image" reads all questions about an image in one row, its tokens once; "none" gives each (region, question) a row of
+            its own, as published: the same loss and gradients, for an image's tokens read again each time.
         max_branches: regions of an image whose questions are read at once when scoring; bounds memory, does not change scores.
         crop_edges: "released" cuts a region's crop without its last row and column, as the released code does (reference facts 1.10).
         train_vision_encoder: null trains the encoder exactly when its weights are random.
@@ -75,6 +77,7 @@ class RoiVLM(Scorer):
         image_level: int = 2,
         image_pool: int = 1,
         conversation: Conversation = "seagull_v1",
+        packing: Packing = "image",
         max_branches: int = 32,
         crop_edges: CropEdges = "inclusive",
         train_vision_encoder: bool | None = None,
@@ -110,10 +113,10 @@ class RoiVLM(Scorer):
         self.tasks = tuple(task for task in TASKS if task in parts)
         for task in self.tasks:
             self._readout(task).check(task)
-        self.max_branches = max_branches
+        self.packing, self.max_branches = packing, max_branches
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean negative log-likelihood of an answer, over all known answers about all regions: one packed row per image."""
+        """Mean negative log-likelihood of an answer, over all known answers about all regions."""
         assert batch.labels is not None
         pyramid = self._pyramid(batch)
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(self.region_extractor.prepare(pyramid), batch.regions)
@@ -165,21 +168,22 @@ class RoiVLM(Scorer):
         images = [
             [branch for r in range(len(known)) for branch in self._branches(labels, b, r)] for b, known in enumerate(labels.distortions)
         ]
-        return pack(self.dialogue.prefix, images, image_tokens, self.tokens, batch.images.device)
+        return pack(self.dialogue.prefix, images, image_tokens, self.tokens, batch.images.device, self.packing)
 
     def packed_lengths(self, batch: Batch) -> dict[str, int]:
-        """Tokens of a packed row: the prefix, each question's branch with the longest answer taught, and the longest row."""
+        """Tokens of the prefix, of each question's branch about the first region, and of the longest row."""
         image_tokens = math.prod(self.vision_encoder.sizes[self.projector.level]) // self.projector.pool**2
         packed = self.pack(batch, image_tokens)
         prefix = int((packed.branch[0] == 0).sum())
-        branches = torch.bincount(packed.branch[0].clamp_min(0))[1:].tolist()  # those of a region follow each other, a task each
+        rows = packed.branch[: len(self.tasks)].clamp_min(0)
+        branches = [length for row in rows for length in torch.bincount(row)[1:].tolist()]  # those of a region follow each other
         each = dict(zip(map(str, self.tasks), branches, strict=False))
         return {"prefix": prefix, **each, "row": packed.ids.shape[1]}
 
     def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
-        """Packed rows -> logits (B, N, V) at `columns` (N,)."""
+        """Packed rows -> logits (P, N, V) at `columns` (N,)."""
         embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens)
-        return self.llm(embeddings, packed.positions, packed.mask(), keep=columns)
+        return self.llm(embeddings, packed.positions, None if packed.plain else packed.mask(), keep=columns)
 
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         return self.answer(self.look(batch), batch.regions, tasks)

@@ -11,12 +11,12 @@ from components.splice import Branch, expand, language_loss, pack, splice, super
 PREFIX = (1, IMAGE, 5)
 
 
-def _packed(images=None):
+def _packed(images=None, packing="image"):
     images = images or [
         [Branch(0, (REGION, 7), Target((8, 9, 2), 1, (9, 10), (0.25, 0.75))), Branch(1, (REGION, 7, 7), Target((8, 2)))],
         [Branch(0, (REGION, 7), Target((8, 2)))],
     ]
-    return pack(PREFIX, images, image_tokens=2, region_tokens=2)
+    return pack(PREFIX, images, image_tokens=2, region_tokens=2, packing=packing)
 
 
 def test_expand_repeats_slots():
@@ -30,6 +30,25 @@ def test_layout():
     assert p.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 5, 6, 7, 8]
     assert p.image_slots.tolist() == [1, 2]
     assert p.region_slots.tolist() == [[0, 4, 0, 0], [0, 5, 0, 1], [0, 9, 1, 0], [0, 10, 1, 1], [1, 4, 0, 0], [1, 5, 0, 1]]
+
+
+def test_a_row_for_each_branch():
+    p = _packed(packing="none")
+    assert p.image.tolist() == [0, 0, 1]
+    assert p.ids.tolist() == [[1, 0, 0, 5, 0, 0, 7, 8, 9], [1, 0, 0, 5, 0, 0, 7, 7, 8], [1, 0, 0, 5, 0, 0, 7, 8, 0]]
+    assert p.branch.tolist() == [[0] * 4 + [1] * 5, [0] * 4 + [1] * 5, [0] * 4 + [1] * 4 + [-1]]
+    assert p.positions[:2].tolist() == [list(range(9))] * 2
+    assert p.region_slots.tolist() == [[0, 4, 0, 0], [0, 5, 0, 1], [1, 4, 1, 0], [1, 5, 1, 1], [2, 4, 0, 0], [2, 5, 0, 1]]
+    assert p.hard.tolist() == [[0, 6, 8], [0, 8, 2], [1, 7, 8], [1, 8, 2], [2, 6, 8], [2, 7, 2]]
+    assert p.answers == _packed().answers == 3
+    assert p.plain
+    assert not _packed().plain
+
+
+def test_an_image_without_questions_keeps_a_row():
+    question = Branch(0, (REGION,), Target((8, 2)))
+    for packing, rows in (("image", [0, 1]), ("none", [0, 1, 1])):
+        assert _packed([[], [question, question]], packing).image.tolist() == rows
 
 
 def test_targets_stand_one_column_before_their_token():
@@ -61,6 +80,14 @@ def test_splice_fills_the_slots_and_nothing_else():
     assert torch.equal(out[1, 4:6], region[1, 0])
     untouched = [0, 3, 6, 7, 8, 11, 12, 13]
     assert torch.equal(out[0, untouched], text[0, untouched])
+
+
+def test_each_row_gets_the_tokens_of_its_image():
+    p = _packed(packing="none")
+    image, region = torch.randn(2, 2, 3), torch.randn(2, 2, 2, 3)
+    out = splice(torch.zeros(3, 9, 3), p, image, region)
+    assert torch.equal(out[:, 1:3], image[[0, 0, 1]])
+    assert torch.equal(out[:, 4:6], torch.stack([region[0, 0], region[0, 1], region[1, 0]]))
 
 
 def test_splice_carries_gradients_to_both_kinds_of_tokens():

@@ -51,7 +51,7 @@ def test_remedies_add_up_until_it_fits_and_leave_out_what_is_of_no_use():
 
 def test_the_text_holds_the_numbers():
     text = told(plan_of(2), " (so)")
-    assert "tokens: prefix 1,109, quality 20; all of an image in one row 1,200 (so)" in text
+    assert "tokens: prefix 1,109, quality 20; the longest row 1,200 (so)" in text
     rows = {line[:44].strip(): line[44:].split() for line in text.splitlines()}
     assert rows["weights"] == ["2.00", "1.00"]
     assert rows["activations: other parts"] == ["0.25", "0.00"]
