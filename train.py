@@ -28,6 +28,7 @@ from configs.schema import Experiment, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from lightning_modules.entry import run_entry
 from lightning_modules.fit import cards, remedies, told, verdict
+from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
 from lightning_modules.runs import Run, facts, write_json
 
@@ -83,7 +84,14 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
             scorer = SCORERS.build(node, where="model")
         t = config.trainer
         count = regions or config.data.get("regions", DEFAULT_REGIONS)
-        return plan(scorer, batch_size=t.batch_size, regions=count, precision=t.precision, accumulate=t.accumulate)
+        return plan(
+            scorer,
+            batch_size=t.batch_size,
+            regions=count,
+            precision=t.precision,
+            accumulate=t.accumulate,
+            optimizer=config.optim.optimizer,
+        )
 
     if regions is not None and "regions" in load_config(experiment, overrides).data:
         overrides = [*overrides, f"data.regions={regions}"]  # so that what is proposed is what was planned
@@ -124,6 +132,7 @@ def run(config: Experiment) -> dict[str, Any]:
         workers=config.trainer.workers,
     )
     device = choose_device(config.trainer.accelerator)
+    check_optimizer(config.optim.optimizer, device)
     print(describe(scorer))
     o = config.optim
     module = ScorerModule(
@@ -136,6 +145,7 @@ def run(config: Experiment) -> dict[str, Any]:
         betas=(o.beta1, o.beta2),
         warmup=o.warmup,
         final=o.final,
+        optimizer=o.optimizer,
     )
     if config.save_vision_encoder:
         vision_encoder(scorer)

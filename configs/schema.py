@@ -61,8 +61,11 @@ class Optim:
         lr_scale: factor on `lr` for a part of the scorer, by name ({vision_encoder: 0.1}); 1 where not named.
         warmup: steps of linear warm-up.
         final: share of the peak rate at the last step.
+        optimizer: AdamW as PyTorch has it, or bitsandbytes' with its moments in 8 bits (a quarter of the memory), which "paged" lets the
+            GPU move to the CPU while it needs the room.
     """
 
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     lr: float = 1e-3
     lr_scale: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.01

@@ -37,6 +37,8 @@ def changes(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     if trainer["batch_size"] > 1:
         more = trainer["batch_size"] * trainer["accumulate"]
         yield ("trainer.batch_size=1", f"trainer.accumulate={more}"), "as many images a step, one after the other"
+    if config["optim"]["optimizer"] == "adamw":
+        yield ("optim.optimizer=adamw_8bit",), "the optimizer's state in 8 bits, usually no loss"
     if adaptation == "full" and llm:
         yield ("model.llm.adaptation=lora",), "adapters are trained in place of the language model"
     if llm.get("plugin") == "hf_causal" and adaptation in ("full", "lora"):

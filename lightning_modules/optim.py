@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -40,7 +42,56 @@ def warmup_cosine(step: int, warmup: int, steps: int, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def adamw(groups: list[dict[str, Any]], betas: tuple[float, float], warmup: int, steps: int, final: float) -> tuple[Optimizer, LambdaLR]:
-    """The optimizer and its per-step schedule."""
-    optimizer = AdamW(groups, betas=betas)
+Kind = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
+_LEAST_8BIT = 4096  # elements; smaller tensors keep their moments in single precision
+_LEAST_PAGED = 100_000  # elements; smaller tensors are not paged
+_BLOCK = 256  # values that share a scale
+_MAPS = 2 * 256 * 4  # bytes of the two tables of what a byte means, once for all tensors
+
+
+def check_optimizer(kind: Kind, device: torch.device) -> None:
+    """Whether `kind` can run on `device`, found out before any weight is read.
+
+    Raises:
+        ValueError: bitsandbytes is not installed, or nothing can be paged there.
+    """
+    if kind != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ValueError(f"optim.optimizer {kind} is that of bitsandbytes, which is not installed: pip install -e '.[qlora]', or use adamw")
+    if kind == "paged_adamw_8bit" and device.type == "cpu":
+        raise ValueError(
+            "optim.optimizer paged_adamw_8bit moves its state between a GPU and the CPU, and training runs on the CPU: "
+            "use adamw_8bit, which has the same arithmetic, or adamw"
+        )
+
+
+def state_bytes(kind: Kind, parameters: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Bytes of AdamW's two moments of trainable `parameters`: (all, as a checkpoint holds them; on the GPU, beside what is paged)."""
+    if kind == "adamw":
+        plain = sum(2 * p.numel() * p.element_size() for p in parameters.values())
+        return plain, plain
+    sizes = [p.numel() for p in parameters.values()]
+    small = sum(8 * n for n in sizes if n < _LEAST_8BIT)
+    large = [n for n in sizes if n >= _LEAST_8BIT]
+    scales = sum(8 * -(-n // _BLOCK) for n in large) + (_MAPS if large else 0)
+    everything = small + 2 * sum(large) + scales
+    paged = sum(2 * n for n in large if n >= _LEAST_PAGED) if kind == "paged_adamw_8bit" else 0
+    return everything, everything - paged
+
+
+def adamw(
+    groups: list[dict[str, Any]], betas: tuple[float, float], warmup: int, steps: int, final: float, kind: Kind = "adamw"
+) -> tuple[Optimizer, LambdaLR]:
+    """The optimizer and its per-step schedule.
+
+    Args:
+        kind: with "8bit", both moments are kept in 8 bits, in blocks of 256 values with a scale each (arXiv 2110.02861); "paged" lets the
+            GPU push them to the CPU's memory while it needs the room. Biases, norms and other small tensors keep single precision.
+    """
+    optimizer = _bitsandbytes(kind)(groups, betas=betas) if kind != "adamw" else AdamW(groups, betas=betas)
     return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps, final))
+
+
+def _bitsandbytes(kind: Kind) -> Any:
+    from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit  # an extra, which imports slowly
+
+    return PagedAdamW8bit if kind == "paged_adamw_8bit" else AdamW8bit

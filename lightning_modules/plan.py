@@ -30,7 +30,7 @@ from components.batch import Batch, Labels, Regions
 from components.llm_adapters.hf_causal import HFCausal, decoder_linears
 from components.registry import ConfigError
 from components.scorers.base import Scorer
-from lightning_modules.optim import parameter_groups
+from lightning_modules.optim import Kind, parameter_groups, state_bytes
 
 GIB = 2**30
 CONTEXT = int(0.55 * GIB)  # what CUDA and its libraries take before the first tensor; an assumption
@@ -80,7 +80,7 @@ class Plan:
     Attributes:
         parameters: part -> (all, trainable).
         weights: part -> bytes, as they stand in memory.
-        checkpoint: bytes of last.ckpt: what is trained, and the optimizer's two numbers for each.
+        checkpoint: bytes of last.ckpt: what is trained, and the optimizer's state, paged or not.
         training: the peak of a step. forward: of the same pass without gradients, from which scoring differs by the key-value cache.
         tokens: of a packed row: prefix, each question with its answer, the whole row; empty for a scorer without a language model.
     """
@@ -93,13 +93,16 @@ class Plan:
     tokens: Mapping[str, int] = field(default_factory=dict)
 
 
-def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-true", accumulate: int = 1) -> Plan:
+def plan(
+    scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-true", accumulate: int = 1, optimizer: Kind = "adamw"
+) -> Plan:
     """Runs a training step of `scorer`, which is built on the meta device, without memory.
 
     Args:
         batch_size: images a batch. regions: of each image.
         precision: as `trainer.precision`.
         accumulate: batches per optimizer step; above 1, gradients wait while the next batch runs.
+        optimizer: as `optim.optimizer`. Of a paged one, what can be paged is not counted: it gives way.
 
     Raises:
         ValueError: the scorer is not on the meta device.
@@ -113,9 +116,9 @@ def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-
     _pack_weights(scorer)
     _without_memory(scorer, fakes)
     weights = {name: _bytes_of(part) for name, part in scorer.parts().items()}
-    trainable = [p for p in scorer.parameters() if p.requires_grad]
-    gradients = sum(_bytes(p) for p in trainable)
-    state = 2 * gradients  # AdamW's two moments, in the precision of what they belong to
+    trainable = {name: p for name, p in scorer.named_parameters() if p.requires_grad}
+    gradients = sum(map(_bytes, trainable.values()))
+    saved, state = state_bytes(optimizer, trainable)
     batch = _batch(scorer, fakes, batch_size, regions)
     tokens = _tokens(scorer, batch)
 
@@ -123,12 +126,13 @@ def plan(scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-
     step = _run(scorer, batch, precision, train=True)
     waiting = gradients - step.gradients if accumulate > 1 else 0
     during = Peak(sum(weights.values()), step.gradients + waiting, state, step.activations, step.workspace)
-    # the optimizer works on a group of parameters at once (foreach), with a copy of their second moment
-    most = max((sum(map(_bytes, group["params"])) for group in parameter_groups(scorer.parts(), 1.0, {}, 0.0)), default=0)
+    # AdamW works on a group of parameters at once (foreach), with a copy of their second moment; bitsandbytes one by one, in place
+    groups = parameter_groups(scorer.parts(), 1.0, {}, 0.0) if optimizer == "adamw" else []
+    most = max((sum(map(_bytes, group["params"])) for group in groups), default=0)
     update = Peak(sum(weights.values()), gradients, state, {}, most)
     training = max(during, update, key=lambda peak: peak.tensors)
     ungraded = Peak(sum(weights.values()), 0, 0, forward.activations, 0)
-    return Plan(parameters, weights, kept + state, _with_fragments(training), _with_fragments(ungraded), tokens)
+    return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens)
 
 
 def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

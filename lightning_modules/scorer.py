@@ -11,7 +11,7 @@ from torch import Tensor
 
 from components.batch import Batch
 from components.scorers.base import Scorer
-from lightning_modules.optim import adamw, parameter_groups
+from lightning_modules.optim import Kind, adamw, parameter_groups
 from lightning_modules.runs import NonFiniteLossError
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -41,12 +41,13 @@ class ScorerModule(L.LightningModule):
         betas: tuple[float, float] = (0.9, 0.98),
         warmup: int = 50,
         final: float = 0.02,
+        optimizer: Kind = "adamw",
     ) -> None:
         super().__init__()
         self.scorer = scorer
         self.seed, self.steps = seed, steps
         self.lr, self.lr_scale, self.weight_decay = lr, lr_scale or {}, weight_decay
-        self.betas, self.warmup, self.final = betas, warmup, final
+        self.betas, self.warmup, self.final, self.optimizer = betas, warmup, final, optimizer
         self._loaded = False
 
     def configure_model(self) -> None:
@@ -76,7 +77,7 @@ class ScorerModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)
-        optimizer, schedule = adamw(groups, self.betas, self.warmup, self.steps, self.final)
+        optimizer, schedule = adamw(groups, self.betas, self.warmup, self.steps, self.final, self.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from lightning_modules.plan import GIB, Peak, Plan
 
 LLM = {"plugin": "hf_causal", "adaptation": "full", "lora_rank": 128}
 CONFIG = {"trainer": {"precision": "32-true", "batch_size": 4, "accumulate": 2}, "model": {"llm": LLM}, "data": {"regions": 6}}
+CONFIG |= {"optim": {"optimizer": "adamw"}}
 
 
 def plan_of(gib):
@@ -21,17 +22,20 @@ def test_changes_come_least_harm_first():
         "trainer.precision=bf16-mixed",
         "model.llm.gradient_checkpointing=true",
         "trainer.batch_size=1 trainer.accumulate=8",
+        "optim.optimizer=adamw_8bit",
         "model.llm.adaptation=lora",
         "model.llm.adaptation=qlora",
         "data.regions=3",
         "model.llm.lora_rank=16",
     ]
-    assert list(changes({"trainer": {"precision": "bf16-mixed", "batch_size": 1}, "model": {}, "data": {}})) == []
+    least = {"trainer": {"precision": "bf16-mixed", "batch_size": 1}, "model": {}, "data": {}, "optim": {"optimizer": "adamw_8bit"}}
+    assert list(changes(least)) == []
 
 
 def test_what_is_so_already_is_not_proposed():
     llm = {"plugin": "hf_causal", "adaptation": "qlora", "dtype": "bfloat16", "gradient_checkpointing": True, "lora_rank": 8}
     tight = {"trainer": {"precision": "bf16-mixed", "batch_size": 1}, "model": {"llm": llm}, "data": {"regions": 2}}
+    tight |= {"optim": {"optimizer": "paged_adamw_8bit"}}
     assert list(changes(tight)) == []
 
 

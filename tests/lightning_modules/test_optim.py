@@ -1,11 +1,13 @@
 """Groups and schedule."""
 
+import importlib.util
 import itertools
 
 import pytest
+import torch
 from torch import nn
 
-from lightning_modules.optim import adamw, parameter_groups, warmup_cosine
+from lightning_modules.optim import adamw, check_optimizer, parameter_groups, state_bytes, warmup_cosine
 
 
 def test_groups_by_part_and_decay():
@@ -40,3 +42,66 @@ def test_the_schedule_multiplies_each_groups_rate():
     optimizer.step()
     schedule.step()
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.25]
+
+
+def trained(kind, steps=20, start=None, seed=0):
+    """A linear map (large enough for 8 bits) after some steps towards a target, and its optimizer."""
+    torch.manual_seed(seed)
+    layer = nn.Linear(96, 64)
+    target, x = torch.randn(32, 64), torch.randn(32, 96)
+    optimizer, _ = adamw(parameter_groups({"a": layer}, 1e-2, {}, 0.1), (0.9, 0.98), 1, 100, 1.0, kind)
+    if start is not None:
+        layer.load_state_dict(start[0])
+        optimizer.load_state_dict(start[1])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(layer(x), target).backward()
+        optimizer.step()
+    return layer, optimizer
+
+
+def test_moments_of_8_bits_lead_where_those_of_32_do():
+    """Measured: after 20 steps the weights differ by 2.9 to 3.1 % of what they have moved (three seeds)."""
+    plain, _ = trained("adamw")
+    packed, optimizer = trained("adamw_8bit")
+    start, _ = trained("adamw", steps=0)
+    moved = (plain.weight - start.weight).norm()
+    assert 0 < (plain.weight - packed.weight).norm() / moved < 0.05
+    assert optimizer.state[packed.weight]["state1"].dtype == torch.uint8
+    assert optimizer.state[packed.bias]["state1"].dtype == torch.float32
+
+
+def test_8_bits_resume_bit_by_bit(tmp_path):
+    whole, _ = trained("adamw_8bit", 7)
+    half, optimizer = trained("adamw_8bit", 4)
+    torch.save([half.state_dict(), optimizer.state_dict()], tmp_path / "half")
+    resumed, _ = trained("adamw_8bit", 3, torch.load(tmp_path / "half", weights_only=True))
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
+def test_the_states_bytes_are_those_of_the_real_one(kind):
+    layer, optimizer = trained(kind, 1)
+    storages = {t.untyped_storage()._cdata: t.nbytes for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t) and t.ndim}
+    assert state_bytes(kind, dict(layer.named_parameters())) == (sum(storages.values()),) * 2
+
+
+def test_what_is_paged_gives_way():
+    large, small = nn.Parameter(torch.empty(400, 256)), nn.Parameter(torch.empty(96, 256))
+    everything, there = state_bytes("paged_adamw_8bit", {"large": large, "small": small})
+    assert everything == state_bytes("adamw_8bit", {"large": large, "small": small})[0]
+    assert everything - there == 2 * large.numel()
+
+
+def test_paging_needs_a_gpu():
+    check_optimizer("adamw_8bit", torch.device("cpu"))
+    check_optimizer("paged_adamw_8bit", torch.device("cuda"))
+    with pytest.raises(ValueError, match=r"paged_adamw_8bit moves its state between a GPU and the CPU.*use adamw_8bit"):
+        check_optimizer("paged_adamw_8bit", torch.device("cpu"))
+
+
+def test_8_bits_need_bitsandbytes(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    check_optimizer("adamw", torch.device("cpu"))
+    with pytest.raises(ValueError, match=r"adamw_8bit is that of bitsandbytes, which is not installed: pip install -e '\.\[qlora\]'"):
+        check_optimizer("adamw_8bit", torch.device("cpu"))
