@@ -52,8 +52,12 @@ _NO_DISTORTION = "With no visible distortions."
 
 def released_segments(task: Task) -> list[str | int]:
     """Texts and slots of the released conversation, in order; each text is tokenised by itself (facts 1.5, 1.8)."""
+    return _released(QUESTIONS[task])
+
+
+def _released(question: str) -> list[str | int]:
     slot, before_region, region, after_region = _MESSAGE
-    return [f"{SYSTEM} USER: ", slot, before_region, region, f"{after_region}{QUESTIONS[task]} ASSISTANT:"]
+    return [f"{SYSTEM} USER: ", slot, before_region, region, f"{after_region}{question} ASSISTANT:"]
 
 
 def say_level(task: Task, level: int) -> str:
@@ -112,7 +116,7 @@ class Dialogue:
 
     def __init__(self, tokenizer: Any, conversation: Conversation = "seagull_v1") -> None:
         self.tokenizer, self.conversation = tokenizer, conversation
-        splits = {task: self._split(task) for task in TASKS}
+        splits = {task: self._split(QUESTIONS[task], f"{task}:") for task in TASKS}
         self.prefix: tuple[int, ...] = splits[TASKS[0]][0]
         if any(prefix != self.prefix for prefix, _ in splits.values()):
             raise ValueError("the questions of this conversation differ before the region's slot, so no prefix can be shared")
@@ -125,7 +129,18 @@ class Dialogue:
     @functools.cache  # noqa: B019 - a dialogue lives as long as its model
     def answer(self, task: Task, text: str) -> tuple[int, ...]:
         """The ids of an answer after the question, with the end-of-sequence id."""
-        return (*self._after_question(task, text), self.eos)
+        return (*self._after_question(self._asked[task], text), self.eos)
+
+    @functools.cache  # noqa: B019
+    def exchange(self, question: str, brief: str, answer: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of another question about a region and of the answer to it, as `questions` and `answer` give those of a task.
+
+        Args:
+            question: in English. brief: what the conversation "brief" says in its place.
+        """
+        prefix, asked = self._split(question, brief)
+        assert prefix == self.prefix, "what stands before the region's slot depends on no question"
+        return (REGION, *self._encode(asked)), (*self._after_question(asked, answer), self.eos)
 
     @functools.cache  # noqa: B019
     def levels(self, task: Task) -> Levels:
@@ -134,10 +149,10 @@ class Dialogue:
         Raises:
             ValueError: two level words begin with the same id, so one forward pass cannot tell them apart.
         """
-        stem = self._after_question(task, STEMS[task])
+        stem = self._after_question(self._asked[task], STEMS[task])
         ids = []
         for level, word in enumerate(LEVELS[task]):
-            answer = self._after_question(task, say_level(task, level))
+            answer = self._after_question(self._asked[task], say_level(task, level))
             if answer[: len(stem)] != stem:
                 raise ValueError(f"this tokenizer merges the level word '{word}' with the words before it: use the text readout")
             ids.append(answer[len(stem)])
@@ -164,16 +179,16 @@ class Dialogue:
         special = {i for i, token in t.added_tokens_decoder.items() if token.special}
         return (*sorted(special - usual), *range(len(t), vocabulary))
 
-    def _after_question(self, task: Task, text: str) -> tuple[int, ...]:
-        asked = self._encode(self._asked[task])
-        joined = self._encode(self._asked[task] + ("" if self.conversation == "chat" else " ") + text)
+    def _after_question(self, question: str, text: str) -> tuple[int, ...]:
+        asked = self._encode(question)
+        joined = self._encode(question + ("" if self.conversation == "chat" else " ") + text)
         if joined[: len(asked)] != asked:
             raise ValueError(f"this tokenizer merges the answer {text!r} with the question before it: use another conversation")
         return joined[len(asked) :]
 
-    def _split(self, task: Task) -> tuple[tuple[int, ...], str]:
+    def _split(self, question: str, brief: str) -> tuple[tuple[int, ...], str]:
         """The ids before the region's slot, and the text after it."""
-        segments = self._segments(task)
+        segments = self._segments(question, brief)
         at = segments.index(REGION)
         prefix: list[int] = [] if self.conversation == "chat" or self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         for segment in segments[:at]:
@@ -183,12 +198,12 @@ class Dialogue:
             raise ValueError("the region's slot must be followed by text to the end")
         return tuple(prefix), after[0]
 
-    def _segments(self, task: Task) -> list[str | int]:
+    def _segments(self, question: str, brief: str) -> list[str | int]:
         if self.conversation == "seagull_v1":
-            return released_segments(task)
-        message = "".join({IMAGE: "\x00", REGION: "\x01"}[s] if isinstance(s, int) else s for s in _MESSAGE) + QUESTIONS[task]
+            return _released(question)
+        message = "".join({IMAGE: "\x00", REGION: "\x01"}[s] if isinstance(s, int) else s for s in _MESSAGE) + question
         if self.conversation == "brief":
-            text = f"\x00\n\x01 {task}:"
+            text = f"\x00\n\x01 {brief}"
         elif self.tokenizer.chat_template is None:
             raise ValueError("conversation 'chat' needs a tokenizer with a chat template: use 'seagull_v1'")
         else:

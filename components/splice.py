@@ -8,14 +8,15 @@ the published way.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from components.batch import TASKS, Task
 from components.prompts import IMAGE, REGION
 from components.readouts.base import Target
 
@@ -25,11 +26,21 @@ Packing = Literal["image", "none"]
 
 @dataclass(frozen=True)
 class Branch:
-    """A question about region `region` (its index in the image), beginning with the REGION slot, and what to answer."""
+    """A question about region `region` (its index in the image), beginning with the REGION slot, and what to answer.
+
+    Attributes:
+        task: what it is about. judgment: a question beside the task's own (`components.judgments`).
+    """
 
     region: int
     question: tuple[int, ...]
     target: Target
+    task: Task = "quality"
+    judgment: bool = False
+
+    def tokens(self, region_tokens: int) -> int:
+        """How many it takes in a row: the slot stands for all tokens of the region, and the answer's last id is not read."""
+        return region_tokens - 1 + len(self.question) + len(self.target.ids) - 1
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,10 @@ class Packed:
         image_slots: (N,) long, the columns of the image's tokens, the same in every row.
         region_slots: (S, 4) long: row, column, region, index of the token within the region.
         hard: (M, 3) long: row, column, id that comes next.
-        answers: how many answers are taught.
+        answers: how many answers are taught, judgments not counted.
         soft: (Q, 2) long: row, column; `soft_ids` and `soft_probabilities` are (Q, L).
+        hard_answer, soft_answer: (M,) and (Q,) long: which answer the target belongs to, of the A branches of all images in order.
+        topic: (A,) long, the same for answers about one image and task. judgment: (A,) bool, see `Branch`.
         plain: no row has two branches: each is an ordinary causal sequence.
     """
 
@@ -59,6 +72,10 @@ class Packed:
     soft: Tensor
     soft_ids: Tensor
     soft_probabilities: Tensor
+    hard_answer: Tensor
+    soft_answer: Tensor
+    topic: Tensor
+    judgment: Tensor
     answers: int
     plain: bool
 
@@ -105,8 +122,14 @@ def pack(
         found = [(b, *entry) for b, row in enumerate(rows) for entry in getattr(row, name)]
         return torch.tensor(found, dtype=torch.long, device=device).reshape(-1, width)
 
+    def answers(name: str) -> Tensor:
+        before = itertools.accumulate((row.branch[-1] for row in rows), initial=0)  # a row's last token is its last branch's
+        found = [first + i for first, row in zip(before, rows, strict=False) for i in getattr(row, name)]
+        return torch.tensor(found, dtype=torch.long, device=device)
+
     ids = table("ids", 0)
     levels = [entry for row in rows for entry in row.levels]
+    asked = [(b, branch) for b, branches in enumerate(images) for branch in branches]
     return Packed(
         image=torch.tensor([b for b, _ in shares], device=device),
         ids=ids.clamp_min(0),
@@ -118,7 +141,11 @@ def pack(
         soft=joined("soft", 2),
         soft_ids=torch.tensor([ids for ids, _ in levels], dtype=torch.long, device=device),
         soft_probabilities=torch.tensor([p for _, p in levels], device=device),
-        answers=sum(len(branches) for branches in images),
+        hard_answer=answers("hard_answer"),
+        soft_answer=answers("soft_answer"),
+        topic=torch.tensor([b * len(TASKS) + TASKS.index(branch.task) for b, branch in asked], dtype=torch.long, device=device),
+        judgment=torch.tensor([branch.judgment for _, branch in asked], dtype=torch.bool, device=device),
+        answers=sum(not branch.judgment for _, branch in asked),
         plain=all(len(share) <= 1 for _, share in shares),
     )
 
@@ -134,6 +161,8 @@ class _Row:
         self.slots: list[tuple[int, int, int]] = []
         self.hard: list[tuple[int, int]] = []
         self.soft: list[tuple[int]] = []
+        self.hard_answer: list[int] = []
+        self.soft_answer: list[int] = []
         self.levels: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
 
     def add(self, number: int, branch: Branch, after: int, region_tokens: int) -> None:
@@ -145,9 +174,11 @@ class _Row:
         for i, token in enumerate(target.ids):
             if i == target.soft_at:
                 self.soft.append((answer_from + i - 1,))
+                self.soft_answer.append(number - 1)
                 self.levels.append((target.soft_ids, target.soft_probabilities))
             else:
                 self.hard.append((answer_from + i - 1, token))
+                self.hard_answer.append(number - 1)
         tokens = [*question, *target.ids[:-1]]  # nothing follows the last token
         self.ids += tokens
         self.branch += [number] * len(tokens)
@@ -169,25 +200,6 @@ def splice(embeddings: Tensor, packed: Packed, image_tokens: Tensor, region_toke
     row, column, region, token = packed.region_slots.unbind(1)
     embeddings[row, column] = region_tokens[packed.image[row], region, token].to(embeddings.dtype)
     return embeddings
-
-
-def language_loss(logits: Tensor, columns: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the packed targets, in float32.
-
-    Args:
-        logits: (P, N, V) at the columns `columns` (N,), sorted.
-
-    Returns:
-        The sums over plain targets and over soft targets.
-    """
-    row, column, wanted = packed.hard.unbind(1)
-    plain = logits[row, torch.searchsorted(columns, column.contiguous())]
-    hard = F.cross_entropy(plain.float(), wanted, reduction="sum")
-    row, column = packed.soft.unbind(1)
-    if not len(row):
-        return hard, hard.new_zeros(())
-    log_p = logits[row, torch.searchsorted(columns, column.contiguous())].float().log_softmax(-1).gather(1, packed.soft_ids)  # (Q, L)
-    return hard, -(packed.soft_probabilities * log_p).sum()
 
 
 def supervised_columns(packed: Packed) -> Tensor:

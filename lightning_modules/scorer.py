@@ -67,13 +67,13 @@ class ScorerModule(L.LightningModule):
         losses = self.scorer.loss(batch)
         if not torch.isfinite(losses["loss"]):
             raise NonFiniteLossError(_diagnosis(losses, self.global_step, batch))
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items()}, batch_size=len(batch.images))
+        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items() if k != "answers"}, batch_size=len(batch.images))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         losses = self.scorer.loss(batch)
-        self.log_dict({f"val/{k}": v for k, v in losses.items()}, batch_size=len(batch.images), sync_dist=True)
+        self.log_dict({f"val/{k}": v for k, v in losses.items() if k != "answers"}, batch_size=len(batch.images), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)

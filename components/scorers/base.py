@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Regions, RoiScore, Task
@@ -37,7 +39,10 @@ class Scorer(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Training objective on a labelled batch: "loss" is what is minimised, the other entries are its parts (scalars)."""
+        """Training objective on a labelled batch: "loss" is what is minimised, the other entries are its parts (scalars).
+
+        "answers", where there, is how many answers "loss" is the mean of: a step of several batches then weighs each by it.
+        """
 
     @abstractmethod
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
@@ -85,6 +90,20 @@ class Scorer(nn.Module, ABC):
             ValueError: `can_precompute` is False.
         """
         raise ValueError(f"{type(self).__name__} trains on pixels: nothing of it can be precomputed")
+
+    def row_tokens(self, regions: NDArray[np.int64], types: int) -> NDArray[np.int64]:
+        """(N,) numbers of regions of images -> (N,) tokens that training reads of each image, at most.
+
+        Args:
+            types: the most distortions that the label of a region names.
+
+        Raises:
+            ValueError: it reads no tokens.
+        """
+        raise ValueError(
+            f"trainer.max_tokens: {type(self).__name__} has no language model, so it reads no tokens: set it to 0, and trainer.batch_size "
+            "to the number of images"
+        )
 
     def trained_keys(self) -> set[str]:
         """What a checkpoint holds: trainable parameters, and the buffers of all parts but the frozen ones."""

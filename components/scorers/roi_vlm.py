@@ -8,23 +8,27 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from components.batch import TASKS, Batch, Labels, Pyramid, Regions, Task
+from components.batch import TASKS, Batch, Pyramid, Regions, Task
 from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
+from components.objectives import Objective
 from components.preprocess import CropEdges
 from components.projector import Projector
 from components.prompts import IMAGE, Conversation, Dialogue
 from components.prompts import VERSION as PROMPTS_VERSION
 from components.reading import Prefixes, converse
-from components.readouts.base import READOUTS, Label, Readout
+from components.readouts.base import READOUTS, Readout
 from components.region_extractors.base import RegionExtractor
 from components.registry import ConfigError, Part
 from components.scorers.base import SCORERS, RegionScores, Scorer
-from components.splice import Branch, Packed, Packing, expand, language_loss, pack, splice, supervised_columns
+from components.splice import Packed, Packing, expand, pack, splice, supervised_columns
 from components.standardize import Standardize
+from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
@@ -51,6 +55,8 @@ class RoiVLM(Scorer):
         geometry_token: one more token for each region, of its size, place and shape, whatever its extractor (see `components.geometry`).
         image_level: pyramid level whose cells become the image's tokens.
         image_pool: side of the square of cells averaged to one image token.
+        objective: weights of the training's terms, {text: 1.0, levels: 1.0, rank: 0.0, judgments: 0.0}; those not named keep these
+            (see `components.objectives.Objective`).
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
         packing: "image" reads all questions about an image in one row, its tokens once; "none" gives each (region, question) a row of
@@ -76,6 +82,7 @@ class RoiVLM(Scorer):
         geometry_token: bool = False,
         image_level: int = 2,
         image_pool: int = 1,
+        objective: dict[str, float] | None = None,
         conversation: Conversation = "seagull_v1",
         packing: Packing = "image",
         max_branches: int = 32,
@@ -113,20 +120,26 @@ class RoiVLM(Scorer):
         self.tasks = tuple(task for task in TASKS if task in parts)
         for task in self.tasks:
             self._readout(task).check(task)
+        self.objective = Objective.of(objective)
+        self.teaching = Teaching(self.dialogue, {task: self._readout(task) for task in self.tasks}, self.objective.judgments)
+        if self.objective.rank and not self.teaching.has_levels:
+            raise ConfigError(
+                f"objective.rank: got {self.objective.rank}, but no task is taught as a distribution over level words, which is what is "
+                "ranked: give one the readout 'levels' with soft: true, or set objective.rank to 0"
+            )
         self.packing, self.max_branches = packing, max_branches
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Mean negative log-likelihood of an answer, over all known answers about all regions."""
+        """The objective, per known answer about a region.
+
+        Judgments are asked beside the answers and do not count among them, so that they leave the weight of the rest as it is.
+        """
         assert batch.labels is not None
         pyramid = self._pyramid(batch)
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(self.region_extractor.prepare(pyramid), batch.regions)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
-        logits = self.read(packed, image_tokens, region_tokens, columns)
-        text, levels = language_loss(logits, columns, packed)
-        count = max(1, packed.answers)
-        text, levels = text / count, levels / count
-        return {"loss": text + levels, "text": text, "levels": levels}
+        return self.objective.total(self.read(packed, image_tokens, region_tokens, columns), columns, packed)
 
     def see(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W) -> what the projector and the region extractor work on."""
@@ -162,23 +175,25 @@ class RoiVLM(Scorer):
             self.train(training)
 
     def pack(self, batch: Batch, image_tokens: int) -> Packed:
-        """Questions and answers of a labelled batch as packed rows."""
+        """Questions and answers of a labelled batch as packed rows; in training also judgments."""
         assert batch.labels is not None
         labels = batch.labels.to("cpu")  # once: reading single numbers from a GPU would wait for it each time
-        images = [
-            [branch for r in range(len(known)) for branch in self._branches(labels, b, r)] for b, known in enumerate(labels.distortions)
-        ]
-        return pack(self.dialogue.prefix, images, image_tokens, self.tokens, batch.images.device, self.packing)
+        branches = self.teaching.branches(labels, self.training)
+        return pack(self.dialogue.prefix, branches, image_tokens, self.tokens, batch.images.device, self.packing)
 
     def packed_lengths(self, batch: Batch) -> dict[str, int]:
-        """Tokens of the prefix, of each question's branch about the first region, and of the longest row."""
-        image_tokens = math.prod(self.vision_encoder.sizes[self.projector.level]) // self.projector.pool**2
-        packed = self.pack(batch, image_tokens)
-        prefix = int((packed.branch[0] == 0).sum())
-        rows = packed.branch[: len(self.tasks)].clamp_min(0)
-        branches = [length for row in rows for length in torch.bincount(row)[1:].tolist()]  # those of a region follow each other
-        each = dict(zip(map(str, self.tasks), branches, strict=False))
-        return {"prefix": prefix, **each, "row": packed.ids.shape[1]}
+        """Tokens of the prefix, of each task's branch about the first region, and of the longest row."""
+        assert batch.labels is not None
+        first, *_ = self.teaching.branches(batch.labels, training=False)
+        each = {str(branch.task): branch.tokens(self.tokens) for branch in first if branch.region == 0}
+        return {"prefix": self._prefix_tokens, **each, "row": self.pack(batch, self._image_tokens).ids.shape[1]}
+
+    def row_tokens(self, regions: NDArray[np.int64], types: int) -> NDArray[np.int64]:
+        """See the contract: every question about every region, each with its longest answer."""
+        lengths = [n for task in self.tasks for n in self.teaching.longest(task, self.tokens, types)]
+        if self.packing == "none":
+            return regions * len(lengths) * (self._prefix_tokens + max(lengths))
+        return self._prefix_tokens + regions * sum(lengths)
 
     def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
         """Packed rows -> logits (P, N, V) at `columns` (N,)."""
@@ -248,17 +263,13 @@ class RoiVLM(Scorer):
         tokens: Tensor = self.region_extractor(prepared, regions)  # (B, R, K, D)
         return tokens if self.geometry is None else torch.cat([tokens, self.geometry(regions).to(tokens.dtype)], 2)
 
-    def _branches(self, labels: Labels, b: int, r: int) -> list[Branch]:
-        branches = []
-        for task in self.tasks:
-            if task == "distortion":
-                label = Label(distortions=labels.distortions[b][r])
-            else:
-                label = Label(float(getattr(labels, task)[b, r]), float(getattr(labels, f"{task}_std")[b, r]))
-            target = self._readout(task).target(task, label)
-            if target is not None:
-                branches.append(Branch(r, self.dialogue.questions[task], target))
-        return branches
+    @property
+    def _image_tokens(self) -> int:
+        return math.prod(self.vision_encoder.sizes[self.projector.level]) // self.projector.pool**2
+
+    @property
+    def _prefix_tokens(self) -> int:
+        return len(expand(self.dialogue.prefix, self._image_tokens, 0))
 
     def _read_prefixes(self, image_tokens: Tensor) -> Prefixes:
         """Reads system text and image once: image_tokens (B, N, D)."""

@@ -1,10 +1,13 @@
 """The composition: packed training and cached reading are one model."""
 
+import numpy as np
 import pytest
 import torch
 
 from components.batch import join, split
+from components.objectives import rank_loss
 from components.prompts import LEVELS
+from components.readouts.levels import soft_levels
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from components.splice import supervised_columns
@@ -40,12 +43,25 @@ def test_packed_logits_equal_cached_ones(changes):
     torch.testing.assert_close(at_levels, torch.tensor(read), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("changes", [{}, SMALL, {"train_vision_encoder": False}], ids=["mfe", "roi_replay and geometry", "frozen encoder"])
+ALL = {"objective": {"text": 0.5, "rank": 0.5, "judgments": 0.7}}
+
+
+def trained_on(scorer, batch):
+    """The losses of a training step, whose draws are seeded."""
+    torch.manual_seed(0)
+    return scorer.train().loss(batch)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, SMALL, {"train_vision_encoder": False}, ALL],
+    ids=["mfe", "roi_replay and geometry", "frozen encoder", "every objective"],
+)
 def test_packed_equals_a_row_for_each_question(changes):
     """Loss, its parts and every gradient."""
     packed, plain = build(**changes), build(**changes, packing="none")
     batch = labelled(packed)
-    losses = [scorer.train().loss(batch) for scorer in (packed, plain)]
+    losses = [trained_on(scorer, batch) for scorer in (packed, plain)]
     for name in losses[0]:
         torch.testing.assert_close(losses[0][name], losses[1][name], rtol=1e-5, atol=0)
     gradients = []
@@ -60,6 +76,60 @@ def test_packed_equals_a_row_for_each_question(changes):
     assert [packed.packed_lengths(batch)[k] for k in ("prefix", *packed.tasks)] == [
         plain.packed_lengths(batch)[k] for k in ("prefix", *plain.tasks)
     ]
+
+
+def test_judgments_are_of_training_alone():
+    scorer, plain = build(objective={"judgments": 1.0, "rank": 1.0}), build()
+    batch = labelled(scorer)
+    measured, taught = scorer.loss(batch), trained_on(scorer, batch)
+    assert set(taught) == {"loss", "text", "levels", "rank", "judgment", "answers"}
+    assert set(measured) == set(taught) - {"judgment"}
+    assert taught["answers"] == measured["answers"] == 14  # of five regions: all scores, and four distortions
+    for name in ("text", "levels"):
+        torch.testing.assert_close(measured[name], plain.loss(batch)[name])
+    torch.testing.assert_close(measured["loss"], measured["text"] + measured["levels"] + measured["rank"])
+
+
+def test_the_rank_loss_is_that_of_what_scoring_reads():
+    scorer = build(objective={"rank": 1.0})
+    batch = labelled(scorer)
+    found = scorer.loss(batch)
+    predicted, wanted, group = [], [], []
+    for b, image in enumerate(scorer.score_batch(batch, ["quality", "importance"])):
+        for r, row in enumerate(image):
+            for task in ("quality", "importance"):
+                predicted.append(list(row[task].levels.values()))
+                wanted.append(soft_levels(float(getattr(batch.labels, task)[b, r]), 0))
+                group.append(2 * b + (task == "quality"))
+    expected = rank_loss(torch.tensor(predicted), torch.tensor(wanted), torch.tensor(group)) / 14
+    torch.testing.assert_close(found["rank"], expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("packing", ["image", "none"])
+@pytest.mark.parametrize("judged", [0.0, 1.0])
+def test_what_an_image_takes_is_known_without_it(packing, judged):
+    """A bound that holds, and is not far off."""
+    scorer = build(packing=packing, objective={"judgments": judged}).train()
+    batch = labelled(scorer)
+    bound = scorer.row_tokens(batch.regions.valid.sum(1).numpy(), 1)
+    rows = scorer.pack(batch, scorer._image_tokens).ids
+    assert len(rows) * rows.shape[1] <= (bound.max() * len(bound) if packing == "image" else bound.sum())
+    assert bound[0] <= 1.3 * (
+        rows.shape[1] if packing == "image" else (scorer.pack(batch, scorer._image_tokens).image == 0).sum() * rows.shape[1]
+    )
+
+
+def test_more_distortions_make_longer_rows():
+    one, two, six = (build().row_tokens(np.array([0, 1, 3]), types) for types in (1, 2, 6))
+    assert one[0] == two[0] == six[0]  # the prefix
+    assert (one[1:] < two[1:]).all()
+    assert (two[1:] < six[1:]).all()
+    assert six[2] - six[0] == 3 * (six[1] - six[0])
+
+
+def test_what_is_ranked_must_be_taught_as_levels():
+    with pytest.raises(ConfigError, match=r"objective.rank: got 0.5, but no task is taught as a distribution .* 'levels' with soft: true"):
+        build(objective={"rank": 0.5}, readouts={"quality": {"plugin": "levels", "soft": False}, "distortion": {"plugin": "text"}})
 
 
 def test_regions_do_not_see_each_other():
@@ -144,6 +214,8 @@ def test_levels_can_be_read_as_text_too():
     ("changes", "message"),
     [
         ({"image_level": 7}, "image_level 7: the vision encoder has 4 levels, 0 to 3"),
+        ({"objective": {"juries": 1.0}}, "objective: unknown key 'juries'"),
+        ({"objective": {"levels": "much"}}, r"objective: got .*much"),
         ({"readouts": {"beauty": {"plugin": "text"}}}, "tasks are quality, importance, distortion, got beauty"),
     ],
 )
