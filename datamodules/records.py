@@ -1,18 +1,14 @@
-"""The one schema: an image with all its regions, on disk as a row of a Parquet file, in memory as a sample."""
+"""The one schema in memory: an image with all its regions, and a sample of it (on disk: `datamodules.tables`)."""
 
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import PIL.Image
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -23,6 +19,52 @@ from components.batch import Distortions
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
+Direction = Literal["higher", "lower"]
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a score was given on.
+
+    Attributes:
+        direction: which end is the best quality, or the most important: "higher" is better, or "lower".
+
+    Raises:
+        ValueError: not two finite numbers, the lower first, or another direction.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    direction: Direction = "higher"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"a scale goes from a lower to a higher finite number, got {self.low} to {self.high}; see direction")
+        if self.direction not in ("higher", "lower"):
+            raise ValueError(f"the direction of a scale is 'higher' (is better) or 'lower', got {self.direction!r}")
+
+    def unit(self, given: float) -> float:
+        """A score on this scale -> on [0, 1], 1 = best or most important."""
+        share = (given - self.low) / (self.high - self.low)
+        return share if self.direction == "higher" else 1 - share
+
+    def given(self, unit: float) -> float:
+        """The inverse of `unit`."""
+        share = unit if self.direction == "higher" else 1 - unit
+        return self.low + share * (self.high - self.low)
+
+    def unit_std(self, given: float) -> float:
+        """A standard deviation on this scale -> on [0, 1]."""
+        return given / (self.high - self.low)
+
+    def given_std(self, unit: float) -> float:
+        """The inverse of `unit_std`."""
+        return unit * (self.high - self.low)
+
+
+UNIT = Scale()
+
 
 @dataclass(frozen=True)
 class RegionRecord:
@@ -30,7 +72,12 @@ class RegionRecord:
 
     Attributes:
         counts: the mask, COCO compressed RLE; its size is the image's.
+        quality_std, importance_std: on [0, 1], as the scores are.
         distortions: ((type, severity), ...), () for a clean region, None where unknown.
+        quality_scale, importance_scale: what the scores were given on.
+        semantic: what the region shows, in a word. description: in a sentence.
+        box, area: left, top, width, height of the smallest box around the mask, and its pixels; they follow from `counts`, and
+            are written with it.
     """
 
     id: str
@@ -40,15 +87,35 @@ class RegionRecord:
     importance: float | None = None
     importance_std: float | None = None
     distortions: Distortions | None = None
+    quality_scale: Scale = UNIT
+    importance_scale: Scale = UNIT
+    semantic: str | None = None
+    description: str | None = None
+    box: Box | None = field(default=None, compare=False)
+    area: int | None = field(default=None, compare=False)
+
+    def measured(self, height: int, width: int) -> RegionRecord:
+        """With its box and area.
+
+        Raises:
+            RegionError: the counts do not belong to an image of this size, or cover no pixel.
+        """
+        if self.box is not None and self.area is not None:
+            return self
+        code = {"size": [height, width], "counts": self.counts}
+        return replace(self, box=rle.box(code), area=rle.area(code))
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image.
+    """One image. Its pixels are in `png`, or in a file at `path`.
 
     Attributes:
         source: the group that must not be split: the photograph it was made from.
-        png: its pixels; b"" in the record of a sample that was made on the fly, whose pixels are at hand.
+        png: the encoded image, PNG or another format; b"" where it is elsewhere.
+        path: of the image's file, relative to the data's folder; "archive.zip::member" for one inside a zip or tar archive.
+        hash: of the encoded image, with what it is in front: "sha256:..." or, as zip archives hold it, "crc32:...".
+        reference: path, as `path`, of the clean image it was made from.
     """
 
     id: str
@@ -57,10 +124,13 @@ class ImageRecord:
     height: int
     width: int
     regions: tuple[RegionRecord, ...]
-    png: bytes
+    png: bytes = b""
+    path: str = ""
+    hash: str = ""
+    reference: str = ""
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB."""
+        """(H, W, 3) uint8 RGB, of an image whose bytes are in the record."""
         with PIL.Image.open(io.BytesIO(self.png)) as image:
             return np.array(image.convert("RGB"))
 
@@ -114,79 +184,3 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
-
-
-_PAIR = pa.struct([("type", pa.string()), ("severity", pa.string())])
-_REGION = pa.struct(
-    [
-        ("id", pa.string()),
-        ("counts", pa.string()),
-        ("quality", pa.float64()),
-        ("quality_std", pa.float64()),
-        ("importance", pa.float64()),
-        ("importance_std", pa.float64()),
-        ("distortions", pa.list_(_PAIR)),
-    ]
-)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("source", pa.string()),
-        ("split", pa.string()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("regions", pa.list_(_REGION)),
-        ("png", pa.binary()),
-    ]
-)
-
-
-def write_records(path: Path, records: Iterable[ImageRecord]) -> None:
-    """Writes one Parquet file atomically: it is whole or it is not there."""
-    rows = []
-    for record in records:
-        row: dict[str, Any] = asdict(record)
-        for region in row["regions"]:
-            if region["distortions"] is not None:
-                region["distortions"] = [{"type": t, "severity": s} for t, s in region["distortions"]]
-        rows.append(row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def read_records(paths: Sequence[Path]) -> list[ImageRecord]:
-    """Reads Parquet files written by `write_records`, in the order given.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, or not written by `write_records`.
-    """
-    return [record for path in paths for record in _read(path)]
-
-
-def _read(path: Path) -> Iterator[ImageRecord]:
-    try:
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again") from error
-    if not table.schema.equals(SCHEMA):
-        raise ValueError(f"{path} does not hold records: its columns are {_columns(table.schema)}, expected {_columns(SCHEMA)}")
-    for row in table.to_pylist():
-        regions = []
-        for region in row.pop("regions"):
-            pairs = region.pop("distortions")
-            known = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
-            regions.append(RegionRecord(**region, distortions=known))
-        yield ImageRecord(**row, regions=tuple(regions))
-
-
-def _columns(schema: pa.Schema) -> str:
-    return ", ".join(f"{f.name}: {f.type if not pa.types.is_nested(f.type) else '...'}" for f in schema)

@@ -33,8 +33,10 @@ from datamodules.images import ImageError, list_images, load_image
 from datamodules.looks import relook
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
-from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png, read_records, write_records
+from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png
 from datamodules.synthesis import Recipe, synthesize
+from datamodules.tables import VERSION as SCHEMA_VERSION
+from datamodules.tables import read_records, write_records
 
 VERSION = "2"  # changes whenever the same options would give other samples
 PART = 16  # images in a part of the cache
@@ -278,7 +280,7 @@ class Photographs(RoiDataset):
 
     def _part_path(self, split: Split, part: int) -> Path:
         assert self._cache is not None
-        return self._cache / f"photographs-{self.fingerprint}" / f"{split}-{part:05d}.parquet"
+        return self._cache / f"photographs-{self.fingerprint}-v{SCHEMA_VERSION}" / f"{split}-{part:05d}.parquet"
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
