@@ -49,6 +49,7 @@ class ScorerModule(L.LightningModule):
         self.lr, self.lr_scale, self.weight_decay = lr, lr_scale or {}, weight_decay
         self.betas, self.warmup, self.final, self.optimizer = betas, warmup, final, optimizer
         self._loaded = False
+        self._answers, self._complete = 0.0, False  # of the step that is being taken: answers so far, and whether its batches are all there
 
     def configure_model(self) -> None:
         if not self._loaded:
@@ -69,7 +70,32 @@ class ScorerModule(L.LightningModule):
             raise NonFiniteLossError(_diagnosis(losses, self.global_step, batch))
         self.log_dict({f"train/{k}": v.detach() for k, v in losses.items() if k != "answers"}, batch_size=len(batch.images))
         self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
-        return losses["loss"]
+        return losses["loss"] * self._weight(losses, batch_idx)
+
+    def _weight(self, losses: dict[str, Tensor], batch_idx: int) -> float:
+        """The answers of a micro-batch, where a step is made of several: its mean over all answers is not the mean of their means."""
+        if self._batches == 1 or "answers" not in losses:
+            return 1.0
+        self._complete = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
+        answers = float(losses["answers"])
+        self._answers += answers
+        return answers
+
+    @property
+    def _batches(self) -> int:
+        """Of a step, on all ranks."""
+        return self.trainer.accumulate_grad_batches * self.trainer.world_size
+
+    def on_after_backward(self) -> None:
+        """Turns the sum over a step's answers, which Lightning has divided by the number of batches, into their mean."""
+        if not self._complete:
+            return
+        total = self.trainer.strategy.reduce(torch.tensor(self._answers, device=self.device), reduce_op="sum")
+        scale = self._batches / max(1.0, float(total))
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self._answers, self._complete = 0.0, False
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         losses = self.scorer.loss(batch)

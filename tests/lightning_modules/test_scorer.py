@@ -6,7 +6,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from components.scorers.base import SCORERS, check_state
+from datamodules.collate import Collate
 from datamodules.datasets.base import DATASETS
+from datamodules.records import RegionRecord
 from datamodules.roi_iqa import RoiIQA
 from lightning_modules.runs import NonFiniteLossError
 from lightning_modules.scorer import ScorerModule
@@ -70,6 +72,33 @@ def test_resuming_with_other_accumulation_goes_on_in_the_data(tmp_path, monkeypa
         conductor.fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
     assert seen == [6, 7, 8]
     assert conductor.global_step == STEPS
+
+
+class Unequal(Collate):
+    """Takes all labels but those of one region from every second image."""
+
+    def _labels(self, records):
+        even = [int(rs[0].id.split("-")[1]) % 2 == 0 for rs in records]
+        unknown = [(rs[0], *(RegionRecord(r.id, r.counts) for r in rs[1:])) for rs in records]
+        return super()._labels([u if e else rs for e, u, rs in zip(even, unknown, records, strict=True)])
+
+
+@pytest.mark.parametrize("objective", [{}, {"rank": 0.5}], ids=["plain", "rank"])
+def test_a_step_is_the_mean_over_its_answers_however_it_is_cut(tmp_path, monkeypatch, objective):
+    """Two images at once, or one after the other: the same weights, though one has a third of the other's answers."""
+    monkeypatch.setattr("datamodules.roi_iqa.Collate", Unequal)
+    ends, counts = [], set()
+    for size in (2, 1):
+        one = module("roi_vlm", train_vision_encoder=False, objective=objective)
+        loss = one.scorer.loss
+        monkeypatch.setattr(one.scorer, "loss", lambda batch, loss=loss: counts.add(int((found := loss(batch))["answers"])) or found)
+        cut = data(one.scorer)
+        cut.batch_size = size
+        trainer(tmp_path / str(size), accumulate=2 // size).fit(one, cut)
+        ends.append({n: p for n, p in one.named_parameters() if p.requires_grad})
+    assert len(counts) > 2
+    for name, end in ends[0].items():
+        torch.testing.assert_close(ends[1][name], end, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_frozen_encoder_stays_as_it_is_whether_or_not_validation_runs(tmp_path):
