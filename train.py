@@ -35,6 +35,9 @@ from lightning_modules.runs import Run, facts, write_json
 if TYPE_CHECKING:
     from lightning import Trainer
 
+    from datamodules.roi_iqa import RoiIQA
+    from lightning_modules.ranks import Ranks
+
 ROOT = Path(__file__).parent
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
 DEFAULT_REGIONS = 6  # of an image, in a plan for data that do not say
@@ -108,36 +111,58 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
 
 
 def run(config: Experiment) -> dict[str, Any]:
-    """One experiment from configuration to report."""
-    import lightning as L  # these take seconds, and --plan and --list answer without them
+    """One experiment from configuration to report. Ranks other than the first have nothing to report, and return nothing."""
+    from eval import choose_device, evaluate_run  # these take seconds, and --plan and --list answer without them
+    from inference.load import load
+    from lightning_modules.ranks import devices, ranks
+    from lightning_modules.strategy import check_sharing
+
+    folder, t = Run(Path(config.outputs) / config.name), config.trainer
+    folder.check(to_yaml(config))
+    device, sharded = choose_device(t.accelerator), t.strategy == "fsdp"
+    check_optimizer(config.optim.optimizer, device)
+    check_sharing(t.strategy, t.precision, config.model, config.optim.optimizer)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
+    if t.threads:
+        torch.set_num_threads(t.threads)
+    cuda = device.type == "cuda"
+    with ranks(devices(t.devices, cuda), t.nodes, cuda=cuda, group=sharded, experiment=to_yaml(config)) as team:
+        if cuda:
+            device = torch.device("cuda", team.local)
+        scorer, data = fit(config, folder, team, device)
+    if not team.first:
+        return {}
+    if sharded:
+        scorer = load(folder.folder, device)  # whole
+    if config.save_vision_encoder:
+        save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")
+    return evaluate_run(folder, config, scorer, data, device)
+
+
+def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> tuple[Scorer, RoiIQA]:
+    """Trains as one of the ranks, from the checkpoint where there is one; returns the scorer and its data."""
+    import lightning as L
 
     from datamodules.roi_iqa import RoiIQA
-    from eval import choose_device, evaluate_run
     from lightning_modules.scorer import ScorerModule
 
-    folder = Run(Path(config.outputs) / config.name)
-    folder.check(to_yaml(config))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+    say = print if team.first else _say_nothing
+    t, o = config.trainer, config.optim
     L.seed_everything(config.seed, workers=True, verbose=False)
     scorer = SCORERS.build(config.model, where="model")
     data = RoiIQA(
         DATASETS.build(config.data, where="data"),
         scorer.preprocess,
         scorer.crop_size,
-        batch_size=config.trainer.batch_size,
-        steps=config.trainer.steps,
+        batch_size=t.batch_size,
+        steps=t.steps,
         seed=config.seed,
-        workers=config.trainer.workers,
+        workers=t.workers,
     )
-    device = choose_device(config.trainer.accelerator)
-    check_optimizer(config.optim.optimizer, device)
-    print(describe(scorer))
-    o = config.optim
+    say(describe(scorer))
     module = ScorerModule(
         scorer,
-        steps=config.trainer.steps,
+        steps=t.steps,
         seed=config.seed,
         lr=o.lr,
         lr_scale=o.lr_scale,
@@ -149,57 +174,69 @@ def run(config: Experiment) -> dict[str, Any]:
     )
     if config.save_vision_encoder:
         vision_encoder(scorer)
-    data.prepare_data()
+    team.in_turn(data.prepare_data)
     with device:  # quantised weights are made where they will be used
         module.configure_model()
-    scorer.to(device)
+    if t.strategy != "fsdp":
+        scorer.to(device)  # what is sharded moves shard by shard
     if not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
-    if config.trainer.cache_features and scorer.can_precompute:
+    if t.cache_features and scorer.can_precompute:
         data.remember(scorer.precompute)
-    elif config.trainer.cache_features:
-        print(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
+    elif t.cache_features:
+        say(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
+    if team.first:
+        _begin(config, folder, scorer, data, device)
+    team.wait()
+    conductor = trainer(config, folder, team)
+    conductor.fit(module, data, ckpt_path=folder.checkpoint if folder.resumable() else None, weights_only=True)
+    return scorer, data
+
+
+def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
     folder.check_data(record["data"])
-    resume = folder.begin(to_yaml(config))  # only now: what cannot start leaves an older run as it is
-    if resume is None:
+    if folder.begin(to_yaml(config)) is None:  # only now: what cannot start leaves an older run as it is
         write_json(folder.record, record)
-    conductor = trainer(config, folder)
-    conductor.fit(module, data, ckpt_path=resume, weights_only=True)
-    conductor.save_checkpoint(folder.checkpoint)
-    if config.save_vision_encoder:
-        save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")
-    return evaluate_run(folder, config, scorer, data, device)
 
 
-def trainer(config: Experiment, folder: Run) -> Trainer:
+def _say_nothing(text: str) -> None:
+    pass
+
+
+def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
     """The Lightning trainer of a configuration: one epoch of `steps` steps, so that a step number is a place in the data."""
     from lightning import Trainer
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+    from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+    from lightning_modules.saving import Saving
+    from lightning_modules.strategy import AtomicIO, strategy
+
     t = config.trainer
+    validate = min(t.val_every, t.steps)
     return Trainer(
         accelerator=t.accelerator,
-        devices=1,
+        devices=team.world // t.nodes,
+        num_nodes=t.nodes,
+        strategy=strategy(t.strategy, team.world),
+        plugins=[team.environment, AtomicIO()],
+        use_distributed_sampler=False,  # the data module shares them out
         precision=t.precision,
         max_epochs=1,
         accumulate_grad_batches=t.accumulate,
         gradient_clip_val=t.clip or None,
-        val_check_interval=min(t.val_every, t.steps) * t.accumulate,
+        val_check_interval=validate * t.accumulate,
         log_every_n_steps=t.log_every,
         num_sanity_val_steps=0,
         deterministic="warn",
         enable_model_summary=False,
+        enable_checkpointing=False,  # Lightning's; `Saving` does it
         logger=[
             CSVLogger(folder.folder / "logs", "csv", flush_logs_every_n_steps=t.log_every),  # a folder for each attempt
             TensorBoardLogger(folder.folder, "logs", "tensorboard"),
         ],
-        callbacks=[
-            ModelCheckpoint(folder.checkpoint.parent, "last", every_n_train_steps=t.save_every, enable_version_counter=False),
-            LearningRateMonitor("step"),
-            TQDMProgressBar(refresh_rate=5),
-        ],
+        callbacks=[Saving(folder.checkpoint, t.save_every, validate, team), LearningRateMonitor("step"), TQDMProgressBar(refresh_rate=5)],
     )
 
 

@@ -29,8 +29,12 @@ class Trainer:
 
     Attributes:
         steps: optimizer steps.
+        devices: processes on each node, a GPU each; "auto" for what torchrun or srun started, else for all GPUs, else for one.
+        nodes: machines that train together, on which torchrun or srun starts the processes.
+        strategy: how several processes share the work: "ddp" (auto) gives each the whole model, "fsdp" a part of every parameter, of its
+            gradient and of the optimizer's state.
         clip: largest gradient norm; 0 does not clip.
-        accumulate: batches per optimizer step.
+        accumulate: batches of each process per optimizer step.
         val_every, save_every: in optimizer steps.
         workers: loader processes.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
@@ -43,6 +47,9 @@ class Trainer:
     accumulate: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | str = 1
+    nodes: int = 1
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     clip: float = 1.0
     val_every: int = 200
     save_every: int = 200
@@ -217,7 +224,11 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _check_ranges(experiment: Experiment) -> None:
     t, o = experiment.trainer, experiment.optim
-    least_one = {f"trainer.{k}": getattr(t, k) for k in ("steps", "batch_size", "accumulate", "val_every", "save_every", "log_every")}
+    least_one = {
+        f"trainer.{k}": getattr(t, k) for k in ("steps", "batch_size", "accumulate", "nodes", "val_every", "save_every", "log_every")
+    }
+    if t.devices != "auto" and (not isinstance(t.devices, int) or t.devices < 1):
+        raise ConfigError(f"trainer.devices: got {t.devices!r}, expected a number of at least 1, or auto")
     least_one["evaluation.batch_size"] = experiment.evaluation.batch_size
     least_zero = {"seed": experiment.seed, "trainer.clip": t.clip, "trainer.workers": t.workers, "trainer.threads": t.threads}
     least_zero |= {"optim.lr": o.lr, "optim.weight_decay": o.weight_decay, "optim.warmup": o.warmup, "optim.final": o.final}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from components.batch import Batch, join
 from components.preprocess import Preprocess
@@ -121,13 +121,28 @@ class RoiIQA(L.LightningDataModule):
         return (self.trainer.world_size, self.trainer.accumulate_grad_batches, self.trainer.global_rank) if self.trainer else (1, 1, 0)
 
     def val_dataloader(self) -> DataLoader[RoiSample]:
-        return self.loader("val")
+        """This rank's share of the split. All get as many batches, as they may have to wait for each other in each: what is missing to
+        that is the last batch again, which does not count (`counts`)."""
+        world, _, rank = self._shares()
+        batches, missing = self._val_batches(), -len(self._val_batches()) % world
+        return self.loader("val", batches=(batches + missing * batches[-1:])[rank::world])
 
-    def loader(self, split: Split, whole: bool = False) -> DataLoader[RoiSample]:
-        """The samples of a split in order; `whole` asks about the whole images in place of their regions (see `Collate`)."""
+    def counts(self, batch: int) -> bool:
+        """Whether this rank's validation batch `batch` is one of the split."""
+        world, _, rank = self._shares()
+        return batch * world + rank < len(self._val_batches())
+
+    def _val_batches(self) -> list[range]:
+        count = len(self.dataset.split("val"))
+        return [range(at, min(at + self.eval_batch_size, count)) for at in range(0, count, self.eval_batch_size)]
+
+    def loader(self, split: Split, whole: bool = False, batches: Sequence[Sequence[int]] | None = None) -> DataLoader[RoiSample]:
+        """The samples of a split in order, or those that `batches` name; `whole` asks about the whole images in place of their regions
+        (see `Collate`)."""
+        samples = self.dataset.split(split)
         return DataLoader(
-            self.dataset.split(split),  # type: ignore[arg-type]
-            batch_size=self.eval_batch_size,
+            samples,  # type: ignore[arg-type]
+            batch_sampler=batches or BatchSampler(range(len(samples)), self.eval_batch_size, drop_last=False),  # type: ignore[arg-type]
             collate_fn=Collate(self.preprocess, self.crop_size, whole),
             num_workers=self.workers,
         )

@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from components.checkpoints import is_checkpoint, read
 from components.scorers.base import SCORERS, Scorer
 from inference.saved import CONFIG, WEIGHTS, About, check_plugins, is_saved, load_saved
 
@@ -62,15 +63,15 @@ def _fetched(name: str, **hub: Any) -> Path:
 
 def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[str, Any], About]:
     config, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
-    for path in (config, checkpoint):
-        if not path.is_file():
+    for path, there in ((config, config.is_file()), (checkpoint, is_checkpoint(checkpoint))):
+        if not there:
             raise FileNotFoundError(
                 f"{folder} has no {path.relative_to(folder)}: give the folder of a run that train.py made, or of a saved model "
                 f"({CONFIG}, {WEIGHTS})"
             )
     node = yaml.safe_load(config.read_text())["model"]
     scorer = SCORERS.build(node, where="model")
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    state = read(checkpoint, only="state_dict")["state_dict"]
     state = {k.removeprefix(_PREFIX): v for k, v in state.items()}
     scorer.check_trained(state)  # before anything large is read
     with torch.device(device):  # quantised weights are made where they will be used

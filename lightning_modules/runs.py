@@ -20,6 +20,7 @@ import yaml
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
 
 
+PLACEMENT = ("devices", "nodes", "strategy", "accumulate", "accelerator", "workers", "threads")  # of `trainer`: where it runs, not what
 OURS = {"name", "model", "data", "trainer", "optim"}  # keys of every config.yaml that a run wrote
 WRITTEN = (
     "metrics.json",
@@ -66,7 +67,8 @@ class Run:
         if there != config and not _is_ours(there):
             raise RunError(f"{self.folder} holds a config.yaml that is not this project's: give this run another name (name=...)")
         kept = self.checkpoint.parent.exists() and any(self.checkpoint.parent.iterdir())
-        if there != config and (kept or self.metrics.exists()):
+        same = _placed(there) == _placed(config) if self.resumable() else there == config
+        if not same and (kept or self.metrics.exists()):
             raise RunError(
                 f"{self.folder} holds a run with another configuration ({_difference(there, config)}). "
                 f"Give this one its own name (name=...), or remove that folder"
@@ -89,8 +91,8 @@ class Run:
     def begin(self, config: str) -> Path | None:
         """Makes the folder ready for training with `config` (YAML).
 
-        A run of the same configuration that was interrupted is resumed; a finished one is made again from the start, and one that
-        came to no checkpoint leaves nothing behind.
+        A run of the same configuration that was interrupted is resumed, perhaps on other devices (`PLACEMENT`); a finished one is made
+        again from the start, and one that came to no checkpoint leaves nothing behind.
 
         Returns:
             The checkpoint to resume from, or None.
@@ -149,6 +151,14 @@ def _is_ours(config: str) -> bool:
     return isinstance(found, dict) and set(found) >= OURS
 
 
+def _placed(config: str) -> Any:
+    """A configuration without where it runs."""
+    found = yaml.safe_load(config)
+    if isinstance(found.get("trainer"), dict):
+        found["trainer"] = {k: v for k, v in found["trainer"].items() if k not in PLACEMENT}
+    return found
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -184,6 +194,7 @@ def _git(root: Path) -> str:
 
 def _difference(old: str, new: str) -> str:
     """The first lines in which two YAML texts differ."""
+    old, new = (yaml.safe_dump(_placed(text), sort_keys=False) if _placed(old) != _placed(new) else text for text in (old, new))
     before, after = set(old.splitlines()), set(new.splitlines())
     changed = [f"there {line.strip()!r}" for line in old.splitlines() if line not in after][:2]
     changed += [f"here {line.strip()!r}" for line in new.splitlines() if line not in before][:2]

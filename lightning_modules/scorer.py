@@ -13,8 +13,10 @@ from components.batch import Batch
 from components.scorers.base import Scorer
 from lightning_modules.optim import Kind, adamw, parameter_groups
 from lightning_modules.runs import NonFiniteLossError
+from lightning_modules.strategy import shard
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
+_WEIGHT = "images"  # beside the sums of losses: of how many
 
 
 class ScorerModule(L.LightningModule):
@@ -48,13 +50,17 @@ class ScorerModule(L.LightningModule):
         self.seed, self.steps = seed, steps
         self.lr, self.lr_scale, self.weight_decay = lr, lr_scale or {}, weight_decay
         self.betas, self.warmup, self.final, self.optimizer = betas, warmup, final, optimizer
-        self._loaded = False
+        self._loaded = self._sharded = False
+        self._validated: dict[str, Any] = {}
         self._answers, self._complete = 0.0, False  # of the step that is being taken: answers so far, and whether its batches are all there
 
     def configure_model(self) -> None:
         if not self._loaded:
             self.scorer.load_pretrained()
             self._loaded = True
+        if self.device_mesh is not None and not self._sharded:
+            shard(self.scorer, self.device_mesh["data_parallel"], self.trainer.precision)
+            self._sharded = True
 
     def on_fit_start(self) -> None:
         self.scorer.train()  # Lightning keeps the mode it finds, and a frozen part belongs in eval mode
@@ -97,9 +103,19 @@ class ScorerModule(L.LightningModule):
                 parameter.grad.mul_(scale)
         self._answers, self._complete = 0.0, False
 
+    def on_validation_epoch_start(self) -> None:
+        self._validated = {}
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        losses = self.scorer.loss(batch)
-        self.log_dict({f"val/{k}": v for k, v in losses.items() if k != "answers"}, batch_size=len(batch.images), sync_dist=True)
+        weight = len(batch.images) if self.trainer.datamodule.counts(batch_idx) else 0  # type: ignore[attr-defined]
+        for name, value in {**self.scorer.loss(batch), _WEIGHT: torch.ones((), device=self.device)}.items():
+            self._validated[name] = self._validated.get(name, 0.0) + weight * value.detach().double()
+
+    def on_validation_epoch_end(self) -> None:
+        """The mean over the images of all ranks; Lightning's own would round the number of images of a rank."""
+        sums = self.trainer.strategy.reduce(torch.stack(list(self._validated.values())), reduce_op="sum")
+        means = dict(zip(self._validated, (sums / sums[-1]).float(), strict=True))
+        self.log_dict({f"val/{name}": value for name, value in means.items() if name not in (_WEIGHT, "answers")})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)
