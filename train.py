@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -87,9 +88,10 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
             scorer = SCORERS.build(node, where="model")
         t = config.trainer
         count = regions or config.data.get("regions", DEFAULT_REGIONS)
+        fitting = t.max_tokens // int(scorer.row_tokens(np.array([count]), 1)[0]) if t.max_tokens else t.batch_size
         return plan(
             scorer,
-            batch_size=t.batch_size,
+            batch_size=max(1, fitting),
             regions=count,
             precision=t.precision,
             accumulate=t.accumulate,
@@ -158,6 +160,8 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         steps=t.steps,
         seed=config.seed,
         workers=t.workers,
+        max_tokens=t.max_tokens,
+        row_tokens=scorer.row_tokens,
     )
     say(describe(scorer))
     module = ScorerModule(

@@ -25,9 +25,10 @@ ROOT = Path(__file__).parent
 
 @dataclass
 class Trainer:
-    """How long and on what. One step is `batch_size` images with all their regions.
+    """How long and on what. One step is `accumulate` batches of `batch_size` images, or `max_tokens` tokens, with all their regions.
 
     Attributes:
+        max_tokens: tokens of a batch, padding included: as many images of like length as fit, in place of `batch_size`; 0 for none.
         steps: optimizer steps.
         devices: processes on each node, a GPU each; "auto" for what torchrun or srun started, else for all GPUs, else for one.
         nodes: machines that train together, on which torchrun or srun starts the processes.
@@ -44,6 +45,7 @@ class Trainer:
 
     steps: int = 1000
     batch_size: int = 8
+    max_tokens: int = 0
     accumulate: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -231,6 +233,7 @@ def _check_ranges(experiment: Experiment) -> None:
         raise ConfigError(f"trainer.devices: got {t.devices!r}, expected a number of at least 1, or auto")
     least_one["evaluation.batch_size"] = experiment.evaluation.batch_size
     least_zero = {"seed": experiment.seed, "trainer.clip": t.clip, "trainer.workers": t.workers, "trainer.threads": t.threads}
+    least_zero["trainer.max_tokens"] = t.max_tokens
     least_zero |= {"optim.lr": o.lr, "optim.weight_decay": o.weight_decay, "optim.warmup": o.warmup, "optim.final": o.final}
     for least, found in ((1, least_one), (0, least_zero)):
         for key, value in found.items():

@@ -7,10 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, DataLoader
 
 from components.batch import Batch, join
 from components.preprocess import Preprocess
+from components.registry import ConfigError
+from datamodules.budget import BudgetOrder
 from datamodules.collate import Collate
 from datamodules.datasets.base import RoiDataset
 from datamodules.records import RoiSample, Split
@@ -34,11 +38,13 @@ class RoiIQA(L.LightningDataModule):
 
     Args:
         batch_size: images per micro-batch.
+        max_tokens: tokens per micro-batch, in place of a number of images (see `datamodules.budget`); 0 for none.
+        row_tokens: see `Scorer.row_tokens`; needed for a budget of tokens.
         steps: optimizer steps in all; training is one Lightning epoch of that length.
         workers: loader processes; 0 loads in the main process.
 
     Raises:
-        ValueError: no steps.
+        ValueError: no steps; a budget of tokens for a scorer that reads none.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class RoiIQA(L.LightningDataModule):
         seed: int,
         workers: int = 0,
         eval_batch_size: int = 8,
+        max_tokens: int = 0,
+        row_tokens: Callable[[NDArray[np.int64], int], NDArray[np.int64]] | None = None,
     ) -> None:
         super().__init__()
         if steps < 1:
@@ -59,11 +67,35 @@ class RoiIQA(L.LightningDataModule):
         self.dataset, self.preprocess, self.crop_size = dataset, preprocess, crop_size
         self.batch_size, self.steps, self.seed, self.workers = batch_size, steps, seed, workers
         self.eval_batch_size = eval_batch_size
+        self.max_tokens, self.row_tokens = max_tokens, row_tokens
+        if max_tokens:
+            self._row_tokens(np.zeros(0, np.int64))  # where there are none to count it says so now
         self._remembered: Remembered | None = None
         self._step = self._cursor = 0  # where this attempt began: optimizer steps, and micro-batches of all ranks
 
     def prepare_data(self) -> None:
         self.dataset.prepare()
+        if self.max_tokens:
+            self._check_budget()
+
+    def _row_tokens(self, regions: NDArray[np.int64]) -> NDArray[np.int64]:
+        assert self.row_tokens is not None, "a budget of tokens needs `row_tokens`"
+        return self.row_tokens(regions, self.dataset.most_types)
+
+    def _check_budget(self) -> None:
+        """Raises ConfigError where an image alone is beyond the budget."""
+        samples = self.dataset.split("train")
+        regions = samples.region_counts()
+        tokens = self._row_tokens(regions)
+        beyond = int((tokens > self.max_tokens).sum())
+        if beyond:
+            worst = int(tokens.argmax())
+            fit = int(np.searchsorted(self._row_tokens(np.arange(regions[worst] + 1)), self.max_tokens, "right")) - 1
+            raise ConfigError(
+                f"trainer.max_tokens: a batch may have {self.max_tokens:,} tokens, and {beyond:,} of {len(tokens):,} images may take more: "
+                f"{samples[worst].record.id} with {regions[worst]} regions up to {tokens[worst]:,}. Set it to {tokens[worst]:,} at least"
+                + (f", or give images at most {fit} regions (data.regions)" if fit > 0 else "")
+            )
 
     def remember(self, precompute: Callable[[Batch], Batch]) -> None:
         """Lets training read each image's `precompute`d batch from memory instead of its pixels.
@@ -76,6 +108,8 @@ class RoiIQA(L.LightningDataModule):
 
     def order(self, samples: int) -> Order:
         """The order in which training visits that many samples."""
+        if self.max_tokens:
+            return BudgetOrder(self._row_tokens(self.dataset.split("train").region_counts()), self.max_tokens, self.seed)
         return ShuffledOrder(samples, self.batch_size, self.seed)
 
     def number(self, batch: int) -> int:

@@ -34,7 +34,10 @@ def changes(config: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("model.llm.dtype=bfloat16",), "half the frozen weights, usually no loss"
     if llm and not llm.get("gradient_checkpointing", False):
         yield ("model.llm.gradient_checkpointing=true",), "the same numbers, a step takes about a third longer"
-    if trainer["batch_size"] > 1:
+    if trainer.get("max_tokens"):
+        half = (f"trainer.max_tokens={trainer['max_tokens'] // 2}", f"trainer.accumulate={2 * trainer['accumulate']}")
+        yield half, "as many tokens a step, in twice as many batches"
+    elif trainer["batch_size"] > 1:
         more = trainer["batch_size"] * trainer["accumulate"]
         yield ("trainer.batch_size=1", f"trainer.accumulate={more}"), "as many images a step, one after the other"
     if config["optim"]["optimizer"] == "adamw":

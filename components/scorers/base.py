@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Regions, RoiScore, Task
 from components.preprocess import Preprocess, prepare_image, prepare_regions, stack, stack_regions
-from components.registry import Registry
+from components.registry import ConfigError, Registry
 
 RegionScores = dict[Task, RoiScore]
 
@@ -98,9 +98,9 @@ class Scorer(nn.Module, ABC):
             types: the most distortions that the label of a region names.
 
         Raises:
-            ValueError: it reads no tokens.
+            ConfigError: it reads no tokens.
         """
-        raise ValueError(
+        raise ConfigError(
             f"trainer.max_tokens: {type(self).__name__} has no language model, so it reads no tokens: set it to 0, and trainer.batch_size "
             "to the number of images"
         )

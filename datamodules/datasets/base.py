@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from components.prompts import DISTORTION_TYPES
 from components.registry import Registry
 from datamodules.records import RoiSample, Split
 
@@ -16,9 +21,20 @@ class Samples(Protocol):
 
     def __getitem__(self, index: int) -> RoiSample: ...
 
+    def region_counts(self) -> NDArray[np.int64]:
+        """(N,): how many regions each sample has, without reading an image."""
+
 
 class RoiDataset(ABC):
-    """Images with regions in three splits that share no source."""
+    """Images with regions in three splits that share no source.
+
+    Attributes:
+        most_types: the most distortions that the label of a region names; bounds the length of an answer.
+        cache: folder for what is costly to make and can be made again; None where there is none.
+    """
+
+    most_types: int = len(DISTORTION_TYPES)
+    cache: Path | None = None
 
     def prepare(self) -> None:
         """Makes or checks what is on disk; called once, by one process, before `split`. May be killed and called again."""

@@ -108,6 +108,8 @@ class Photographs(RoiDataset):
         ConfigError: an option out of its range.
     """
 
+    most_types = 1
+
     def __init__(
         self,
         *,
@@ -160,7 +162,7 @@ class Photographs(RoiDataset):
             "mask_encoder": _identity(mask_encoder),
             "quality_label": _identity(quality_label),
         }
-        self._cache = Path(cache) if cache else None
+        self.cache = Path(cache) if cache else None
         self._ready = False
 
     @functools.cached_property
@@ -175,7 +177,7 @@ class Photographs(RoiDataset):
             ConfigError: the folder holds too few photographs.
             ImageError: there is no such folder, or no image in it.
         """
-        if self._cache is None:
+        if self.cache is None:
             self._get_ready()
             return
         todo = [(s, p) for s in SPLITS for p in range(-(-self.counts[s] // PART)) if not self._part_path(s, p).exists()]
@@ -194,7 +196,7 @@ class Photographs(RoiDataset):
             RuntimeError: the cache has not been filled.
         """
         turns = self.turns if name == "train" else 1
-        if self._cache is None:
+        if self.cache is None:
             self._get_ready()
             return _OnTheFly(self, name, turns)
         parts = [self._part_path(name, p) for p in range(-(-self.counts[name] // PART))]
@@ -279,8 +281,8 @@ class Photographs(RoiDataset):
         return range(part * PART, (part + 1) * PART)
 
     def _part_path(self, split: Split, part: int) -> Path:
-        assert self._cache is not None
-        return self._cache / f"photographs-{self.fingerprint}-v{SCHEMA_VERSION}" / f"{split}-{part:05d}.parquet"
+        assert self.cache is not None
+        return self.cache / f"photographs-{self.fingerprint}-v{SCHEMA_VERSION}" / f"{split}-{part:05d}.parquet"
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
@@ -320,9 +322,17 @@ class _Turned(Dataset[RoiSample], ABC):
         sample = self.sample(i)
         return sample.turned(turn) if turn else sample
 
+    def region_counts(self) -> NDArray[np.int64]:
+        """See the protocol."""
+        return np.tile(np.array(self.counts(), np.int64), self.turns)
+
     @abstractmethod
     def sample(self, index: int) -> RoiSample:
         """Sample `index` as it is made, 0 <= index < count."""
+
+    @abstractmethod
+    def counts(self) -> list[int]:
+        """Regions of each sample, as made."""
 
 
 class _OnTheFly(_Turned):
@@ -334,6 +344,11 @@ class _OnTheFly(_Turned):
         pixels, record = self.dataset.make(self.name, index)
         return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), record)
 
+    def counts(self) -> list[int]:
+        """Without a cache they must be made to be counted."""
+        making = tqdm(range(self.count), unit="image", desc="counting regions", delay=2)
+        return [len(self.dataset.make(self.name, i)[1].regions) for i in making]
+
 
 class _Cached(_Turned):
     def __init__(self, records: list[ImageRecord], turns: int) -> None:
@@ -342,6 +357,9 @@ class _Cached(_Turned):
 
     def sample(self, index: int) -> RoiSample:
         return self.records[index].sample()
+
+    def counts(self) -> list[int]:
+        return [len(record.regions) for record in self.records]
 
 
 def _embedded() -> Photos:

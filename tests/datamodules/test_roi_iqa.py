@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from components.preprocess import Preprocess
+from components.registry import ConfigError
+from components.scorers.base import SCORERS
 from datamodules.datasets.photographs import Photographs
 from datamodules.roi_iqa import RoiIQA
 
@@ -112,17 +114,19 @@ def test_workers_change_nothing():
         assert torch.equal(a.regions.masks, b.regions.masks)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("done", [1, 2])
-def test_training_that_was_stopped_goes_on_where_it_was(tmp_path, accumulate, done):
+@pytest.mark.parametrize(("accumulate", "done", "max_tokens"), [(1, 1, 0), (2, 2, 0), (2, 1, 400)])
+def test_training_that_was_stopped_goes_on_where_it_was(tmp_path, accumulate, done, max_tokens):
+    options = {"max_tokens": max_tokens, "row_tokens": tokens}
     whole = Notes()
-    train(tmp_path, whole, data(), accumulate_grad_batches=accumulate, limit_val_batches=0)
+    train(tmp_path, whole, data(**options), accumulate_grad_batches=accumulate, limit_val_batches=0)
     assert len(whole.seen) == 6 * accumulate
 
     first, second = Notes(), Notes()
     with pytest.raises(PowerCut):
-        train(tmp_path, first, data(), callbacks=[StopAfter(done, tmp_path)], accumulate_grad_batches=accumulate, limit_val_batches=0)
-    train(tmp_path, second, data(), tmp_path / "stopped.ckpt", accumulate_grad_batches=accumulate, limit_val_batches=0)
+        train(
+            tmp_path, first, data(**options), callbacks=[StopAfter(done, tmp_path)], accumulate_grad_batches=accumulate, limit_val_batches=0
+        )
+    train(tmp_path, second, data(**options), tmp_path / "stopped.ckpt", accumulate_grad_batches=accumulate, limit_val_batches=0)
     assert len(first.seen) == done * accumulate
     assert first.seen + second.seen == whole.seen
 
@@ -179,3 +183,32 @@ def test_a_checkpoint_without_a_cursor_is_refused():
     module_data.trainer = SimpleNamespace(world_size=1, accumulate_grad_batches=1, global_rank=0, global_step=2)
     with pytest.raises(ValueError, match=r"checkpoint of step 2 does not say where its data stood: an older version wrote it"):
         module_data.train_dataloader()
+
+
+def tokens(regions, types):
+    """100 of the image, 50 a region: what a scorer would say."""
+    return 100 + 50 * regions
+
+
+def test_a_budget_of_tokens_makes_batches_of_as_many_images_as_fit():
+    budgeted = data(max_tokens=400, row_tokens=tokens)
+    budgeted.prepare_data()
+    sizes = [b.regions.valid.sum(1) for b in budgeted.train_dataloader()]
+    assert len(sizes) == budgeted.steps
+    assert all(len(s) * tokens(s.max(), 1) <= 400 for s in sizes)
+    assert max(map(len, sizes)) > 1
+
+
+def test_an_image_beyond_the_budget_is_named_with_what_helps():
+    with pytest.raises(
+        ConfigError, match=r"may have 160 tokens, and \d of 7 images .* train-00000\d with 2 regions up to 200.*at most 1 reg"
+    ):
+        data(max_tokens=160, row_tokens=tokens).prepare_data()
+    with pytest.raises(ConfigError, match=r"Set it to \d+ at least$"):
+        data(max_tokens=120, row_tokens=tokens).prepare_data()
+
+
+def test_a_budget_of_tokens_is_refused_at_once_where_none_are_read():
+    scorer = SCORERS.build({"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()})
+    with pytest.raises(ConfigError, match=r"trainer.max_tokens: PooledMLP has no language model, so it reads no tokens: set it to 0"):
+        data(max_tokens=400, row_tokens=scorer.row_tokens)

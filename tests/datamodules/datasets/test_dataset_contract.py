@@ -101,6 +101,18 @@ def test_a_sample_is_the_same_whenever_and_wherever_it_is_asked_for(name, datase
                 assert same(other.split(split)[i], found[i])
 
 
+def test_regions_are_counted_without_reading_an_image(dataset, samples):
+    for split, found in samples.items():
+        counts = dataset.split(split).region_counts()
+        assert counts.dtype == np.int64
+        assert counts.tolist() == [len(s.record.regions) for s in found]
+
+
+def test_no_label_names_more_distortions_than_said(dataset, samples):
+    named = [len(r.distortions or ()) for found in samples.values() for s in found for r in s.record.regions]
+    assert max(named) <= dataset.most_types <= len(DISTORTION_TYPES)
+
+
 def test_an_index_beyond_the_end_is_refused(dataset):
     for split in SPLITS:
         with pytest.raises(IndexError):
