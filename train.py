@@ -13,7 +13,7 @@ import dataclasses
 import itertools
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +25,13 @@ from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
 from configs.listing import list_plugins
-from configs.schema import Experiment, experiments, load_config, to_yaml
+from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from lightning_modules.entry import run_entry
-from lightning_modules.fit import cards, remedies, told, verdict
+from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, verdict
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
-from lightning_modules.runs import Run, facts, write_json
+from lightning_modules.runs import Run, RunError, facts, write_json
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
 DEFAULT_REGIONS = 6  # of an image, in a plan for data that do not say
+SURELY = 0.9  # of what was planned, to be aimed at when that was too much
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -78,38 +79,56 @@ def _check_plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
 
 def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regions: int | None) -> dict[str, Any]:
     """Prints what training would need, and returns it; reads neither weights nor data."""
-    notes: list[str] = []
-
-    def planned(more: Sequence[str] = ()) -> Plan:
-        config = load_config(experiment, [*overrides, *more])
-        node, note = without_files(config.model)
-        notes.append(note)
-        with torch.device("meta"):
-            scorer = SCORERS.build(node, where="model")
-        t = config.trainer
-        count = regions or config.data.get("regions", DEFAULT_REGIONS)
-        fitting = t.max_tokens // int(scorer.row_tokens(np.array([count]), 1)[0]) if t.max_tokens else t.batch_size
-        return plan(
-            scorer,
-            batch_size=max(1, fitting),
-            regions=count,
-            precision=t.precision,
-            accumulate=t.accumulate,
-            optimizer=config.optim.optimizer,
-        )
-
     if regions is not None and "regions" in load_config(experiment, overrides).data:
         overrides = [*overrides, f"data.regions={regions}"]  # so that what is proposed is what was planned
-    found = planned()
-    print(told(found, notes[0]) + "\n")
-    config = dataclasses.asdict(load_config(experiment, overrides))
-    if regions is not None:
-        config["data"] = {}  # their number was given here, so it is not the configuration's to change
-    tried = [] if gpu is None or found.training.total <= gpu * GIB else remedies(config, planned, found.training.total, int(gpu * GIB))
+    config = load_config(experiment, overrides)
+    found, note = planned(config, regions)
+    print(told(found, note) + "\n")
+    tried: list[Remedy] = []
+    if gpu is not None and found.training.total > gpu * GIB:
+        tried = proposed(config, lambda more: load_config(experiment, [*overrides, *more]), found, int(gpu * GIB), regions)
     command = f"python train.py {shlex.join([experiment, *overrides])}"
     print(cards(found) if gpu is None else verdict(found, gpu, tried, command))
     fits = None if gpu is None else found.training.total <= gpu * GIB
     return {**dataclasses.asdict(found), "fits": fits, "remedies": [dataclasses.asdict(r) for r in tried]}
+
+
+def planned(config: Experiment, regions: int | None = None) -> tuple[Plan, str]:
+    """What a training step of `config` needs, and what to say about how it was counted. `regions` of an image, None for the data's."""
+    node, note = without_files(config.model)
+    with torch.device("meta"):
+        scorer = SCORERS.build(node, where="model")
+    t = config.trainer
+    count = regions or config.data.get("regions", DEFAULT_REGIONS)
+    images = t.max_tokens // int(scorer.row_tokens(np.array([count]), 1)[0]) if t.max_tokens else t.batch_size
+    return plan(
+        scorer,
+        batch_size=max(1, images),
+        regions=count,
+        precision=t.precision,
+        accumulate=t.accumulate,
+        optimizer=config.optim.optimizer,
+    ), note
+
+
+def proposed(
+    config: Experiment, changed: Callable[[Sequence[str]], Experiment], found: Plan, room: int, regions: int | None
+) -> list[Remedy]:
+    """What to change in `config`, which needs `found`, so that it fits `room` bytes."""
+    values = dataclasses.asdict(config)
+    if regions is not None:
+        values["data"] = {}  # their number was given, so it is not the configuration's to change
+    return remedies(values, lambda more: planned(changed(more), regions)[0], found.training.total, room)
+
+
+def out_of_memory(config: Experiment, step: int, regions: int, card: int | None) -> str:
+    """What to say when the GPU has had no room for a batch of images with up to `regions` regions; `card` is its size in bytes."""
+    shown = None if "regions" in config.data else regions
+    text = to_yaml(config)
+    found, _ = planned(config, shown)
+    room = min(card or found.training.total, int(SURELY * found.training.total))
+    tried = proposed(config, lambda more: change_config(text, more), found, room, shown)
+    return exhausted(found, tried, step, regions, card, room)
 
 
 def run(config: Experiment) -> dict[str, Any]:
@@ -193,12 +212,17 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         _begin(config, folder, scorer, data, device)
     team.wait()
     conductor = trainer(config, folder, team)
-    conductor.fit(module, data, ckpt_path=folder.checkpoint if folder.resumable() else None, weights_only=True)
+    try:
+        conductor.fit(module, data, ckpt_path=folder.checkpoint if folder.resumable() else None, weights_only=True)
+    except torch.OutOfMemoryError as error:
+        card = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+        raise RunError(out_of_memory(config, conductor.global_step, module.regions, card)) from error
     return scorer, data
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    record["parts"] = sizes(scorer)
     folder.check_data(record["data"])
     if folder.begin(to_yaml(config)) is None:  # only now: what cannot start leaves an older run as it is
         write_json(folder.record, record)
@@ -214,6 +238,7 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
     from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+    from lightning_modules.callbacks import RecordMemory, StopAtNonFinite, WarnWithoutGradient
     from lightning_modules.saving import Saving
     from lightning_modules.strategy import AtomicIO, strategy
 
@@ -240,7 +265,14 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
             CSVLogger(folder.folder / "logs", "csv", flush_logs_every_n_steps=t.log_every),  # a folder for each attempt
             TensorBoardLogger(folder.folder, "logs", "tensorboard"),
         ],
-        callbacks=[Saving(folder.checkpoint, t.save_every, validate, team), LearningRateMonitor("step"), TQDMProgressBar(refresh_rate=5)],
+        callbacks=[
+            Saving(folder.checkpoint, t.save_every, validate, team),
+            LearningRateMonitor("step"),
+            TQDMProgressBar(refresh_rate=5),
+            StopAtNonFinite(folder.folder),
+            WarnWithoutGradient(),
+            RecordMemory(folder, lambda: planned(config)[0]),
+        ],
     )
 
 
@@ -264,11 +296,19 @@ def vision_encoder(scorer: Scorer) -> VisionEncoder:
 
 def describe(scorer: Scorer) -> str:
     """What is trained and what is frozen, part by part."""
-    lines = [f"{'part':<20}{'parameters':>14}{'trainable':>14}"]
-    for name, part in scorer.parts().items():
-        sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
-        lines.append(f"{name:<20}{sum(n for n, _ in sizes):>14,}{sum(n for n, t in sizes if t):>14,}")
-    return "\n".join(lines)
+    rows = [f"{name:<20}{size['parameters']:>14,}{size['trainable']:>14,}" for name, size in sizes(scorer).items()]
+    return "\n".join([f"{'part':<20}{'parameters':>14}{'trainable':>14}", *rows])
+
+
+def sizes(scorer: Scorer) -> dict[str, dict[str, int]]:
+    """Part -> how many numbers it has, and how many of them are trained."""
+    return {
+        name: {
+            "parameters": sum(p.numel() for p in part.parameters()),
+            "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
+        }
+        for name, part in scorer.parts().items()
+    }
 
 
 if __name__ == "__main__":

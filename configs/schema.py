@@ -166,6 +166,11 @@ def to_yaml(experiment: Experiment) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(experiment))
 
 
+def change_config(text: str, overrides: Sequence[str]) -> Experiment:
+    """The configuration that `to_yaml` wrote, with `key.sub=value` overrides; checked as `load_config` does."""
+    return checked(layered(yaml.safe_load(text), _from_overrides(overrides)))
+
+
 def layered(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     """`top` over `base`, mapping by mapping; a node whose `plugin` differs replaces the one below."""
     if "plugin" in top and "plugin" in base and top["plugin"] != base["plugin"]:

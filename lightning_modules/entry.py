@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from lightning_modules.runs import NonFiniteLossError, RunError
+from lightning_modules.runs import NonFiniteError, RunError
 
 TRACEBACK = "ROI_IQA_TRACEBACK"
 
@@ -16,7 +16,7 @@ def run_entry(main: Callable[[], object]) -> None:
     run that cannot go on end in `error: ...` and exit status 1, with the traceback only where the environment asks for it."""
     try:
         main()
-    except (ValueError, FileNotFoundError, FileExistsError, RunError, NonFiniteLossError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, RunError, NonFiniteError) as error:
         if os.environ.get(TRACEBACK):
             raise
         sys.exit(f"error: {error}\n(for the traceback: {TRACEBACK}=1)")

@@ -93,17 +93,41 @@ def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> st
     left = gpu * GIB - plan.training.total
     if left >= 0:
         return f"fits a card of {gpu:g} GB: {left / GIB:.2f} GiB are left"
-    lines = [f"does not fit a card of {gpu:g} GB: {-left / GIB:.2f} GiB are missing."]
-    before = plan.training.total
-    for remedy in tried:
-        lines.append(
-            f"  {' '.join(remedy.overrides):<48}{(remedy.total - before) / GIB:+8.2f} GiB -> {remedy.total / GIB:.2f}  ({remedy.why})"
-        )
-        before = remedy.total
+    lines = [f"does not fit a card of {gpu:g} GB: {-left / GIB:.2f} GiB are missing.", *_steps(plan, tried)]
     if tried and tried[-1].total <= gpu * GIB:
         return "\n".join([*lines, f"so this fits: {command} {' '.join(o for r in tried for o in r.overrides)}"])
     least = min([plan.training.total, *(r.total for r in tried)]) / GIB
     return "\n".join([*lines, f"the least found is {least:.2f} GiB: take a smaller model or a larger card"])
+
+
+def exhausted(plan: Plan, tried: Sequence[Remedy], step: int, regions: int, card: int | None, room: int) -> str:
+    """What to say when the GPU's memory has not sufficed.
+
+    Args:
+        plan: of the configuration as it is. tried: what would lower it, see `remedies`.
+        regions: of an image of the batch that did not fit. card: bytes of the GPU. room: bytes that were aimed at.
+    """
+    size, needed = "" if card is None else f" of {card / GIB:.1f} GiB", plan.training.total / GIB
+    lines = [f"the GPU{size} has no memory left at step {step}, with {regions} regions an image. Planned were {needed:.2f} GiB."]
+    if card is not None and plan.training.total <= card:
+        lines += ["That should have fitted: another program may hold a share of the card (nvidia-smi tells)."]
+    lines += ["To need less, least harm first:" if tried else "Nothing was found that needs less: take a smaller model or a larger card."]
+    lines += _steps(plan, tried)
+    if tried:
+        enough = tried[-1].total <= room
+        what = "so add these to the command" if enough else "that may not be enough; all of them"
+        lines += [f"{what}: {' '.join(o for r in tried for o in r.overrides)}"]
+    return "\n".join(lines)
+
+
+def _steps(plan: Plan, tried: Sequence[Remedy]) -> list[str]:
+    """A line for each remedy, with what it saves beside those before it."""
+    lines, before = [], plan.training.total
+    for remedy in tried:
+        change = f"{(remedy.total - before) / GIB:+8.2f} GiB -> {remedy.total / GIB:.2f}"
+        lines.append(f"  {' '.join(remedy.overrides):<48}{change}  ({remedy.why})")
+        before = remedy.total
+    return lines
 
 
 def cards(plan: Plan) -> str:

@@ -30,6 +30,7 @@ WRITTEN = (
     "report.html",
     "scores.parquet",
     "vision_encoder.safetensors",
+    "nonfinite.json",
     "run.json",
     "config.yaml",
 )
@@ -39,8 +40,8 @@ class RunError(RuntimeError):
     """A run's folder is in the way or is not what it was taken for."""
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; names the step and the regions of the batch."""
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient became NaN or infinite; names the step and the regions of its batches."""
 
 
 class Run:

@@ -1,4 +1,4 @@
-"""Trains any scorer: `loss` down, checkpoints of what is trainable, a stop where the loss is no number."""
+"""Trains any scorer: `loss` down, checkpoints of what is trainable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from components.batch import Batch
 from components.scorers.base import Scorer
 from lightning_modules.optim import Kind, adamw, parameter_groups
-from lightning_modules.runs import NonFiniteLossError
 from lightning_modules.strategy import shard
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -53,6 +52,8 @@ class ScorerModule(L.LightningModule):
         self._loaded = self._sharded = False
         self._validated: dict[str, Any] = {}
         self._answers, self._complete = 0.0, False  # of the step that is being taken: answers so far, and whether its batches are all there
+        self.losses: dict[str, Tensor] = {}  # of the last training batch, detached
+        self.regions = 0  # of an image of the last training batch, at most
 
     def configure_model(self) -> None:
         if not self._loaded:
@@ -71,11 +72,11 @@ class ScorerModule(L.LightningModule):
         torch.manual_seed(hash((self.seed, number)) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.regions = batch.regions.valid.shape[1]
         losses = self.scorer.loss(batch)
-        if not torch.isfinite(losses["loss"]):
-            raise NonFiniteLossError(_diagnosis(losses, self.global_step, batch))
-        self.log_dict({f"train/{k}": v.detach() for k, v in losses.items() if k != "answers"}, batch_size=len(batch.images))
-        self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False, batch_size=len(batch.images))
+        self.losses = {k: v.detach() for k, v in losses.items()}  # for who watches
+        self.log_dict({f"train/{k}": v for k, v in self.losses.items() if k != "answers"}, batch_size=len(batch.images))
+        self.log("loss", self.losses["loss"], prog_bar=True, logger=False, batch_size=len(batch.images))
         return losses["loss"] * self._weight(losses, batch_idx)
 
     def _weight(self, losses: dict[str, Tensor], batch_idx: int) -> float:
@@ -137,12 +138,3 @@ def _recount(checkpoint: dict[str, Any], accumulate: int) -> None:
     for counted in (progress["total"], progress["current"]):
         shift = checkpoint["global_step"] * accumulate - counted["ready"]
         counted.update({name: count + shift for name, count in counted.items()})
-
-
-def _diagnosis(losses: dict[str, Tensor], step: int, batch: Batch) -> str:
-    parts = ", ".join(f"{k} {float(v.detach()):.4g}" for k, v in losses.items())
-    regions = ", ".join(i for image in batch.ids for i in image)
-    return (
-        f"the loss is not finite at step {step} ({parts}). Regions of this batch: {regions}. "
-        "Lower optim.lr, raise optim.warmup, or train in precision 32-true or bf16-mixed; the last checkpoint is kept"
-    )

@@ -19,6 +19,7 @@ from datamodules.datasets.base import DATASETS
 from inference.load import load
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run, RunError
+from lightning_modules.scorer import ScorerModule
 
 SMALL = [
     "trainer.steps=4",
@@ -135,6 +136,27 @@ train.main(sys.argv[1:])
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert train.main(small(tmp_path)) == run[1]
+
+
+def test_run_json_tells_what_was_trained_and_what_it_took(run):
+    record = json.loads((run[0] / "run.json").read_text())
+    assert record["parts"]["vision_encoder"]["trainable"] == 0
+    assert record["parts"]["llm"]["trainable"] == record["parts"]["llm"]["parameters"] > 0
+    assert record["memory"]["process_resident_gib"] > 0
+
+
+def test_a_gpu_without_room_ends_in_what_to_change(tmp_path, monkeypatch):
+    def full(self, batch, batch_idx):
+        self.regions = batch.regions.valid.shape[1]
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ScorerModule, "training_step", full)
+    with pytest.raises(RunError) as stopped:
+        train.main(small(tmp_path, "data.regions=3", "trainer.batch_size=128"))
+    said = str(stopped.value)
+    assert said.startswith("the GPU has no memory left at step 0, with 3 regions an image. Planned were ")
+    assert "  trainer.precision=bf16-mixed  " in said
+    assert "add these to the command: trainer.precision=bf16-mixed" in said
 
 
 def test_another_configuration_does_not_overwrite(run):

@@ -23,6 +23,7 @@ class RegionExtractor(nn.Module, ABC):
         blocks: module classes that sharded training wraps.
         coupled: True where an option makes the tokens of a region depend on the image's other regions.
         neutral: beginnings of state keys that a weights file may be without, because they change nothing until they are trained.
+        idle: beginnings of parameter names that get no gradient, because nothing depends on them; released checkpoints hold them.
     """
 
     tokens: int
@@ -30,6 +31,7 @@ class RegionExtractor(nn.Module, ABC):
     blocks: tuple[type[nn.Module], ...] = ()
     coupled: bool = False
     neutral: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
     @abstractmethod
     def __init__(self, channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], width: int, /) -> None:

@@ -175,6 +175,7 @@ class MFE(RegionExtractor):
     """
 
     neutral = ("global_token.geometry.",)
+    idle = ("local_token.attention.query.", "local_token.attention.key.")  # attention over one token has nothing to choose
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_modules.fit import CARDS, Remedy, cards, changes, remedies, told, verdict
+from lightning_modules.fit import CARDS, Remedy, cards, changes, exhausted, remedies, told, verdict
 from lightning_modules.plan import GIB, Peak, Plan
 
 LLM = {"plugin": "hf_causal", "adaptation": "full", "lora_rank": 128}
@@ -80,3 +80,25 @@ def test_a_card_of_24_gb_has_24_gib():
     assert "24 GB yes" in cards(plan_of(23.7))
     assert "24 GB no" in cards(plan_of(23.8))
     assert all(f"{size} GB" in cards(plan_of(1)) for size in CARDS)
+
+
+SMALLER = [Remedy(("a=1",), "why", 20 * GIB), Remedy(("b=2", "c=3"), "because", 18 * GIB)]
+
+
+@pytest.mark.parametrize(
+    ("planned", "tried", "card", "messages"),
+    [
+        (25, SMALLER, 24, ["the GPU of 24.0 GiB has no memory left at step 7, with 33 regions an image. Planned were 25.25 GiB."]),
+        (25, SMALLER, 24, ["a=1    ", "-5.25 GiB -> 20.00  (why)", "b=2 c=3 ", "-2.00 GiB -> 18.00  (because)"]),
+        (25, SMALLER, 24, ["so add these to the command: a=1 b=2 c=3"]),
+        (25, SMALLER[:1], 18, ["that may not be enough; all of them: a=1"]),
+        (22, SMALLER, 24, ["That should have fitted: another program may hold a share of the card"]),
+        (25, SMALLER, None, ["the GPU has no memory left at step 7"]),
+        (25, [], 24, ["Nothing was found that needs less: take a smaller model or a larger card."]),
+    ],
+)
+def test_what_is_said_when_memory_has_run_out(planned, tried, card, messages):
+    size = None if card is None else card * GIB
+    said = exhausted(plan_of(planned), tried, 7, 33, size, size or 24 * GIB)
+    assert all(message in said for message in messages)
+    assert ("another program" in said) == (planned < 25)

@@ -188,6 +188,14 @@ def test_preparing_once_serves_every_region():
         assert torch.equal(extractor(prepared, chosen(regions, [r])), tokens_of(extractor, chosen(regions, [r])))
 
 
+def test_what_is_idle_gets_no_gradient_and_nothing_else():
+    extractor = tiny(coupled=True)
+    extractor(extractor.prepare(tiny_pyramid()), tiny_regions()).square().sum().backward()
+    still = {name for name, p in extractor.named_parameters() if p.grad is None or not p.grad.any()}
+    assert still == {name for name, _ in extractor.named_parameters() if name.startswith(extractor.idle)}
+    assert len(still) == 4
+
+
 def test_ablations_keep_the_other_token():
     regions, both = tiny_regions(), tiny()
     for kept, dropped in (("global_token", "local_token"), ("local_token", "global_token")):
