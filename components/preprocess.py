@@ -94,7 +94,16 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
     """
     if masks.shape[-2:] != image.shape[-2:]:
         raise ValueError(f"masks are {tuple(masks.shape[-2:])} but the image is {tuple(image.shape[-2:])} (height, width)")
-    boxes = mask_boxes(masks)
+    return crop_regions(image, prepare_masks(masks, preprocess.size), mask_boxes(masks), masks.sum((1, 2)), preprocess, crop_size)
+
+
+def crop_regions(image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor, preprocess: Preprocess, crop_size: int) -> Regions:
+    """As `prepare_regions`, of masks that have the model's size already.
+
+    Args:
+        image: (3, H0, W0) uint8. masks: (R, size, size) bool.
+        boxes: (R, 4) long, see `mask_boxes`; areas: (R,) long. Both in pixels of the image.
+    """
     crops = torch.zeros(len(masks), 3, crop_size, crop_size)
     if crop_size:
         less = int(preprocess.crop_edges == "released")
@@ -102,10 +111,10 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
             crops[r] = prepare_image(image[:, y : y + max(1, h - less), x : x + max(1, w - less)], preprocess, crop_size)
     height, width = image.shape[-2:]
     return Regions(
-        masks=prepare_masks(masks, preprocess.size),
+        masks=masks,
         crops=crops,
         boxes=boxes.float() / torch.tensor([width, height, width, height]),
-        areas=masks.sum((1, 2)) / (height * width),
+        areas=areas / (height * width),
         valid=torch.ones(len(masks), dtype=torch.bool),
     )
 

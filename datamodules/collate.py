@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.batch import Batch, Labels, Regions, pad_stack
-from components.preprocess import Preprocess, prepare_image, prepare_regions, stack
+from components.preprocess import Preprocess, crop_regions, prepare_image, prepare_regions, stack
 from datamodules.records import RegionRecord, RoiSample
 
 
@@ -32,8 +32,12 @@ class Collate:
         return stack(list(images), list(regions), self._labels(records), ids)
 
     def _prepare(self, sample: RoiSample) -> tuple[Tensor, Regions]:
-        masks = torch.ones(1, *sample.image.shape[1:], dtype=torch.bool) if self.whole else sample.masks()
-        return prepare_image(sample.image, self.preprocess), prepare_regions(sample.image, masks, self.preprocess, self.crop_size)
+        image = prepare_image(sample.image, self.preprocess)
+        if self.whole:
+            mask = torch.ones(1, *sample.image.shape[1:], dtype=torch.bool)
+            return image, prepare_regions(sample.image, mask, self.preprocess, self.crop_size)
+        masks, boxes, areas = sample.masks_at(self.preprocess.size), sample.boxes(), sample.areas()
+        return image, crop_regions(sample.image, masks, boxes, areas, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
         extra: list[Any] = [None] if self.whole else []

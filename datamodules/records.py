@@ -147,11 +147,22 @@ class RoiSample:
         image: (3, H, W) uint8, in position `turn`.
         record: as stored, that is in position 0.
         turn: which of the eight positions of a square, 0 to 7, image and masks are in (see `turned`).
+
+    Raises:
+        ValueError: image and record are of different sizes.
     """
 
     image: Tensor
     record: ImageRecord
     turn: int = 0
+
+    def __post_init__(self) -> None:
+        height, width = self.image.shape[1:] if not self.turn & 4 else self.image.shape[:0:-1]
+        if (height, width) != (self.record.height, self.record.width):
+            raise ValueError(
+                f"image {self.record.id} has {width} x {height} pixels (width x height), its record and its masks "
+                f"{self.record.width} x {self.record.height}: correct the record, or fetch the image again"
+            )
 
     def masks(self) -> Tensor:
         """(R, H, W) bool, in position `turn`; decoded when they are needed.
@@ -164,6 +175,34 @@ class RoiSample:
         for mask, region in zip(masks, self.record.regions, strict=True):
             mask[:] = rle.decode({"size": [height, width], "counts": region.counts})
         return _turn(torch.from_numpy(masks), self.turn)
+
+    def masks_at(self, size: int) -> Tensor:
+        """(R, size, size) bool: `prepare_masks(self.masks(), size)`, without making masks of the image's size.
+
+        Raises:
+            RegionError: as `masks` does.
+        """
+        height, width = self.record.height, self.record.width
+        rows, columns = (np.arange(size) * side // size for side in (height, width))
+        rows = height - 1 - rows[::-1] if self.turn & 2 else rows  # ascending; turned back below
+        columns = width - 1 - columns[::-1] if self.turn & 1 else columns
+        masks = np.zeros((len(self.record.regions), size, size), np.bool_)
+        for mask, region in zip(masks, self.record.regions, strict=True):
+            mask[:] = rle.sample({"size": [height, width], "counts": region.counts}, rows, columns)
+        return _turn(torch.from_numpy(masks), self.turn)
+
+    def boxes(self) -> Tensor:
+        """(R, 4) long: left, top, width, height of each region in pixels, in position `turn`. Raises RegionError for an empty one."""
+        height, width = self.record.height, self.record.width
+        known = [r.measured(height, width).box for r in self.record.regions]
+        x, y, w, h = torch.tensor(known, dtype=torch.long).reshape(-1, 4).unbind(1)
+        x = width - x - w if self.turn & 1 else x
+        y = height - y - h if self.turn & 2 else y
+        return torch.stack((y, x, h, w) if self.turn & 4 else (x, y, w, h), 1)
+
+    def areas(self) -> Tensor:
+        """(R,) long: pixels of each region."""
+        return torch.tensor([r.measured(self.record.height, self.record.width).area for r in self.record.regions], dtype=torch.long)
 
     def turned(self, turn: int) -> RoiSample:
         """The same sample in position `turn`: mirrored left to right if `turn & 1`, upside down if `& 2`, about the diagonal if `& 4`."""

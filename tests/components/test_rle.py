@@ -44,6 +44,26 @@ def test_agrees_with_pycocotools():
             assert rle.box(code) == tuple(coco.toBbox(code))
 
 
+def test_a_sample_is_what_the_decoded_mask_has_there():
+    """Fewer pixels than the mask, more, all of one column, some twice."""
+    rng = np.random.default_rng(1)
+    for n, mask in enumerate(random_masks(300)):
+        height, width = mask.shape
+        wanted = (1, 5, 64)[n % 3]
+        rows, columns = (np.arange(wanted) * side // wanted for side in (height, width))
+        if n % 2:
+            rows, columns = (np.sort(rng.integers(0, side, rng.integers(1, 20))) for side in (height, width))
+        found = rle.sample(rle.encode(mask), rows, columns)
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found, mask[rows][:, columns])
+
+
+def test_a_sample_of_runs_of_no_pixels():
+    for counts in ([0, 0, 0, 6], [2, 0, 0, 4], [6, 0], [0, 2, 0, 2, 2]):
+        code = {"size": [2, 3], "counts": counts}
+        np.testing.assert_array_equal(rle.sample(code, np.arange(2), np.arange(3)), rle.decode(code))
+
+
 def test_bytes_and_uncompressed_counts_mean_the_same():
     code = rle.encode(np.eye(4))
     uncompressed = {"size": [4, 4], "counts": [0, 1, 4, 1, 4, 1, 4, 1]}
