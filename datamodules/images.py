@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -38,21 +39,30 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
     if not path.is_file():
         what = "is a folder: see list_images" if path.is_dir() else "does not exist: check the path and the root it is relative to"
         raise ImageError(f"image {path} {what}")
+    return _decoded(path, str(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """As `load_image`, of an encoded image in memory; `name` is what errors call it."""
+    return _decoded(io.BytesIO(data), name, max_pixels)
+
+
+def _decoded(source: Path | io.BytesIO, name: str, max_pixels: int) -> NDArray[np.uint8]:
     try:
-        with _open(path) as image:
+        with _open(source) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(
-                    f"image {path} has {width} x {height} = {width * height} pixels, allowed are max_pixels={max_pixels}: "
+                    f"image {name} has {width} x {height} = {width * height} pixels, allowed are max_pixels={max_pixels}: "
                     "reduce the image or raise max_pixels"
                 )
-            return _rgb(image, path)
+            return _rgb(image, name)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not an image that Pillow can read: remove it from the list or convert it to PNG or JPEG") from error
+        raise ImageError(f"{name} is not an image that Pillow can read: remove it from the list or convert it to PNG or JPEG") from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble on in a damaged file
-        raise ImageError(f"image {path} cannot be decoded ({error}): it is truncated or damaged, fetch it again or remove it") from error
+        raise ImageError(f"image {name} cannot be decoded ({error}): it is truncated or damaged, fetch it again or remove it") from error
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -73,34 +83,34 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted(files, key=lambda p: p.relative_to(folder).parts)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | io.BytesIO) -> Image.Image:
     """Reads the header only, Pillow's limit put aside: it is a global, warns before it refuses, and knows no `max_pixels`."""
     with _OPENING:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(source)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _rgb(image: Image.Image, path: Path) -> NDArray[np.uint8]:
+def _rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        image = Image.fromarray(_eight_bits(np.asarray(image), path))
+        image = Image.fromarray(_eight_bits(np.asarray(image), name))
     elif image.mode == "F":
-        raise ImageError(f"image {path} holds floating-point values, which have no fixed range: convert it to 8 or 16 bits")
+        raise ImageError(f"image {name} holds floating-point values, which have no fixed range: convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*BACKDROP, 255)), image)
     return np.array(image.convert("RGB"))  # (H, W, 3)
 
 
-def _eight_bits(grey: NDArray[np.integer[Any]], path: Path) -> NDArray[np.uint8]:
+def _eight_bits(grey: NDArray[np.integer[Any]], name: str) -> NDArray[np.uint8]:
     """(H, W) in [0, 65535] -> [0, 255], rounded. 16-bit files reach us in 16- or 32-bit integers, depending on their format."""
     values = grey.astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ImageError(
-            f"image {path} holds integers from {values.min()} to {values.max()}, not 16-bit grey levels: convert it to 8 or 16 bits"
+            f"image {name} holds integers from {values.min()} to {values.max()}, not 16-bit grey levels: convert it to 8 or 16 bits"
         )
     return ((values * 255 + 32767) // 65535).astype(np.uint8)

@@ -135,7 +135,7 @@ def test_a_malformed_size_is_refused(size):
         ("@", "is -16 pixels long"),
     ],
 )
-@pytest.mark.parametrize("function", [rle.decode, rle.area, rle.box])
+@pytest.mark.parametrize("function", [rle.decode, rle.area, rle.box, lambda code: rle.sample(code, np.arange(4), np.arange(4))])
 def test_malformed_counts_are_refused(function, counts, message):
     with pytest.raises(rle.RegionError, match=message):
         function({"size": [4, 4], "counts": counts})

@@ -233,3 +233,11 @@ def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ImageError, match=r"holds no images: files that end in \.bmp, .*in subfolders too"):
         list_images(tmp_path)
+
+
+def test_an_image_in_memory_is_the_image_in_a_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(images.decode_image((tmp_path / "a.png").read_bytes(), "a"), pixels)
+    with pytest.raises(images.ImageError, match="member a of b is not an image that Pillow can read"):
+        images.decode_image(b"text", "member a of b")

@@ -1,0 +1,172 @@
+"""Image files beside a table or inside its zip and tar archives, read where they are: nothing is unpacked.
+
+A path is relative to the data's folder; "Blur_3.zip::Blur_3/000123.png" names a member of an archive. Of an archive, only where
+its members begin and end is kept in memory; a member is read by its place, from any process, in any order.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.images import ImageError
+
+INSIDE = "::"
+ARCHIVES = (".zip", ".tar")
+OPEN_FILES = 64  # archives held open by one process
+_LOCAL_HEADER, _LOCAL_LENGTH = b"PK\x03\x04", 30
+_STORED, _DEFLATED = 0, 8
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Where the members of an archive are; sorted by name.
+
+    Attributes:
+        names: (N,) UTF-8 bytes.
+        offsets, lengths: (N,) in bytes; of a zip member, of its local header and of its compressed data.
+        methods: (N,) zip's number for the compression; -1 in a tar archive, whose members lie there as they are.
+        checks: (N,) CRC-32 of the member's bytes; zeros in a tar archive, which has none.
+    """
+
+    names: NDArray[np.bytes_]
+    offsets: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    methods: NDArray[np.int16]
+    checks: NDArray[np.uint32]
+
+    def find(self, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
+        """Places of `names` (N,) among the members; -1 where there is none of that name."""
+        if not len(self.names):
+            return np.full(len(names), -1)
+        places = np.searchsorted(self.names, names).clip(max=len(self.names) - 1)
+        return np.where(self.names[places] == names, places, -1)
+
+
+def read_directory(path: Path) -> Directory:
+    """The members of a zip or an uncompressed tar archive.
+
+    Raises:
+        ImageError: missing, damaged, compressed as a whole, or no archive.
+    """
+    if not path.is_file():
+        raise ImageError(f"archive {path} is missing: fetch it, or check the folder that paths are relative to")
+    try:
+        rows = _zip_rows(path) if path.suffix.lower() == ".zip" else _tar_rows(path)
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise ImageError(f"archive {path} cannot be read ({error}): it is damaged or was not fetched whole; fetch it again") from error
+    rows.sort()
+    columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[], [], [], [], []]
+    kinds: tuple[Any, ...] = (np.bytes_, np.int64, np.int64, np.int16, np.uint32)
+    return Directory(*(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True)))
+
+
+def _zip_rows(path: Path) -> list[tuple[bytes, int, int, int, int]]:
+    with zipfile.ZipFile(path) as archive:
+        files = [i for i in archive.infolist() if not i.is_dir()]
+    odd = next((i for i in files if i.flag_bits & 1 or i.compress_type not in (_STORED, _DEFLATED)), None)
+    if odd is not None:
+        raise ValueError(f"member {odd.filename} is encrypted, or compressed by something else than deflate")
+    return [(i.filename.encode(), i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in files]
+
+
+def _tar_rows(path: Path) -> list[tuple[bytes, int, int, int, int]]:
+    with tarfile.open(path, "r:") as archive:
+        members = archive.getmembers()
+    end = max((i.offset_data + -(-i.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for i in members), default=0)
+    with path.open("rb") as file:  # tarfile takes a file that was cut short for one that ends
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(f"no mark of its end stands behind its {len(members)} members")
+    return [(i.name.encode(), i.offset_data, i.size, -1, 0) for i in members if i.isreg()]
+
+
+class ImageFiles:
+    """Reads encoded images by their paths. It can be pickled, and used from several processes.
+
+    Args:
+        root: the folder that paths are relative to.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._directories: dict[str, Directory] = {}
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "_directories": {}, "_open": OrderedDict()}
+
+    def __del__(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file, or of a member of an archive, checked against the archive's checksum where it has one.
+
+        Raises:
+            ImageError: missing or damaged.
+        """
+        archive, inside, member = path.partition(INSIDE)
+        if inside:
+            return self._member(archive, member)
+        try:
+            return (self.root / path).read_bytes()
+        except OSError as error:
+            raise ImageError(f"image {self.root / path} cannot be read ({error.strerror}): check the path and the folder") from error
+
+    def directory(self, archive: str) -> Directory:
+        """Of the archive at this path; read once. Raises ImageError as `read_directory` does."""
+        if archive not in self._directories:
+            if not archive.lower().endswith(ARCHIVES):
+                raise ImageError(f"archive {archive} is none that is read in place ({', '.join(ARCHIVES)}): unpack it, or pack it anew")
+            self._directories[archive] = read_directory(self.root / archive)
+        return self._directories[archive]
+
+    def missing(self, archive: str, members: Iterable[str]) -> NDArray[np.bool_]:
+        """(N,): which of the members the archive lacks. Raises ImageError where the archive itself cannot be read."""
+        return self.directory(archive).find(np.array([m.encode() for m in members], np.bytes_)) < 0
+
+    def _member(self, archive: str, member: str) -> bytes:
+        directory = self.directory(archive)
+        place = int(directory.find(np.array([member.encode()]))[0])
+        if place < 0:
+            raise ImageError(f"archive {self.root / archive} has no member {member}: the table is of another version of the archive")
+        offset, length = int(directory.offsets[place]), int(directory.lengths[place])
+        try:
+            data = self._bytes(archive, offset, length, int(directory.methods[place]))
+        except (OSError, ValueError, zlib.error) as error:
+            raise ImageError(f"{member} in {self.root / archive} cannot be read ({error}): fetch the archive again") from error
+        if directory.methods[place] >= 0 and zlib.crc32(data) != directory.checks[place]:
+            raise ImageError(f"{member} in {self.root / archive} is damaged (its checksum is another): fetch the archive again")
+        return data
+
+    def _bytes(self, archive: str, offset: int, length: int, method: int) -> bytes:
+        file = self._file(archive)
+        if method >= 0:
+            header = os.pread(file, _LOCAL_LENGTH, offset)
+            if len(header) < _LOCAL_LENGTH or header[:4] != _LOCAL_HEADER:
+                raise ValueError("no member begins where the archive's directory says")
+            offset += _LOCAL_LENGTH + sum(struct.unpack("<HH", header[26:]))
+        data = os.pread(file, length, offset)
+        if len(data) < length:
+            raise ValueError(f"the archive ends after {len(data)} of {length} bytes")
+        return zlib.decompress(data, -zlib.MAX_WBITS) if method == _DEFLATED else data
+
+    def _file(self, archive: str) -> int:
+        if archive not in self._open:
+            if len(self._open) >= OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+            self._open[archive] = os.open(self.root / archive, os.O_RDONLY)
+        self._open.move_to_end(archive)
+        return self._open[archive]
