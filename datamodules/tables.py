@@ -179,21 +179,24 @@ def iterate_records(path: Path) -> Iterator[ImageRecord]:
                 yield from_row(row)
 
 
-def open_table(path: Path) -> pq.ParquetFile:
+def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetFile:
     """Opens a Parquet file of records and checks its schema.
+
+    Args:
+        repeated: columns whose values are kept once each and pointed at, as they are in the file.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: damaged, of another version, or somebody else's.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, read_dictionary=repeated)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again") from error
     try:
-        _check_schema(file.schema_arrow, path)
+        _check_schema(file.schema.to_arrow_schema(), path)
     except ValueError:
         file.close()
         raise

@@ -1,0 +1,199 @@
+"""Data on disk at any size: a folder of Parquet tables, the images in them, beside them or inside archives (docs/data.md).
+
+Only numbers are kept of an image until it is asked for; then its row is read, its image decoded, and its masks stay run lengths.
+Images that are not there are left out, counted and reported once; with `strict` they are an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from components import rle
+from components.registry import ConfigError
+from datamodules.archives import ImageFiles
+from datamodules.datasets.base import DATASETS, RoiDataset, Samples
+from datamodules.images import ImageError, decode_image
+from datamodules.records import SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
+from datamodules.rows import Rows, TableFiles, parts_of, scan
+from datamodules.tables import from_row, write_records
+
+MANIFEST = "data.json"  # what made the data, beside the tables
+
+
+@DATASETS.register("indexed")
+class Indexed(RoiDataset):
+    """See the module's docstring.
+
+    Args:
+        root: folder of the tables, searched with its subfolders.
+        images: folder that the images' paths are relative to; "" for the one that `data.json` names, or else `root`.
+        regions: regions of a training sample; 0 for all. An image with more is shown in several samples, which part its regions
+            evenly, by a seeded draw, so that each region is seen once an epoch. Images of val and test are always whole.
+        exclude: file of images to leave out, as `python prepare.py validate --images --json` writes it; "" for none.
+        strict: takes an image that is not there for an error.
+
+    Raises:
+        ConfigError: a number of regions below 0.
+    """
+
+    def __init__(self, *, root: str, images: str = "", regions: int = 0, exclude: str = "", strict: bool = False, seed: int = 0) -> None:
+        if regions < 0:
+            raise ConfigError(f"indexed: regions: a number of regions for each training sample, 0 for all; got {regions}")
+        self.root, self.regions, self.exclude, self.strict, self.seed = Path(root), regions, exclude, strict, seed
+        self.images = images
+
+    def prepare(self) -> None:
+        """Looks for every image, and says which are not there.
+
+        Raises:
+            ConfigError: no tables; no split, or one source in two; no image that can be used; with `strict`, one that cannot.
+            ValueError: a table is damaged, or of another schema.
+        """
+        rows = self.rows
+        if rows.left_out and self.strict:
+            raise ConfigError(f"{self.root}: {rows.coverage()}. Fetch what is missing, or set strict to false to go on without")
+        if not rows.readable.any():
+            raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. Is {self.files.root} the folder of the images?")
+        if rows.left_out:
+            warnings.warn(f"{self.root}: {rows.coverage()}", stacklevel=2)
+
+    @functools.cached_property
+    def rows(self) -> Rows:
+        """Where each image is; read on first use."""
+        return scan(parts_of(self.root), self.files, _excluded(self.exclude))
+
+    @functools.cached_property
+    def files(self) -> ImageFiles:
+        """Reads encoded images."""
+        named = Path(str(self.manifest.get("images", ".")))
+        return ImageFiles(Path(self.images) if self.images else self.root / named)
+
+    @functools.cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What `data.json` says of the data; empty where there is none."""
+        path = self.root / MANIFEST
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    def split(self, name: Split) -> Samples:
+        """The samples of a split."""
+        return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed)
+
+    def describe(self) -> dict[str, Any]:
+        """Hashes of the tables, how much of them can be used, and what made them."""
+        rows = self.rows
+        return {
+            "dataset": "indexed",
+            "root": str(self.root),
+            "fingerprint": fingerprint(rows.parts),
+            "images": {s: len(rows.of(s)) for s in SPLITS},
+            "regions": {s: int(rows.regions[rows.of(s)].sum()) for s in SPLITS},
+            "left_out": dict(rows.left_out),
+            "regions_per_sample": self.regions,
+            "seed": self.seed,
+            "made": self.manifest,
+        }
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """A few images of 40 x 56 pixels in a table, in samples of two regions each."""
+        return {"root": _tiny_folder().name, "regions": 2}
+
+
+class IndexedSamples(Dataset[RoiSample]):
+    """Images `chosen` of `rows`, in samples of at most `regions` regions each, 0 for all."""
+
+    def __init__(self, rows: Rows, chosen: NDArray[np.int64], files: ImageFiles, regions: int, seed: int) -> None:
+        self.tables, self.files, self.seed = TableFiles(rows.parts), files, seed
+        self.place = np.stack([rows.part, rows.group, rows.row], 1)[chosen]  # (n, 3)
+        held = rows.regions[chosen].astype(np.int64)
+        self.pieces = -(-held // regions) if regions else np.ones_like(held)
+        self.image = np.repeat(np.arange(len(held)), self.pieces)
+        self.piece = np.arange(len(self.image)) - np.repeat(np.cumsum(self.pieces) - self.pieces, self.pieces)
+        each, more = np.divmod(held, self.pieces)
+        self.sizes = each[self.image] + (self.piece < more[self.image])
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def region_counts(self) -> NDArray[np.int64]:
+        """(N,) regions of each sample, without reading it."""
+        return self.sizes
+
+    def __getitem__(self, index: int) -> RoiSample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        image, piece = int(self.image[index]), int(self.piece[index])
+        row = self.tables.row(*(int(n) for n in self.place[image]))
+        if self.pieces[image] > 1:
+            row["regions"] = [row["regions"][r] for r in self._share(row["id"], len(row["regions"]), image, piece)]
+            row["id"] = f"{row['id']}#{piece}"
+        try:
+            data = row.pop("png") or self.files.read(row["path"])
+            pixels = decode_image(data, row["path"] or row["id"])
+        except ImageError as error:
+            raise ImageError(f"{error}. {_GO_ON}") from error
+        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), from_row(row))
+
+    def _share(self, name: str, count: int, image: int, piece: int) -> list[int]:
+        """Which regions of an image stand in its sample `piece`; the draw depends on the image's name alone."""
+        order = np.random.default_rng([self.seed, zlib.crc32(name.encode())]).permutation(count)
+        return sorted(np.array_split(order, int(self.pieces[image]))[piece].tolist())
+
+
+_GO_ON = (
+    "To train without such images, list them once: python prepare.py validate DATA --images --json problems.json, exclude=problems.json"
+)
+
+
+def fingerprint(parts: tuple[Path, ...]) -> str:
+    """Changes whenever a table would: of names, sizes and footers, which hold place, size and extremes of each column."""
+    mark = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(-8 - length, os.SEEK_END)
+            mark.update(f"{part.name} {part.stat().st_size} ".encode() + file.read(length))
+    return mark.hexdigest()[:16]
+
+
+def _excluded(path: str) -> frozenset[str]:
+    if not path:
+        return frozenset()
+    found = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else None
+    if not isinstance(found, dict) or not isinstance(found.get("unusable"), list):
+        raise ConfigError(f"exclude: {path} is no file with a list `unusable`, as `python prepare.py validate --images --json` writes it")
+    return frozenset(found["unusable"])
+
+
+@functools.cache
+def _tiny_folder() -> tempfile.TemporaryDirectory[str]:
+    """Written once by a process, and removed when it ends."""
+    folder = tempfile.TemporaryDirectory(prefix="roi-iqa-")
+    rng = np.random.default_rng(0)
+    records = []
+    for n in range(9):
+        regions = []
+        for r in range(3):
+            mask = np.zeros((40, 56), np.bool_)
+            mask[4 + 10 * r : 16 + 10 * r, 5 + n : 30 + n] = True
+            known = {"quality": float(rng.random()), "quality_std": 0.1, "importance": float(rng.random())}
+            regions.append(RegionRecord(f"{n}-{r}", rle.encode(mask)["counts"], **known, distortions=(("blur", "minor"),)[: r % 2]))
+        pixels = encode_png(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
+        split = (*SPLITS, "train", "train")[n % 5]
+        records.append(ImageRecord(f"image {n}", f"scene {n}", split, 40, 56, tuple(regions), pixels))
+    write_records(Path(folder.name) / "part.parquet", records)
+    return folder

@@ -1,0 +1,185 @@
+"""Where the rows of a folder of tables are, and which of them can be used: read once, kept as arrays."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from components.registry import ConfigError
+from datamodules.archives import INSIDE, ImageFiles
+from datamodules.images import ImageError
+from datamodules.records import SPLITS, Split
+from datamodules.tables import open_table, read_group
+
+NEEDED = ("id", "source", "split", "height", "width", "path", "png")  # for a sample; of its regions, what follows
+_REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
+_REGIONS = ("id", "counts", "box", "area", "distortions", *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N images of a folder of tables.
+
+    Attributes:
+        parts: the tables.
+        part, group, row: (N,) which table, which of its row groups, which row of that.
+        split: (N,) index into `SPLITS`.
+        regions: (N,) how many regions the image has.
+        readable: (N,) whether its image is where the table says; images without regions are not.
+        left_out: why images are not readable, and how many.
+    """
+
+    parts: tuple[Path, ...]
+    part: NDArray[np.int32]
+    group: NDArray[np.int32]
+    row: NDArray[np.int32]
+    split: NDArray[np.int8]
+    regions: NDArray[np.int32]
+    readable: NDArray[np.bool_]
+    left_out: Mapping[str, int]
+
+    def of(self, split: Split) -> NDArray[np.int64]:
+        """(n,) which images of a split can be used, in the tables' order."""
+        return np.flatnonzero(self.readable & (self.split == SPLITS.index(split)))
+
+    def coverage(self) -> str:
+        """What can be used of how much, in a sentence, and why the rest cannot."""
+        whole, good = len(self.readable), int(self.readable.sum())
+        regions = int(self.regions[self.readable].sum())
+        text = f"{good:,} of {whole:,} images ({good / max(whole, 1):.1%}) can be used, with {regions:,} regions"
+        reasons = [f"{why} ({count:,} image{'s' if count > 1 else ''})" for why, count in self.left_out.items()]
+        return text + (f"; left out: {'; '.join(reasons)}" if reasons else "")
+
+
+def parts_of(root: Path) -> tuple[Path, ...]:
+    """The Parquet files in a folder and its subfolders, sorted; those with a leading dot are drafts.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    parts = tuple(sorted(p for p in root.rglob("*.parquet") if not any(n.startswith(".") for n in p.relative_to(root).parts)))
+    if not parts:
+        what = "holds no Parquet file" if root.is_dir() else "is no folder"
+        raise ConfigError(f"{root} {what}: `python prepare.py index` and `synthesize` make data of the form that docs/data.md describes")
+    return parts
+
+
+def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()) -> Rows:
+    """Reads what training must know of each row, in constant memory for each, and looks for its image; images are not opened.
+
+    Args:
+        exclude: ids of images to leave out.
+
+    Raises:
+        ConfigError: rows of no split, or of one source in two splits.
+        ValueError: see `open_table`.
+    """
+    found: list[tuple[NDArray[Any], ...]] = []
+    sources: dict[str, str] = {}
+    why: Counter[str] = Counter()
+    for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
+        table, groups, rows = _columns(part)
+        _check_splits(table, sources, part)
+        regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
+        reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
+        reasons = np.where(np.isin(table["id"].to_numpy(), list(exclude)), "excluded by name", reasons) if exclude else reasons
+        reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
+        why.update(r for r in reasons.tolist() if r)
+        split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8)
+        found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
+    columns = [np.concatenate(c) for c in zip(*found, strict=True)]
+    return Rows(tuple(parts), *columns, left_out=dict(sorted(why.items())))
+
+
+def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]:
+    wanted = ["id", "source", "split", "path", "regions.list.element.area"]
+    with open_table(part) as file:
+        groups = [read_group(file, part, g, wanted) for g in range(file.num_row_groups)]
+        table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
+    sizes = [len(g) for g in groups]
+    rows = [np.arange(n, dtype=np.int32) for n in sizes]
+    return table, np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), np.concatenate([np.empty(0, np.int32), *rows])
+
+
+def _check_splits(table: pa.Table, sources: dict[str, str], part: Path) -> None:
+    """`sources` holds the split of each source seen so far."""
+    pairs = table.select(["source", "split"]).group_by(["source", "split"]).aggregate([]).to_pylist()
+    for pair in pairs:
+        source, split = pair["source"], pair["split"]
+        if split not in SPLITS:
+            raise ConfigError(f"{part}: an image of source {source!r} is in split {split!r}, allowed are {', '.join(SPLITS)}")
+        if sources.setdefault(source, split) != split:
+            raise ConfigError(
+                f"{part}: source {source!r} is in the splits {sources[source]} and {split}: what is tested would have been trained on. "
+                "Give all images of a source one split; `python prepare.py validate` lists them"
+            )
+
+
+def _reasons(paths: Sequence[str], files: ImageFiles) -> NDArray[np.str_]:
+    """(N,) why the image at each path is not there; "" where it is, or where it is embedded."""
+    reasons = np.full(len(paths), "", dtype=object)
+    members: dict[str, list[tuple[int, str]]] = {}
+    for i, path in enumerate(paths):
+        archive, inside, member = path.partition(INSIDE)
+        if inside:
+            members.setdefault(archive, []).append((i, member))
+        elif path and not (files.root / path).is_file():
+            reasons[i] = "file missing"
+    for archive, asked in members.items():
+        places = np.array([i for i, _ in asked])
+        try:
+            reasons[places[files.missing(archive, [m for _, m in asked])]] = f"{archive} lacks them"
+        except ImageError:
+            reasons[places] = f"{archive} is damaged" if (files.root / archive).is_file() else f"{archive} is missing"
+    return reasons
+
+
+class TableFiles:
+    """Reads single rows of tables. It can be pickled; each process opens a table when it first reads from it.
+
+    Args:
+        kept: row groups of which the rows stay in memory, so that neighbours are read once.
+    """
+
+    def __init__(self, parts: Sequence[Path], kept: int = 2) -> None:
+        self.parts, self.kept = tuple(parts), kept
+        self._open: dict[int, tuple[pq.ParquetFile, list[str]]] = {}
+        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"parts": self.parts, "kept": self.kept, "_open": {}, "_groups": OrderedDict()}
+
+    def row(self, part: int, group: int, row: int) -> dict[str, Any]:
+        """A row as `from_row` takes it, without the words of its regions, its hash and its reference.
+
+        Raises:
+            ValueError: the table is damaged.
+        """
+        key = (part, group)
+        if key not in self._groups:
+            if len(self._groups) >= self.kept:
+                self._groups.popitem(last=False)
+            file, columns = self._opened(part)
+            self._groups[key] = read_group(file, self.parts[part], group, columns)
+        self._groups.move_to_end(key)
+        (found,) = self._groups[key].slice(row, 1).to_pylist()
+        return dict(found)
+
+    def _opened(self, part: int) -> tuple[pq.ParquetFile, list[str]]:
+        if part not in self._open:
+            repeated = [f"regions.list.element.{name}" for name in _REPEATED]
+            file = open_table(self.parts[part], repeated)
+            leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+            wanted = [p for p in leaves if p in NEEDED or (p.startswith("regions.") and p.split(".")[3] in _REGIONS)]
+            self._open[part] = (file, wanted)
+        return self._open[part]
