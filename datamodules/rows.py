@@ -23,7 +23,14 @@ from datamodules.tables import open_table, read_group
 
 NEEDED = ("id", "source", "split", "height", "width", "path", "png")  # for a sample; of its regions, what follows
 _REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
-_REGIONS = ("id", "counts", "box", "area", "distortions", *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")))
+_REGIONS = (
+    "id",
+    "counts",
+    "box",
+    "area",
+    "distortions",
+    *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")),
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,8 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
         why.update(r for r in reasons.tolist() if r)
         split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8)
         found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
-    columns = [np.concatenate(c) for c in zip(*found, strict=True)]
-    return Rows(tuple(parts), *columns, left_out=dict(sorted(why.items())))
+    part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))
+    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())))
 
 
 def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]:

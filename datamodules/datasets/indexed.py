@@ -44,16 +44,27 @@ class Indexed(RoiDataset):
             evenly, by a seeded draw, so that each region is seen once an epoch. Images of val and test are always whole.
         exclude: file of images to leave out, as `python prepare.py validate --images --json` writes it; "" for none.
         strict: takes an image that is not there for an error.
+        cache: folder for what training remembers of images; "" for none.
 
     Raises:
         ConfigError: a number of regions below 0.
     """
 
-    def __init__(self, *, root: str, images: str = "", regions: int = 0, exclude: str = "", strict: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        root: str,
+        images: str = "",
+        regions: int = 0,
+        exclude: str = "",
+        strict: bool = False,
+        seed: int = 0,
+        cache: str = "outputs/cache",
+    ) -> None:
         if regions < 0:
             raise ConfigError(f"indexed: regions: a number of regions for each training sample, 0 for all; got {regions}")
         self.root, self.regions, self.exclude, self.strict, self.seed = Path(root), regions, exclude, strict, seed
-        self.images = images
+        self.images, self.cache = images, Path(cache) if cache else None
 
     def prepare(self) -> None:
         """Looks for every image, and says which are not there.
@@ -190,8 +201,9 @@ def _tiny_folder() -> tempfile.TemporaryDirectory[str]:
         for r in range(3):
             mask = np.zeros((40, 56), np.bool_)
             mask[4 + 10 * r : 16 + 10 * r, 5 + n : 30 + n] = True
-            known = {"quality": float(rng.random()), "quality_std": 0.1, "importance": float(rng.random())}
-            regions.append(RegionRecord(f"{n}-{r}", rle.encode(mask)["counts"], **known, distortions=(("blur", "minor"),)[: r % 2]))
+            quality, importance = rng.random(2).tolist()
+            counts, distortions = rle.encode(mask)["counts"], (("blur", "minor"),)[: r % 2]
+            regions.append(RegionRecord(f"{n}-{r}", counts, quality, 0.1, importance, distortions=distortions))
         pixels = encode_png(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
         split = (*SPLITS, "train", "train")[n % 5]
         records.append(ImageRecord(f"image {n}", f"scene {n}", split, 40, 56, tuple(regions), pixels))
