@@ -266,7 +266,7 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
             TensorBoardLogger(folder.folder, "logs", "tensorboard"),
         ],
         callbacks=[
-            Saving(folder.checkpoint, t.save_every, validate, team),
+            Saving(folder.checkpoint, t.save_every, team),
             LearningRateMonitor("step"),
             TQDMProgressBar(refresh_rate=5),
             StopAtNonFinite(folder.folder),

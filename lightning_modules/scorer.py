@@ -129,12 +129,18 @@ class ScorerModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.scorer.check_trained({k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()})
-        _recount(checkpoint, self.trainer.accumulate_grad_batches)
+        _recount(checkpoint, self.trainer.accumulate_grad_batches, self.trainer.val_check_interval)
 
 
-def _recount(checkpoint: dict[str, Any], accumulate: int) -> None:
-    """Lightning counts batches and takes a step at multiples of `accumulate`: makes its count that of the steps taken."""
-    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-    for counted in (progress["total"], progress["current"]):
-        shift = checkpoint["global_step"] * accumulate - counted["ready"]
-        counted.update({name: count + shift for name, count in counted.items()})
+def _recount(checkpoint: dict[str, Any], accumulate: int, validate: float | None) -> None:
+    """Lightning counts batches, and takes a step at multiples of `accumulate`: makes its counts those of the steps taken, all complete.
+
+    Args:
+        validate: batches between validations. Where one is due, Lightning passes over the batch once more and counts the step then.
+    """
+    steps = checkpoint["global_step"]
+    loop = checkpoint["loops"]["fit_loop"]
+    for counted in (loop["epoch_loop.batch_progress"]["total"], loop["epoch_loop.batch_progress"]["current"]):
+        counted.update(dict.fromkeys(counted, steps * accumulate))
+    due = isinstance(validate, int) and steps * accumulate % validate == 0
+    loop["epoch_loop.state_dict"]["_batches_that_stepped"] = steps - due
