@@ -198,10 +198,10 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     if config.save_vision_encoder:
         vision_encoder(scorer)
     team.in_turn(data.prepare_data)
-    with device:  # quantised weights are made where they will be used
+    home = torch.device("cpu") if t.strategy == "fsdp" else device  # what is sharded moves shard by shard
+    with home:  # quantised weights are made where they will be used
         module.configure_model()
-    if t.strategy != "fsdp":
-        scorer.to(device)  # what is sharded moves shard by shard
+    scorer.to(home)
     if not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     if t.cache_features and scorer.can_precompute:
