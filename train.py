@@ -197,6 +197,8 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     )
     if config.save_vision_encoder:
         vision_encoder(scorer)
+    if t.cache_features == "disk":
+        data.features_folder("")  # before weights are read: is there one?
     team.in_turn(data.prepare_data)
     home = torch.device("cpu") if t.strategy == "fsdp" else device  # what is sharded moves shard by shard
     with home:  # quantised weights are made where they will be used
@@ -204,9 +206,9 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     scorer.to(home)
     if not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
-    if t.cache_features and scorer.can_precompute:
-        data.remember(scorer.precompute)
-    elif t.cache_features:
+    if t.cache_features != "off" and scorer.can_precompute:
+        _keep_features(t.cache_features, scorer, data, team)
+    elif t.cache_features != "off":
         say(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
     if team.first:
         _begin(config, folder, scorer, data, device)
@@ -218,6 +220,20 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         card = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
         raise RunError(out_of_memory(config, conductor.global_step, module.regions, card)) from error
     return scorer, data
+
+
+def _keep_features(where: str, scorer: Scorer, data: RoiIQA, team: Ranks) -> None:
+    from datamodules.features import fingerprint
+
+    if where == "memory":
+        data.remember(scorer.precompute)
+        return
+    encoder = vision_encoder(scorer)
+    key = fingerprint(encoder, encoder.preprocess, data.dataset.describe())
+    if team.world > 1:
+        data.keep(scorer.precompute, key, (team.rank, team.world))
+        team.wait()
+    team.in_turn(lambda: data.keep(scorer.precompute, key))  # nothing is missing where the ranks share a disk
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:

@@ -39,8 +39,9 @@ class Trainer:
         val_every, save_every: in optimizer steps.
         workers: loader processes.
         threads: CPU threads of PyTorch; 0 leaves its own choice.
-        cache_features: encode each training image once, before the first step, and keep what a frozen vision encoder saw in memory
-            (half precision; about a megabyte an image with quickstart's encoder and six regions). A trained encoder has nothing to keep.
+        cache_features: encode each training image once, before the first step, and keep what a frozen vision encoder saw (half precision):
+            in memory with all that belongs to the image (about a megabyte each with quickstart's encoder and six regions), or on disk,
+            in the data's cache, for later runs too. A trained encoder has nothing to keep. true and false mean memory and off.
     """
 
     steps: int = 1000
@@ -58,7 +59,7 @@ class Trainer:
     log_every: int = 10
     workers: int = 0
     threads: int = 0
-    cache_features: bool = False
+    cache_features: Literal["off", "memory", "disk"] = "off"
 
 
 @dataclass
@@ -149,7 +150,7 @@ def checked(values: Mapping[str, Any]) -> Experiment:
     if values.get("name") in (None, "", ".", "..") or set("/\\") & set(str(values["name"])):
         raise ConfigError(f"name: an experiment needs a name, which is a folder's and has no slash; got {values.get('name')!r}")
     try:
-        config = OmegaConf.merge(OmegaConf.structured(Experiment), dict(values))
+        config = OmegaConf.merge(OmegaConf.structured(Experiment), _with_words(values))
         OmegaConf.resolve(config)
         experiment = cast(Experiment, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
@@ -159,6 +160,15 @@ def checked(values: Mapping[str, Any]) -> Experiment:
     SCORERS.part(experiment.model, "model")
     DATASETS.part(experiment.data, "data")
     return experiment
+
+
+def _with_words(values: Mapping[str, Any]) -> dict[str, Any]:
+    """true and false of `trainer.cache_features`, which YAML also makes of on and off, as words."""
+    trainer = values.get("trainer", {})
+    if isinstance(trainer, Mapping) and isinstance(trainer.get("cache_features"), bool):
+        word = "memory" if trainer["cache_features"] else "off"
+        return {**values, "trainer": {**trainer, "cache_features": word}}
+    return dict(values)
 
 
 def to_yaml(experiment: Experiment) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from components.batch import Batch, Labels, Regions, pad_stack
-from components.preprocess import Preprocess, crop_regions, prepare_image, prepare_regions, stack
+from components.batch import Batch, Labels, Pyramid, Regions, pad_stack
+from components.preprocess import Preprocess, crop_regions, prepare_image, prepare_regions, stack, stack_regions
 from datamodules.records import RegionRecord, RoiSample
 
 
@@ -26,18 +27,30 @@ class Collate:
         self.preprocess, self.crop_size, self.whole = preprocess, crop_size, whole
 
     def __call__(self, samples: Sequence[RoiSample]) -> Batch:
-        images, regions = zip(*(self._prepare(s) for s in samples), strict=True)
+        images = [prepare_image(s.image, self.preprocess) for s in samples]
+        return dataclasses.replace(self.regions(samples), images=torch.stack(images))
+
+    def regions(self, samples: Sequence[RoiSample], pyramid: Pyramid | None = None) -> Batch:
+        """All but the images: for a batch of which the vision encoder's `pyramid` is known."""
         records = [() if self.whole else s.record.regions for s in samples]
         ids = tuple((s.record.id,) if self.whole else tuple(r.id for r in s.record.regions) for s in samples)
-        return stack(list(images), list(regions), self._labels(records), ids)
+        regions = stack_regions([self._regions(s) for s in samples])
+        return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid)
 
-    def _prepare(self, sample: RoiSample) -> tuple[Tensor, Regions]:
-        image = prepare_image(sample.image, self.preprocess)
+    def pixels(self, samples: Sequence[RoiSample]) -> Batch:
+        """The images alone, without regions."""
+        images = [prepare_image(s.image, self.preprocess) for s in samples]
+        none = [
+            prepare_regions(s.image, torch.zeros(0, *s.image.shape[1:], dtype=torch.bool), self.preprocess, self.crop_size) for s in samples
+        ]
+        return stack(images, none)
+
+    def _regions(self, sample: RoiSample) -> Regions:
         if self.whole:
             mask = torch.ones(1, *sample.image.shape[1:], dtype=torch.bool)
-            return image, prepare_regions(sample.image, mask, self.preprocess, self.crop_size)
+            return prepare_regions(sample.image, mask, self.preprocess, self.crop_size)
         masks, boxes, areas = sample.masks_at(self.preprocess.size), sample.boxes(), sample.areas()
-        return image, crop_regions(sample.image, masks, boxes, areas, self.preprocess, self.crop_size)
+        return crop_regions(sample.image, masks, boxes, areas, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
         extra: list[Any] = [None] if self.whole else []

@@ -52,7 +52,7 @@ def _check_room(first: list[Batch], count: int) -> None:
     if free is not None and each * count > ROOM * free:
         raise ConfigError(
             f"trainer.cache_features: {count:,} images of {each / 2**20:.1f} MiB each need {each * count / 2**30:.1f} GiB of memory, and "
-            f"{free / 2**30:.1f} GiB are free: set it to false, or lower data.train"
+            f"{free / 2**30:.1f} GiB are free: set it to disk or off, or lower data.train"
         )
 
 

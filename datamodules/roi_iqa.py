@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -17,6 +19,7 @@ from components.registry import ConfigError
 from datamodules.budget import BudgetOrder
 from datamodules.collate import Collate
 from datamodules.datasets.base import RoiDataset
+from datamodules.features import Kept, KeptCollate, fill, open_features
 from datamodules.records import RoiSample, Split
 from datamodules.remembered import Remembered
 from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
@@ -71,6 +74,7 @@ class RoiIQA(L.LightningDataModule):
         if max_tokens:
             self._row_tokens(np.zeros(0, np.int64))  # where there are none to count it says so now
         self._remembered: Remembered | None = None
+        self._kept: Kept | None = None
         self._step = self._cursor = 0  # where this attempt began: optimizer steps, and micro-batches of all ranks
 
     def prepare_data(self) -> None:
@@ -78,18 +82,22 @@ class RoiIQA(L.LightningDataModule):
         if self.max_tokens:
             self._check_budget()
 
+    @functools.cached_property
+    def _tokens(self) -> NDArray[np.int64]:
+        """(N,) of the training images, at most."""
+        return self._row_tokens(self.dataset.split("train").region_counts())
+
     def _row_tokens(self, regions: NDArray[np.int64]) -> NDArray[np.int64]:
         assert self.row_tokens is not None, "a budget of tokens needs `row_tokens`"
         return self.row_tokens(regions, self.dataset.most_types)
 
     def _check_budget(self) -> None:
         """Raises ConfigError where an image alone is beyond the budget."""
-        samples = self.dataset.split("train")
-        regions = samples.region_counts()
-        tokens = self._row_tokens(regions)
+        tokens = self._tokens
         beyond = int((tokens > self.max_tokens).sum())
         if beyond:
-            worst = int(tokens.argmax())
+            worst, samples = int(tokens.argmax()), self.dataset.split("train")
+            regions = samples.region_counts()
             fit = int(np.searchsorted(self._row_tokens(np.arange(regions[worst] + 1)), self.max_tokens, "right")) - 1
             raise ConfigError(
                 f"trainer.max_tokens: a batch may have {self.max_tokens:,} tokens, and {beyond:,} of {len(tokens):,} images may take more: "
@@ -106,10 +114,34 @@ class RoiIQA(L.LightningDataModule):
             self.dataset.split("train"), Collate(self.preprocess, self.crop_size), precompute, self.eval_batch_size
         )
 
+    def keep(self, precompute: Callable[[Batch], Batch], key: str, share: tuple[int, int] = (0, 1)) -> None:
+        """Lets training read from disk what a frozen vision encoder sees of each image (`datamodules.features`); made where it is missing.
+
+        Args:
+            key: `datamodules.features.fingerprint`, which names the folder within the data set's cache.
+            share: of which part of it this process is to make what is missing, and of how many.
+
+        Raises:
+            ConfigError: the data set has no cache, or the disk no room.
+        """
+        samples, collate = self.dataset.split("train"), Collate(self.preprocess, self.crop_size)
+        features = open_features(self.features_folder(key), samples, collate, precompute)
+        fill(features, samples, collate, precompute, batch_size=self.eval_batch_size, workers=self.workers, share=share)
+        self._kept = Kept(samples, features)
+
+    def features_folder(self, key: str) -> Path:
+        """Where the features of that fingerprint are kept. Raises ConfigError where the data set has no cache."""
+        if self.dataset.cache is None:
+            raise ConfigError(
+                f"trainer.cache_features: disk keeps features in the data set's cache, and {type(self.dataset).__name__} has none here: "
+                "give it a folder (data.cache), or use memory or off"
+            )
+        return self.dataset.cache / f"features-{key}"
+
     def order(self, samples: int) -> Order:
         """The order in which training visits that many samples."""
         if self.max_tokens:
-            return BudgetOrder(self._row_tokens(self.dataset.split("train").region_counts()), self.max_tokens, self.seed)
+            return BudgetOrder(self._tokens, self.max_tokens, self.seed)
         return ShuffledOrder(samples, self.batch_size, self.seed)
 
     def number(self, batch: int) -> int:
@@ -118,7 +150,7 @@ class RoiIQA(L.LightningDataModule):
         return self._cursor + (batch - self._step * accumulate) * world + rank
 
     def train_dataloader(self) -> DataLoader[RoiSample]:
-        samples = self._remembered or self.dataset.split("train")
+        samples, collate, workers = self._training()
         world, accumulate, rank = self._shares()
         if self.trainer and self.trainer.global_step != self._step:
             raise ValueError(
@@ -127,13 +159,16 @@ class RoiIQA(L.LightningDataModule):
             )
         end = self._cursor + (self.steps - self._step) * accumulate * world
         order = CursorBatchSampler(self.order(len(samples)), end, self._cursor, rank, world, before=self._step * accumulate)
-        return CursorLoader(
-            samples,  # type: ignore[arg-type]
-            batch_sampler=order,
-            collate_fn=join if self._remembered else Collate(self.preprocess, self.crop_size),
-            num_workers=0 if self._remembered else self.workers,
-            persistent_workers=self.workers > 0 and not self._remembered,
-        )
+        return CursorLoader(samples, batch_sampler=order, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0)
+
+    def _training(self) -> tuple[Any, Callable[[Any], Batch], int]:
+        """What training reads, how it becomes a batch, and how many processes read it: none of what is in memory, which each would copy."""
+        collate = Collate(self.preprocess, self.crop_size)
+        if self._remembered:
+            return self._remembered, join, 0
+        if self._kept:
+            return self._kept, KeptCollate(collate), self.workers
+        return self.dataset.split("train"), collate, self.workers
 
     def state_dict(self) -> dict[str, int]:
         """Where the data stand, for a checkpoint: it is the same for all ranks, and does not depend on their number."""

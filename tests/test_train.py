@@ -188,6 +188,29 @@ def test_ones_own_photographs(tmp_path):
     assert metrics["n_sources"] == 1
 
 
+def test_every_objective_under_a_token_budget_with_features_on_disk(tmp_path, capsys):
+    """And again, from what the first run kept: the same numbers."""
+    more = ["trainer.cache_features=disk", "trainer.max_tokens=600", "trainer.accumulate=2"]
+    more += ["model.objective.rank=0.5", "model.objective.judgments=0.5"]
+    metrics = train.main(small(tmp_path, *more))
+    assert "6 images of" in capsys.readouterr().out
+    curves = pd.read_csv(tmp_path / "run" / "logs" / "curves.csv")
+    assert {"train/text", "train/levels", "train/rank", "train/judgment", "val/rank"} <= set(curves.columns)
+    assert "train/answers" not in curves
+    assert train.main(small(tmp_path, *more, name="again")) == metrics
+    assert "6 images of" not in capsys.readouterr().out
+
+
+def test_a_budget_of_tokens_and_a_disk_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ConfigError, match=r"a batch may have 60 tokens, and 6 of 6 images may take more"):
+        train.main(small(tmp_path, "trainer.max_tokens=60"))
+    with pytest.raises(ConfigError, match=r"data set's cache, and Photographs has none here"):
+        train.main(small(tmp_path, "trainer.cache_features=disk", "data.cache="))
+    with pytest.raises(ConfigError, match=r"PooledMLP has no language model"):
+        train.main(["encoder_quickstart", f"outputs={tmp_path}", "trainer.max_tokens=60", "data.cache="])
+    assert not (tmp_path / "run").exists()
+
+
 def test_another_scorer_and_its_encoder(tmp_path):
     """The shipped encoder's own recipe, in small: it ends in a file that the vision encoder can read."""
     from components.vision_encoders.base import VISION_ENCODERS

@@ -161,7 +161,7 @@ class RoiVLM(Scorer):
         self.vision_encoder.train(training)
         for level, x in enumerate(pyramid.maps):
             if not torch.isfinite(x).all():
-                raise ValueError(f"features of level {level} exceed half precision (65504): set trainer.cache_features to false")
+                raise ValueError(f"features of level {level} exceed half precision (65504): set trainer.cache_features to off")
         return dataclasses.replace(
             batch.to(device), images=batch.images.new_empty(len(batch.images), 3, 0, 0, device=device), pyramid=pyramid
         )

@@ -28,6 +28,22 @@ def test_overrides_change_values_and_types_are_checked():
     assert config.model["llm"]["width"] == 64
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("true", "memory"), ("false", "off"), ("on", "memory"), ("off", "off"), ("disk", "disk"), ("memory", "memory")]
+)
+def test_features_are_kept_where_it_says(given, meant, tmp_path):
+    """YAML makes true of on and false of off, and both were the values once."""
+    config = load_config("quickstart", [f"trainer.cache_features={given}"])
+    assert config.trainer.cache_features == meant
+    (tmp_path / "again.yaml").write_text(to_yaml(config))
+    assert load_config(str(tmp_path / "again.yaml")) == config
+
+
+def test_features_are_kept_nowhere_else():
+    with pytest.raises(ConfigError, match=r"trainer.cache_features: .*cloud"):
+        load_config("quickstart", ["trainer.cache_features=cloud"])
+
+
 def test_another_plugin_starts_its_node_afresh():
     config = load_config("quickstart", ["model.llm.plugin=hf_causal", "model.llm.source=somewhere"])
     assert config.model["llm"] == {"plugin": "hf_causal", "source": "somewhere"}

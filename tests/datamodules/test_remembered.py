@@ -50,7 +50,7 @@ def test_validation_still_sees_pixels():
 def test_what_memory_will_not_hold_is_refused_after_the_first_batch(monkeypatch):
     monkeypatch.setattr(remembered, "ROOM", 1e-9)
     seen = []
-    with pytest.raises(ConfigError, match=r"trainer.cache_features: 12 images of .* GiB are free: set it to false, or lower data.train"):
+    with pytest.raises(ConfigError, match=r"trainer.cache_features: 12 images of .* GiB are free: set it to disk or off, or lower"):
         Remembered(data().dataset.split("train"), Collate(PREPROCESS, 8), lambda b: seen.append(b) or precompute(b), 2)
     assert len(seen) == 1
 
