@@ -133,15 +133,19 @@ def _made(args: argparse.Namespace) -> Iterator[Path]:
         raise FileExistsError(f"{out} is there already: choose another place, or replace it with --overwrite")
     if out.exists() and not (is_saved(out) or any(out.glob("*.index.json"))):
         raise FileExistsError(f"{out} is no folder of weights, and is not replaced: choose another place")
-    draft = out.with_name(f".{out.name}.draft")
+    draft, old = (out.with_name(f".{out.name}.{what}") for what in ("draft", "old"))
     shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     try:
         yield draft
         if out.exists():
-            shutil.rmtree(out)
+            out.rename(old)  # removing gigabytes takes long, and is done when what replaces them stands in their place
         draft.rename(out)
     finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
         shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 if __name__ == "__main__":

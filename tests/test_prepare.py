@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from components.registry import ConfigError
 from components.released.seagull import to_ours
 from components.released.shards import CheckpointError, Shards
 from inference.load import load
+from inference.saved import is_saved
 from tests.components.released.official import NODE, SHARDS, write_checkpoint, write_model_file
 from tests.components.scorers.samples import picture
 
@@ -86,6 +88,37 @@ def test_nothing_is_overwritten_silently(imported, place):
     assert (imported[0] / "config.json").read_bytes() == before
     prepare.main([*asked, "--overwrite"])
     assert (imported[0] / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("stopped", ["before", "after"])
+def test_a_kill_while_a_model_is_replaced_loses_neither(imported, tmp_path, monkeypatch, stopped):
+    """What is removed goes last, when what replaces it stands in its place."""
+    out, rename, remove = tmp_path / "ours", Path.rename, shutil.rmtree
+    shutil.copytree(imported[0], out)
+    (out / "mark").touch()
+
+    def killed_before(path, target):
+        if path.name.endswith(".draft"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    def killed_after(path, **options):
+        if path.name.endswith(".old") and path.exists():
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    if stopped == "before":
+        monkeypatch.setattr(Path, "rename", killed_before)
+    else:
+        monkeypatch.setattr(shutil, "rmtree", killed_after)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.main(["save", str(imported[0]), str(out), "--overwrite"])
+    monkeypatch.undo()
+    assert is_saved(out)
+    assert (out / "mark").exists() is (stopped == "before")
+    assert (out / "model.safetensors").is_file()
+    prepare.main(["save", str(imported[0]), str(out), "--overwrite"])
+    assert [p.name for p in tmp_path.iterdir()] == ["ours"]
 
 
 def test_what_is_no_folder_of_weights_is_never_replaced(place, tmp_path):
