@@ -1,6 +1,7 @@
 """The entries, end to end on small runs: train, resume, evaluate again, list."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -311,6 +312,36 @@ def test_a_mistake_ends_in_a_line_that_teaches_and_does_not_take_the_name(tmp_pa
     assert message in str(stopped.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
     Run(tmp_path / "run").check("another: configuration\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied", "x.csv"), OSError(28, "No space left on device"), ImportError("pip install 'roi-iqa[sam]'")],
+)
+def test_what_its_user_can_mend_is_no_traceback(error, monkeypatch):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit, match=re.escape(f"error: {error}")):
+        run_entry(main)
+    monkeypatch.setenv("ROI_IQA_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        run_entry(main)
+
+
+def test_a_bug_is_a_traceback():
+    with pytest.raises(ZeroDivisionError):
+        run_entry(lambda: 1 / 0)
+
+
+def test_ctrl_c_ends_in_one_word(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stopped:
+        run_entry(main)
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_the_command_line_says_it_in_one_line(root):
