@@ -127,6 +127,8 @@ def check_architecture(folder: Path, architecture: Architecture) -> None:
         told = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from error
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path} holds no JSON object: fetch it again")
     ours = architecture.to_dict()
     if lacking := [k for k in _SIZES if k not in told]:
         raise CheckpointError(f"{path} does not tell {', '.join(lacking)}: fetch it again")

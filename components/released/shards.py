@@ -100,7 +100,7 @@ def open_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} holds more than tensors, and is not opened: only plain state dicts are read ({error})") from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({_first_line(error)}): {remedy}") from error
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    if not isinstance(found, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()):
         raise CheckpointError(f"{path} holds {type(found).__name__}, expected a mapping of names to tensors")
     return found
 

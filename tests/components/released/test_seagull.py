@@ -200,6 +200,9 @@ def test_another_language_model_is_refused(released, small, tmp_path):
     (folder / "config.json").write_text(json.dumps({**told, "rms_norm_eps": 1e-6}))
     with pytest.raises(CheckpointError, match=r"another language model \(rms_norm_eps: 1e-06 there, 1e-05 here\)"):
         import_of(folder, small, tmp_path / "out")
+    (folder / "config.json").write_text("3")
+    with pytest.raises(CheckpointError, match=r"config\.json holds no JSON object"):
+        import_of(folder, small, tmp_path / "out")
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         import_of(folder, small, tmp_path / "out")

@@ -87,7 +87,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "should-not-be-there").exists()
 
 
-@pytest.mark.parametrize("content", [[1], {"a": 1}, {"a": {"b": torch.zeros(1)}}])
+@pytest.mark.parametrize("content", [[1], {"a": 1}, {"a": {"b": torch.zeros(1)}}, {1: torch.zeros(1)}])
 def test_what_is_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / "x.bin")
     with pytest.raises(CheckpointError, match="expected a mapping of names to tensors"):
