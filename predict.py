@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
 from tqdm.auto import tqdm
 
 from components.batch import TASKS, Task
@@ -27,7 +26,7 @@ from components.registry import ConfigError
 from eval import choose_device
 from inference import draw
 from inference.load import load
-from inference.output import Output, check_free, table
+from inference.output import Output, check_free, check_place, table
 from inference.predict import Predictor, Row, Seen
 from inference.requests import MASK_TYPES, Asked, gather, numbers
 from lightning_modules.entry import run_entry
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     predictor = Predictor(scorer, segmenter, asked, args.segment_boxes)
     identity = {
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
-        "requests": [(r.name, str(r.path), [(a.id, a.kind, str(a.value)) for a in r.regions], _stamp(r.path)) for r in requests],
+        "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
         "tasks": asked,
         "encoder": encoder.settings(),
         "segment_boxes": args.segment_boxes,
@@ -162,11 +161,13 @@ def _overlay(args: argparse.Namespace, images: int) -> Path | None:
     is_folder = args.images_or_list.is_dir() or images > 1
     if is_folder and path.suffix:
         raise ConfigError(f"--overlay {path}: there are {images} images, so it names a folder, without an ending")
+    if is_folder:
+        check_place(path / "inside")
     if is_folder and path.is_dir() and not args.overwrite and not _begun(args.out):
         _check_empty(path)
     if not is_folder:
-        if path.suffix.lower() not in Image.registered_extensions():
-            raise ConfigError(f"--overlay {path}: its ending says the form, such as .png or .jpg")
+        if path.suffix.lower() not in draw.SUFFIXES:
+            raise ConfigError(f"--overlay {path}: its ending says the form, one of {', '.join(draw.SUFFIXES)}")
         check_free(path, args.overwrite)
     return path
 
@@ -222,6 +223,11 @@ def _closed(rows: list[Row], out: Output | None, overlay: Path | None, tasks: Se
             raise ValueError(f"--strict: {told}")
         print(told, file=sys.stderr)
     return {"rows": lines, "failed": len(errors), "images": images}
+
+
+def _told(asked: Asked) -> tuple[Any, ...]:
+    """A region as a draft remembers it; of a mask file also whether it is still the same."""
+    return (asked.id, asked.kind, str(asked.value), *((_stamp(Path(asked.value)),) if asked.kind == "mask" else ()))
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

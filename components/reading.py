@@ -19,6 +19,10 @@ from components.prompts import Dialogue
 from components.readouts.base import Heard, Say, Talk
 
 
+class AnswerError(ValueError):
+    """A language model answered in values that are no numbers."""
+
+
 class Prefixes(NamedTuple):
     """What a language model has read of B images.
 
@@ -48,6 +52,9 @@ def converse(
 
     Returns:
         N answers.
+
+    Raises:
+        AnswerError: the model gives values that are no numbers, from which no score would follow.
     """
     answers: list[RoiScore | None] = [None] * len(talks)
     if not talks:
@@ -119,6 +126,11 @@ class _Row:
 
 def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue) -> list[Heard]:
     """What each is told, read from the device in as few pieces as there are different wishes."""
+    if not torch.isfinite(logits).all():
+        raise AnswerError(
+            "the language model's logits are not all finite numbers: its weights are damaged, or its precision is too narrow for them "
+            "(float16: take bfloat16 or float32)"
+        )
     wishes: dict[tuple[int, ...] | None, list[int]] = {}
     for n, say in enumerate(said):
         wishes.setdefault(say.among, []).append(n)

@@ -16,6 +16,7 @@ from components.mask_encoders.base import Masks
 from inference.predict import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what RGB pictures are written as
 
 _SHORTEST, _LONGEST = 720, 1600  # of the picture's longer side; a smaller image is enlarged
 _LISTED = 24  # regions in the legend
@@ -44,7 +45,7 @@ def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]
 
 
 def save(picture: Pixels, path: Path) -> None:
-    """Writes a picture atomically, in the form that its ending says."""
+    """Writes a picture atomically, in the form that its ending, one of `SUFFIXES`, says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
     options: dict[str, Any] = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}

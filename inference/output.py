@@ -19,9 +19,19 @@ SUFFIXES = (".jsonl", ".csv")
 
 
 def check_free(path: Path, overwrite: bool) -> None:
-    """Raises FileExistsError where something would be overwritten that need not be."""
+    """Raises FileExistsError where something would be overwritten that need not be, or no file can be."""
+    check_place(path)
+    if path.is_dir():
+        raise FileExistsError(f"{path} is a folder, and the name of a file is wanted: choose another name")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already: choose another name, or replace it with --overwrite")
+
+
+def check_place(path: Path) -> None:
+    """Raises FileExistsError where `path` lies below something that is no folder, which would be found only when it is written."""
+    above = next(p for p in path.absolute().parents if p.exists())
+    if not above.is_dir():
+        raise FileExistsError(f"{path} would lie in {above}, which is a file: choose another place")
 
 
 class Output:
@@ -35,7 +45,7 @@ class Output:
         continued: look for a draft; False only checks the path.
 
     Raises:
-        ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given.
+        ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given, or it cannot be a file.
     """
 
     def __init__(

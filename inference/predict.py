@@ -15,6 +15,7 @@ from components.batch import RoiScore, Task
 from components.mask_encoders.base import MaskEncoder, Masks, Prompt
 from components.mask_encoders.given import Given
 from components.preprocess import mask_boxes
+from components.reading import AnswerError
 from components.rle import RegionError
 from components.scorers.base import Look, RegionScores, Scorer
 from datamodules.images import ImageError, load_image
@@ -106,8 +107,13 @@ class Predictor:
         found = [pair for asked in request.regions for pair in self._masks(image, asked)]
         good = [mask for _, mask in found if isinstance(mask, np.ndarray)]
         masks = np.stack(good) if good else np.zeros((0, *image.shape[:2]), np.bool_)
-        rows = iter(self._scored(request.name, image, masks, [a for a, mask in found if isinstance(mask, np.ndarray)]))
-        told = (next(rows) if isinstance(m, np.ndarray) else Row(request.name, a.id, a.kind, error=m) for a, m in found)
+        try:
+            rows = list(self._scored(request.name, image, masks, [a for a, mask in found if isinstance(mask, np.ndarray)]))
+        except AnswerError as error:
+            found = [(a, str(error) if isinstance(mask, np.ndarray) else mask) for a, mask in found]
+            rows, masks = [], masks[:0]
+        scored = iter(rows)
+        told = (next(scored) if isinstance(m, np.ndarray) else Row(request.name, a.id, a.kind, error=m) for a, m in found)
         return Seen(request, tuple(told), image, masks)
 
     def _masks(self, image: NDArray[np.uint8], asked: Asked) -> list[tuple[Asked, NDArray[np.bool_] | str]]:

@@ -275,7 +275,8 @@ def test_a_list_of_another_form_is_refused_before_the_model_is_read(photo, conte
         (["--mask-encoder", "superpixel", "3"], ConfigError, "'3' is not of the form key=value"),
         (["--images", "x"], ConfigError, "--images says where the images of a list lie"),
         (["--out", "x.xlsx"], ConfigError, "its ending says the form, .jsonl or .csv"),
-        (["--overlay", "x.doc"], ConfigError, "its ending says the form, such as .png"),
+        (["--overlay", "x.doc"], ConfigError, "its ending says the form, one of .png, .jpg"),
+        (["--overlay", "x.psd"], ConfigError, "its ending says the form"),  # Pillow knows it, and cannot write it
         ([], FileNotFoundError, "no-such-model: no such folder, and no name on the hub"),
     ],
 )
@@ -340,6 +341,41 @@ def test_files_are_not_overwritten_silently(run, photo):
     assert sorted(p.name for p in photo.parent.iterdir()) == ["d.png", "photo.png", "s.jsonl"]
 
 
+def test_what_cannot_be_written_is_found_first(photo, tmp_path):
+    """A folder in the place of a file, a file in the place of a folder."""
+    for name in ("s.csv", "d.png"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "taken").touch()
+    listed = tmp_path / "two.jsonl"
+    listed.write_text('{"image": "a.png"}\n{"image": "b.png"}\n')
+    for asked, message in (
+        ([photo, "--out", tmp_path / "s.csv", "--overwrite"], r"s\.csv is a folder, and the name of a file is wanted"),
+        ([photo, "--overlay", tmp_path / "d.png", "--overwrite"], r"d\.png is a folder"),
+        ([photo, "--out", photo / "s.csv"], r"would lie in .*photo\.png, which is a file: choose another place"),
+        ([photo, "--overlay", photo / "d.png"], r"would lie in .*photo\.png, which is a file"),
+        ([listed, "--overlay", tmp_path / "taken"], r"would lie in .*taken, which is a file"),
+    ):
+        with pytest.raises(FileExistsError, match=message):
+            predict.main(["no-such-model", *map(str, asked)])
+
+
+def test_answers_that_are_no_numbers_are_no_scores(run, photo, monkeypatch):
+    """Of damaged weights: neither NaN in a file nor the first word of the vocabulary."""
+
+    def damaged(model, device):
+        scorer = load(model, device)
+        with torch.no_grad():
+            next(iter(scorer.llm.parameters()))[:] = torch.nan
+        return scorer
+
+    monkeypatch.setattr(predict, "load", damaged)
+    with pytest.raises(ValueError, match=r"none of the 2 regions could be scored: the language model's logits are not all finite"):
+        predict.main([str(run), str(photo), "--box", "1,2,30,20", "--box", "3,4,5,6", "--out", str(photo.parent / "s.csv")])
+    rows = pd.read_csv(photo.parent / "s.csv")
+    assert rows["quality"].isna().all()
+    assert rows["error"].str.contains("its weights are damaged").all()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch, suffix):
     (tmp_path / "in").mkdir()
@@ -388,6 +424,31 @@ def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch
         predict.main(again)  # scored rows are not thrown away unasked
     predict.main([*again, "--overwrite"])
     assert set(pd.read_csv(tmp_path / "s.csv")["region"]) == {"box 9,9,9,9"}
+
+
+def test_a_mask_that_changed_is_another_prediction(run, photo, monkeypatch):
+    mask = photo.parent / "mask.png"
+    PIL.Image.fromarray(np.full((60, 80), 255, np.uint8)).save(mask)
+    listed = photo.parent / "m.jsonl"
+    shutil.copy(photo, photo.parent / "other.png")
+    listed.write_text("".join(json.dumps({"image": name, "mask": "mask.png"}) + "\n" for name in ("photo.png", "other.png")))
+    asked = [str(run), str(listed), "--out", str(photo.parent / "s.jsonl")]
+    score = predict.Predictor.one
+
+    def dies(self, request):
+        if request.name == "other.png":
+            raise KeyboardInterrupt
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", dies)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main(asked)
+    monkeypatch.setattr(predict.Predictor, "one", score)
+    half = np.zeros((60, 80), np.uint8)
+    half[:, 40:] = 255
+    PIL.Image.fromarray(half).save(mask)
+    with pytest.raises(FileExistsError, match="holds 1 images of another prediction"):
+        predict.main(asked)
 
 
 def test_many_regions_are_scored_in_parts_to_the_same_numbers(run, photo, monkeypatch):

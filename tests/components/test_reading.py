@@ -6,7 +6,7 @@ import torch
 from components.batch import RoiScore
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
-from components.reading import Prefixes, _heard, converse
+from components.reading import AnswerError, Prefixes, _heard, converse
 from components.readouts.base import Say
 
 START = 5
@@ -120,3 +120,12 @@ def test_what_is_no_word_is_never_heard():
 
 def test_no_talks():
     assert converse(None, None, [], [], [], None) == []
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_no_numbers_are_not_heard(dialogue, value):
+    logits = torch.zeros(2, len(dialogue.tokenizer))
+    logits[1, 7] = value
+    for say in (Say((), (3, 8)), Say()):
+        with pytest.raises(AnswerError, match="logits are not all finite numbers: its weights are damaged"):
+            _heard(logits, [say, say], dialogue)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from components.batch import RoiScore
-from inference.draw import _LISTED, _ramp, draw, save
+from inference.draw import _LISTED, SUFFIXES, _ramp, draw, save
 from inference.predict import Row
 
 TASKS = ("quality", "importance", "distortion")
@@ -82,7 +82,7 @@ def test_masks_and_rows_must_be_as_many():
         draw(np.zeros((8, 8, 3), np.uint8), np.ones((1, 8, 8), bool), [row(0.5)] * 2, TASKS)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "deep/er/a.webp"])
+@pytest.mark.parametrize("name", ["deep/er/a.webp", *(f"a{suffix}" for suffix in SUFFIXES)])
 def test_pictures_are_written_whole(tmp_path, name):
     picture = np.zeros((8, 8, 3), np.uint8)
     save(picture, tmp_path / name)
