@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from components.batch import RoiScore
-from components.llm_adapters.base import LLMAdapter
+from components.llm_adapters.base import PADDING, LLMAdapter
 from components.prompts import Dialogue
 from components.readouts.base import Heard, Say, Talk
 
@@ -59,7 +59,7 @@ def converse(
     answers: list[RoiScore | None] = [None] * len(talks)
     if not talks:
         return []
-    row = _Row(llm, prefixes)
+    row = _Row(llm, prefixes, alone=len(talks) == prefixes.images == 1)
     going: dict[int, Say] = {n: next(talk) for n, talk in enumerate(talks)}
     read: Sequence[Tensor | None] = questions  # before the first word
     while going:
@@ -76,11 +76,11 @@ def converse(
 
 
 class _Row:
-    """The rows behind the prefixes, and whose their columns are."""
+    """The rows behind the prefixes."""
 
-    def __init__(self, llm: LLMAdapter, prefixes: Prefixes) -> None:
+    def __init__(self, llm: LLMAdapter, prefixes: Prefixes, alone: bool) -> None:
+        self.alone = alone  # then there is one plain sequence, which every model can read
         self.llm, self.cache, self.start, self.images = llm, llm.fork_cache(prefixes.cache), prefixes.length, prefixes.images
-        self.owners: Tensor | None = None  # (B, C) long, the pair of each column behind the prefix, -1 for none
         self.positions: dict[int, int] = {}
 
     def read(self, turns: Sequence[tuple[int, int, Tensor | None, tuple[int, ...]]]) -> Tensor:
@@ -106,22 +106,13 @@ class _Row:
         pair, image, first, _, begun = (torch.tensor(x).repeat_interleave(lengths) for x in zip(*place, strict=True))
         column = first + within
         shape = (self.images, max(used))
-        owners = torch.full(shape, -1).index_put((image, column), pair).to(device)
+        branch = None if self.alone else torch.full(shape, PADDING).index_put((image, column), pair + 1).to(device)
         positions = torch.full(shape, self.start).index_put((image, column), begun + within).to(device)
         tokens = words.new_zeros(*shape, words.shape[-1])
         tokens[image.to(device), column.to(device)] = torch.cat(parts)
         columns, which = torch.tensor([a + length - 1 for _, _, a, length, _ in place]).unique(return_inverse=True)
-        logits = llm(tokens, positions, self._mask(owners), self.cache, keep=columns.to(device))  # (B, U, V)
+        logits = llm(tokens, positions, branch, self.cache, keep=columns.to(device))  # (B, U, V)
         return logits[torch.tensor([b for _, b, *_ in place], device=device), which.to(device)]
-
-    def _mask(self, new: Tensor) -> Tensor:
-        """(B, T, start + C + T) bool for T new columns of `new` owners, which join the others."""
-        length = new.shape[1]
-        before = new[:, :0] if self.owners is None else self.owners
-        self.owners = torch.cat([before, new], 1)
-        mine = new[:, :, None] == self.owners[:, None]
-        mine[:, :, before.shape[1] :] &= torch.ones(length, length, dtype=torch.bool, device=new.device).tril()
-        return torch.cat([mine.new_ones(*new.shape, self.start), mine], -1)
 
 
 def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue) -> list[Heard]:

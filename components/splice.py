@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from components.batch import TASKS, Task
+from components.llm_adapters.base import PADDING
 from components.prompts import IMAGE, REGION
 from components.readouts.base import Target
 
-PADDING = -1
 Packing = Literal["image", "none"]
 
 
@@ -78,14 +78,6 @@ class Packed:
     judgment: Tensor
     answers: int
     plain: bool
-
-    def mask(self) -> Tensor:
-        """(P, T, T) bool: row i may look at column j. Padding looks at itself alone, so that no row of it is empty."""
-        size = self.branch.shape[1]
-        earlier = torch.ones(size, size, dtype=torch.bool, device=self.branch.device).tril()
-        column, row = self.branch[:, None, :], self.branch[:, :, None]
-        itself = torch.eye(size, dtype=torch.bool, device=self.branch.device)
-        return earlier & ((column == 0) | (column == row)) & (row != PADDING) | itself
 
 
 def expand(ids: Sequence[int], image_tokens: int, region_tokens: int) -> list[int]:

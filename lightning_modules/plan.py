@@ -143,7 +143,12 @@ def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """
     out, note = dict(node), ""
     for key, part in node.items():
-        if not (isinstance(part, Mapping) and part.get("plugin") == "hf_causal" and part.get("source")):
+        if not (isinstance(part, Mapping) and part.get("plugin") == "hf_causal"):
+            continue
+        if part.get("attention") == "flex":  # which runs on real tensors alone
+            out[key] = part = {**part, "attention": "sdpa"}
+            note = "\n        (counted with attention sdpa, whose masks flex does without)"
+        if not part.get("source"):
             continue
         needed = "config.json" if not part.get("config") else None
         words = part.get("tokenizer") or part["source"]
@@ -154,7 +159,7 @@ def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
             )
         if words != "project" and not any(_at_hand(words, name) for name in ("tokenizer.json", "tokenizer_config.json")):
             out[key] = {**part, "tokenizer": "project"}
-            note = f"\n        (counted with this project's tokenizer, as that of {words} is not at hand)"
+            note += f"\n        (counted with this project's tokenizer, as that of {words} is not at hand)"
     return out, note
 
 
@@ -303,7 +308,7 @@ def _fused_attention() -> Iterator[None]:
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        bias = None if mask is None else query.new_empty(mask.shape)  # the kernel takes a mask as numbers
+        bias = query.new_empty(mask.shape) if mask is not None and mask.dtype == torch.bool else mask  # the kernel takes it as numbers
         out = torch.empty_like(query)
         ctx.save_for_backward(query, key, value, out, bias, query.new_empty(query.shape[:-1], dtype=torch.float32))
         return out

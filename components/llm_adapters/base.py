@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from components.registry import Registry
 
+PADDING = -1  # the branch of columns that nobody reads
+
 
 class LLMAdapter(nn.Module, ABC):
     """A causal language model that reads embeddings.
@@ -36,7 +38,7 @@ class LLMAdapter(nn.Module, ABC):
         self,
         embeddings: Tensor,
         positions: Tensor,
-        mask: Tensor | None = None,
+        branch: Tensor | None = None,
         cache: Any = None,
         keep: Tensor | None = None,
     ) -> Tensor:
@@ -44,14 +46,18 @@ class LLMAdapter(nn.Module, ABC):
 
         Args:
             embeddings: (B, T, D).
-            positions: (B, T) long; a branch of a packed sequence restarts after its prefix.
-            mask: (B, T, T_cached + T) bool, True where row i may look at column j; None for plain causal.
+            positions: (B, T) long, ascending in the prefix and in each branch, which goes on where the prefix ends.
+            branch: (B, T) long: 0 for the prefix, 1, 2, ... for what stands side by side behind it, -1 for padding. A token sees what
+                comes before it in the prefix and in its own branch, cached or not, as far as the model looks; None for all prefix.
             cache: from `new_cache`; it is extended in place.
             keep: (N,) long, the columns of T whose logits are wanted; None for all.
 
         Returns:
             (B, N or T, V) float32.
         """
+
+    def check_packed(self) -> None:
+        """Raises ValueError, with the reason, where a branch of a packed row would not be read as if it stood alone after the prefix."""
 
     @abstractmethod
     def new_cache(self) -> Any:

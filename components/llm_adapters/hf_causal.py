@@ -17,8 +17,11 @@ from transformers import PretrainedConfig as Architecture
 from transformers import PreTrainedModel as Model
 from transformers.pytorch_utils import Conv1D
 
+from components.attention import BY_BRANCH, PLAIN, Attention, Reading, reading
+from components.cache import RowCache
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
 from components.registry import check_keys
+from components.rows import Rows
 from components.tokenizer import project_tokenizer
 
 Adaptation = Literal["frozen", "full", "lora", "qlora"]
@@ -27,7 +30,7 @@ Quantization = Literal["none", "int8", "nf4"]
 
 @LLM_ADAPTERS.register("hf_causal")
 class HFCausal(LLMAdapter):
-    """A `transformers` causal language model whose attention reads the mask and the positions it is given.
+    """A `transformers` causal language model.
 
     Construction reads no weights. With `source` it reads the model's tokenizer files, and its config.json unless `config` says the
     same, and the parameters stand on the meta device until `load_pretrained`, which replaces `model`. With `config` alone the
@@ -57,10 +60,11 @@ class HFCausal(LLMAdapter):
         dora: weight-decomposed adapters (arXiv 2402.09353).
         gradient_checkpointing: recomputes each block in the backward pass.
         dtype: of the base weights; adapters are float32.
-        attention: "eager" for families that cap their attention scores (Gemma 2).
+        attention: "eager" for families that cap their attention scores (Gemma 2). "flex" is FlexAttention, compiled on a GPU: it skips
+            what no row of a block looks at, and needs no table of rows and columns. On a CPU it can score, but not train.
 
     Raises:
-        ValueError: options that exclude each other, or an architecture that cannot read a packed sequence.
+        ValueError: options that exclude each other, or an architecture that reads no embeddings or keeps no cache.
     """
 
     sources = ("source", "tokenizer")
@@ -82,25 +86,27 @@ class HFCausal(LLMAdapter):
         dora: bool = False,
         gradient_checkpointing: bool = False,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
-        attention: Literal["sdpa", "eager"] = "sdpa",
+        attention: Attention = "sdpa",
     ) -> None:
         super().__init__()
         self._source, self._revision, self._adaptation = source, revision, adaptation
         self.quantization = _quantization(adaptation, quantization)
         self._lora = Lora(lora_rank, lora_alpha, lora_dropout, tuple(lora_targets), rslora, dora)
         self._checkpointing, self._attention = gradient_checkpointing, attention
-        self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": attention}
+        self._options: dict[str, Any] = {"dtype": getattr(torch, dtype), "attn_implementation": PLAIN[attention]}
         self._stated = dict(config or {})
         self.architecture = _architecture(source, revision, config)
         self.has_weights = bool(source)
         with torch.device("meta") if source else contextlib.nullcontext():
             model = _built(self.architecture, self._options)
         _refuse_unfit(model)
+        if model._supports_attention_backend:
+            self._options["attn_implementation"] = BY_BRANCH[attention]
+            model.set_attn_implementation(BY_BRANCH[attention])
+        self._unpackable = _unpackable(model)
         vocabulary, self.width = cast(nn.Embedding, model.get_input_embeddings()).weight.shape
         self.tokenizer = _tokenizer(tokenizer, source, revision, vocabulary)
         self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
-        windows = [getattr(layer, "sliding_window", None) for layer in self.new_cache().layers]
-        self._window = min((w for w in windows if w is not None), default=None)
         if self.quantization != "none" and not source and model.device.type != "meta":
             model = self._read(type(model), None, state_dict=model.state_dict())
         self.model = self._adapted(model)
@@ -111,35 +117,41 @@ class HFCausal(LLMAdapter):
         return self._embedding(ids)
 
     def forward(
-        self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
+        self, embeddings: Tensor, positions: Tensor, branch: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
     ) -> Tensor:
-        """As in the contract. A row of `mask` that is all False gives finite logits without meaning.
+        """As in the contract. What is read in the padding has no meaning, but is finite.
 
         Raises:
-            ValueError: `mask` has another shape, or is longer than the sliding window of the architecture.
-            RuntimeError: a cache while training with gradient checkpointing, where `transformers` would ignore it.
+            ValueError: `branch` has another shape, or the architecture cannot read branches.
+            RuntimeError: a cache while training with gradient checkpointing, where `transformers` would ignore it, or training with
+                FlexAttention on a CPU.
         """
         if cache is not None and self._checkpointing and self.training:
             raise RuntimeError("gradient checkpointing ignores the cache while training: call eval() before cached decoding")
+        if self._attention == "flex" and embeddings.device.type == "cpu" and torch.is_grad_enabled():
+            raise RuntimeError("attention 'flex' has no backward pass on a CPU: take 'sdpa' to train there, or score under no_grad")
         embeddings = embeddings.to(self._embedding.weight.dtype)
-        output = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=self._attention_mask(embeddings, mask, cache),
-            position_ids=positions,
-            **{_cache_name(self.model): cache},
-            use_cache=cache is not None,
-            logits_to_keep=0 if keep is None else keep,
-        )
+        with reading(self._rows(positions, branch, cache)) as seen:
+            output = self.model(**_arguments(self.model, embeddings, positions, cache, 0 if keep is None else keep))
+        if seen is not None and self._unpackable is None:
+            self._unpackable = _heedless(self.model, seen)
+            self.check_packed()
         return output.logits.float()
 
-    def new_cache(self) -> DynamicCache:
-        return DynamicCache(config=self.architecture)
+    def check_packed(self) -> None:
+        """See the contract.
 
-    def fork_cache(self, cache: DynamicCache) -> DynamicCache:
-        """See the contract. A layer is extended by making new tensors, so that a copy of the layer's object is enough."""
-        forked = copy.copy(cache)
-        forked.layers = [copy.copy(layer) for layer in cache.layers]
-        return forked
+        Raises:
+            ValueError: the architecture would carry one branch into the next, or does not say what its layers look at.
+        """
+        if self._unpackable:
+            raise ValueError(f"'{self.architecture.model_type}' cannot read packed rows: {self._unpackable}. Set model.packing to none")
+
+    def new_cache(self) -> RowCache:
+        return RowCache(self.architecture)
+
+    def fork_cache(self, cache: RowCache) -> RowCache:
+        return cache.fork()
 
     def base_model(self) -> dict[str, str] | None:
         """See the contract; the revision is the commit, once the weights have been read."""
@@ -180,23 +192,14 @@ class HFCausal(LLMAdapter):
     def _embedding(self) -> nn.Embedding:
         return cast(nn.Embedding, self.model.get_input_embeddings())
 
-    def _attention_mask(self, embeddings: Tensor, mask: Tensor | None, cache: DynamicCache | None) -> Tensor | None:
-        batch, length = embeddings.shape[:2]
-        total = length + (0 if cache is None else cache.get_seq_length())
-        if mask is None:
-            # Given positions alone, transformers would take a restart for a new sequence and cut attention there.
-            return None if cache is not None else embeddings.new_ones(batch, total, dtype=torch.bool)
-        if mask.shape != (batch, length, total):
-            raise ValueError(f"the mask is {tuple(mask.shape)}, expected (B, T, T_cached + T) = {(batch, length, total)}")
-        if self._window is not None and total > self._window:
-            raise ValueError(
-                f"a masked sequence of {total} tokens exceeds the sliding window of {self._window} of "
-                f"'{self.architecture.model_type}', which a mask would override: pack fewer regions or take another model"
-            )
-        if self._attention == "eager":
-            lowest = torch.finfo(embeddings.dtype).min
-            return torch.zeros_like(mask, dtype=embeddings.dtype).masked_fill(~mask, lowest)[:, None]  # (B, 1, T, S)
-        return mask[:, None]  # (B, 1, T, S)
+    def _rows(self, positions: Tensor, branch: Tensor | None, cache: RowCache | None) -> Rows | None:
+        if branch is not None:
+            self.check_packed()
+            if branch.shape != positions.shape:
+                raise ValueError(f"branch is {tuple(branch.shape)}, expected (B, T) = {tuple(positions.shape)} as the positions")
+        if cache is not None:
+            return cache.read(branch, positions)
+        return None if branch is None else Rows(branch, positions, positions.shape[1])
 
     def _read(self, cls: Any, source: str | None, **options: Any) -> Model:
         if self.quantization != "none":
@@ -357,15 +360,64 @@ def _cache_name(model: Model) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
+def _arguments(model: Model, embeddings: Tensor, positions: Tensor, cache: Any, keep: Tensor | int) -> dict[str, Any]:
+    arguments = {"inputs_embeds": embeddings, _cache_name(model): cache, "use_cache": cache is not None, "logits_to_keep": keep}
+    if cache is None:
+        # Given positions alone, transformers would take a restart for a new sequence and cut attention there.
+        arguments["attention_mask"] = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        arguments["position_ids"] = positions
+    return arguments
+
+
 def _refuse_unfit(model: Model) -> None:
-    """Raises ValueError where the model would ignore the positions or the mask of a packed sequence."""
-    name = model.config.model_type
-    needed = ("inputs_embeds", "attention_mask", "position_ids", _cache_name(model), "logits_to_keep")
+    """Raises ValueError where the model cannot read embeddings behind a cache."""
+    needed = ("inputs_embeds", "attention_mask", _cache_name(model), "logits_to_keep")
     missing = [n for n in needed if n not in inspect.signature(model.forward).parameters]
-    if missing or getattr(model.config, "alibi", False):
-        raise ValueError(f"'{name}' cannot be used: its forward does not read {', '.join(missing) or 'position_ids (alibi)'}")
+    if missing:
+        raise ValueError(f"'{model.config.model_type}' cannot be used: its forward does not read {', '.join(missing)}")
+
+
+def _unpackable(model: Model) -> str | None:
+    """Why the model would not read a branch of a packed row as if it stood alone; "" if it does, None if a real pass must show it."""
     if any(DynamicCache(config=model.config).is_linear):
-        raise ValueError(f"'{name}' cannot be used: its recurrent layers would carry one packed branch into the next")
+        return "its recurrent layers would carry one branch into the next"
+    if "position_ids" not in inspect.signature(model.forward).parameters or getattr(model.config, "alibi", False):
+        return "it takes positions from the columns (alibi)"
+    if not model._supports_attention_backend:
+        return f"transformers gives no access to its attention ({type(model).__name__})"
+    return _tried(model)
+
+
+@torch.no_grad()
+def _tried(model: Model) -> str | None:
+    """As `_unpackable`, by reading a small packed row."""
+    branch, positions = torch.tensor([[[0, 0, 1, 2]], [[0, 1, 2, 2]]], device="cpu")
+    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
+    arguments = _arguments(model, weight.new_zeros(1, 4, weight.shape[1]), positions.to(weight.device), None, 0)
+    training = model.training
+    model.eval()
+    try:
+        with reading(Rows(branch, positions, 4)) as seen:
+            model(**arguments)
+    except Exception as error:  # whatever a family does to a mask that it does not expect
+        with contextlib.suppress(Exception):
+            model(**arguments)
+            return f"its layers do not take the mask of one ({type(error).__name__}: {error})"
+        return None  # nor does it run without branches: experts are not told apart on the meta device
+    finally:
+        model.train(training)
+    assert seen is not None
+    return _heedless(model, seen)
+
+
+def _heedless(model: Model, seen: Reading) -> str:
+    """Which layers did not get the masks that were made for them, as they were made; "" if all did."""
+    told = {id(module) for module, mask in seen.used if any(mask is made for made in seen.masks)}
+    deaf = [block for block in _decoder(model)[1] if not told & {id(m) for m in block.modules()}]
+    if deaf or len(told) < len({id(module) for module, _ in seen.used}):
+        return f"not all of its layers look at what a mask says ({type(deaf[0] if deaf else model).__name__})"
+    return ""
 
 
 def _decoder(model: Model) -> tuple[str, nn.ModuleList]:

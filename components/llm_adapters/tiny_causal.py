@@ -73,9 +73,9 @@ class TinyCausal(LLMAdapter):
         return self.llama.embed(ids)
 
     def forward(
-        self, embeddings: Tensor, positions: Tensor, mask: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
+        self, embeddings: Tensor, positions: Tensor, branch: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
     ) -> Tensor:
-        return self.llama(embeddings, positions, mask, cache, keep)
+        return self.llama(embeddings, positions, branch, cache, keep)
 
     def new_cache(self) -> Any:
         return self.llama.new_cache()

@@ -37,10 +37,11 @@ _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is kept of images: what the region extractor made of them, and what the language model has read."""
+    """What is kept of images: what the region extractor made of them, and what the language model has read, of all of them at once
+    or of one after the other."""
 
     prepared: Any
-    prefixes: Prefixes
+    prefixes: tuple[Prefixes, ...]
 
 
 @SCORERS.register("roi_vlm")
@@ -94,6 +95,8 @@ class RoiVLM(Scorer):
         check_source(weights, library="")
         self.weights = weights
         self.vision_encoder, self.llm = vision_encoder(), llm()
+        if packing == "image":
+            self.llm.check_packed()
         channels = self.vision_encoder.channels
         if not -len(channels) <= image_level < len(channels):
             raise ConfigError(f"image_level {image_level}: the vision encoder has {len(channels)} levels, 0 to {len(channels) - 1}")
@@ -198,7 +201,7 @@ class RoiVLM(Scorer):
     def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
         """Packed rows -> logits (P, N, V) at `columns` (N,)."""
         embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens)
-        return self.llm(embeddings, packed.positions, None if packed.plain else packed.mask(), keep=columns)
+        return self.llm(embeddings, packed.positions, None if packed.plain else packed.branch, keep=columns)
 
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         return self.answer(self.look(batch), batch.regions, tasks)
@@ -207,11 +210,13 @@ class RoiVLM(Scorer):
     def look(self, batch: Batch) -> Seen:
         """See the contract: the images are encoded, and the language model has read them."""
         pyramid = self._pyramid(batch)
-        return Seen(self.region_extractor.prepare(pyramid), self._read_prefixes(self.projector(pyramid)))
+        image_tokens: Tensor = self.projector(pyramid)
+        read = [image_tokens] if self.packing == "image" else image_tokens.split(1)
+        return Seen(self.region_extractor.prepare(pyramid), tuple(self._read_prefixes(tokens) for tokens in read))
 
     @torch.no_grad()
     def answer(self, seen: Seen, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
-        """See the contract: all questions about `max_branches` regions of each image are read at once."""
+        """See the contract: all questions about `max_branches` regions of each image are read at once, or without packing one by one."""
         self.check_tasks(tasks)
         tokens = self._region_tokens(seen.prepared, regions)
         words = {task: self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=tokens.device)) for task in tasks}
@@ -221,7 +226,11 @@ class RoiVLM(Scorer):
             pairs = [(b, at + r, task) for b, r in some for task in tasks]
             questions = [torch.cat([tokens[b, r].to(words[task].dtype), words[task]]) for b, r, task in pairs]
             talks = [self._readout(task).talk(task) for _, _, task in pairs]
-            answers = converse(self.llm, seen.prefixes, questions, [b for b, _, _ in pairs], talks, self.dialogue)
+            if self.packing == "image":
+                answers = converse(self.llm, seen.prefixes[0], questions, [b for b, _, _ in pairs], talks, self.dialogue)
+            else:
+                each = zip(pairs, questions, talks, strict=True)
+                answers = [a for (b, *_), q, t in each for a in converse(self.llm, seen.prefixes[b], [q], [0], [t], self.dialogue)]
             for (b, r, task), answer in zip(pairs, answers, strict=True):
                 scores[b][r][task] = answer
         return scores

@@ -79,17 +79,6 @@ def test_a_branch_knows_its_length():
     assert int((p.branch == 1).sum()) == branch.tokens(4)
 
 
-def test_mask_is_prefix_and_own_branch():
-    p = _packed()
-    mask = p.mask()
-    for b in range(2):
-        for i in range(p.ids.shape[1]):
-            for j in range(p.ids.shape[1]):
-                row, column = int(p.branch[b, i]), int(p.branch[b, j])
-                allowed = j <= i and row != -1 and column in (0, row)
-                assert bool(mask[b, i, j]) == (allowed or i == j)
-
-
 def test_splice_fills_the_slots_and_nothing_else():
     p = _packed()
     text = torch.randn(2, 14, 3)
@@ -123,5 +112,4 @@ def test_splice_carries_gradients_to_both_kinds_of_tokens():
 def test_images_without_questions_are_fine(images):
     p = _packed(images)
     assert p.ids.shape[0] == len(images)
-    assert p.mask().any(-1).all()
     assert len(supervised_columns(p)) == len(p.hard)

@@ -202,3 +202,10 @@ def test_without_files(tmp_path):
     with pytest.raises(ConfigError, match=r"somebody/some-7b is not at hand.*State its architecture \(model.llm.config"):
         without_files(stranger)
     assert without_files({"plugin": "pooled_mlp"}) == ({"plugin": "pooled_mlp"}, "")
+
+
+def test_flex_is_planned_as_sdpa():
+    node = {"plugin": "roi_vlm", "llm": {"plugin": "hf_causal", "config": {"model_type": "llama"}, "attention": "flex"}}
+    out, note = without_files(node)
+    assert out["llm"]["attention"] == "sdpa"
+    assert "counted with attention sdpa" in note

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeDecoderLayer
 from transformers.tokenization_python import PythonBackend
 
+from components.llm_adapters import hf_causal
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.llm_adapters.hf_causal import HFCausal, _decoder
 from components.registry import ConfigError
@@ -94,16 +97,15 @@ def test_family_cached_equals_full(family):
 def test_family_packed_equals_separate(family, cached):
     prefix, a, b = ids_of(2, 5), ids_of(2, 3, seed=2), ids_of(2, 4, seed=3)
     separate = torch.cat([read(family, torch.cat([prefix, x], 1))[:, 5:] for x in (a, b)], 1)
-    owner = torch.tensor([0] * 5 + [1] * 3 + [2] * 4)
-    mask = (torch.ones(12, 12, dtype=torch.bool).tril() & ((owner[:, None] == owner) | (owner == 0))).expand(2, -1, -1)
+    branch = torch.tensor([0] * 5 + [1] * 3 + [2] * 4).expand(2, -1)
     positions = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 5, 6, 7, 8]).expand(2, -1)
     embeddings = family.embed(torch.cat([prefix, a, b], 1))
     if cached:
         cache = family.new_cache()
         family(embeddings[:, :5], positions[:, :5], cache=cache)
-        packed = family(embeddings[:, 5:], positions[:, 5:], mask[:, 5:], cache)
+        packed = family(embeddings[:, 5:], positions[:, 5:], branch[:, 5:], cache)
     else:
-        packed = family(embeddings, positions, mask)[:, 5:]
+        packed = family(embeddings, positions, branch)[:, 5:]
     torch.testing.assert_close(packed, separate, **CLOSE)
 
 
@@ -127,7 +129,7 @@ def test_family_takes_lora_in_its_blocks_alone(name):
 
 @pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3_text", "phi3"])
 @torch.no_grad()
-def test_a_window_is_kept_without_a_mask_and_refused_with_one(name):
+def test_a_window_is_kept(name):
     options = {**FAMILIES[name], "config": {**FAMILIES[name]["config"], "sliding_window": 6}}
     adapter = make(**options).eval()
     ids, cache = ids_of(1, 9), adapter.new_cache()
@@ -135,10 +137,7 @@ def test_a_window_is_kept_without_a_mask_and_refused_with_one(name):
     torch.testing.assert_close(read(adapter, ids), full, **CLOSE)
     chunks = [adapter(adapter.embed(ids[:, i : i + 3]), span(1, i, i + 3), cache=cache) for i in (0, 3, 6)]
     torch.testing.assert_close(torch.cat(chunks, 1), full, **CLOSE)
-    causal = torch.ones(1, 9, 9, dtype=torch.bool).tril()
-    torch.testing.assert_close(read(adapter, ids[:, :6], mask=causal[:, :6, :6]), full[:, :6], **CLOSE)
-    with pytest.raises(ValueError, match="sequence of 7 tokens exceeds the sliding window of 6"):
-        read(adapter, ids[:, :7], mask=causal[:, :7, :7])
+    torch.testing.assert_close(read(adapter, ids, branch=torch.zeros_like(ids)), full, **CLOSE)
 
 
 def test_full_trains_all_and_frozen_nothing():
@@ -429,17 +428,51 @@ def test_options_that_are_refused(options, error, message):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("config", "reason"),
     [
-        ({"model_type": "bloom", "n_layer": 2}, "'bloom' cannot be used: its forward does not read position_ids"),
-        ({"model_type": "mamba", "num_hidden_layers": 2}, "its forward does not read position_ids"),
-        ({"model_type": "falcon", "alibi": True, "num_hidden_layers": 2}, r"does not read position_ids \(alibi\)"),
-        ({"model_type": "qwen3_next", "num_hidden_layers": 4}, "its recurrent layers would carry one packed branch into the next"),
+        ({"model_type": "bloom", "n_layer": 2}, r"'bloom' cannot read packed rows: it takes positions from the columns \(alibi\)"),
+        ({"model_type": "falcon", "alibi": True, "num_hidden_layers": 2}, r"'falcon' .* positions from the columns \(alibi\)"),
+        ({"model_type": "qwen3_next", "num_hidden_layers": 4}, "its recurrent layers would carry one branch into the next"),
+        ({"model_type": "gpt_neo", "num_layers": 2, "attention_types": [[["global", "local"], 1]]}, "no access to its attention"),
     ],
 )
-def test_architectures_that_cannot_read_a_packed_sequence(config, message):
-    with torch.device("meta"), pytest.raises(ValueError, match=message):
-        make(config=config, attention="eager")
+def test_architectures_that_cannot_read_packed_rows(config, reason):
+    """They are refused where a row is packed, and only there."""
+    with torch.device("meta"):
+        adapter = make(config=config, attention="eager")
+    with pytest.raises(ValueError, match=rf"{reason}.*Set model\.packing to none"):
+        adapter.check_packed()
+    embeddings, positions = torch.zeros(1, 3, adapter.width), span(1, 0, 3)
+    with pytest.raises(ValueError, match=reason):
+        adapter(embeddings, positions, torch.zeros(1, 3, dtype=torch.long))
+
+
+def test_an_architecture_that_hears_no_mask(monkeypatch):
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", lambda self, hidden_states, **options: hidden_states)
+    with pytest.raises(ValueError, match=r"not all of its layers look at what a mask says \(LlamaDecoderLayer\)"):
+        make().check_packed()
+
+
+def test_an_architecture_whose_layers_choke_on_the_mask():
+    with pytest.raises(ValueError, match=r"'doge' cannot read packed rows: its layers do not take the mask of one \(AttributeError"):
+        make(config={"model_type": "doge", **WITHOUT_HEAD_DIM}).check_packed()
+
+
+def test_experts_are_looked_at_when_they_first_run(monkeypatch):
+    """On the meta device, where weights are not yet, a family with experts cannot be tried."""
+    config = {"model_type": "qwen3_moe", **WITHOUT_HEAD_DIM, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+    with torch.device("meta"):
+        make(config=config).check_packed()
+    monkeypatch.setattr(hf_causal, "_tried", lambda model: None)
+    read(make(config=config), ids_of(1, 4), branch=torch.tensor([[0, 0, 1, 2]]))
+    monkeypatch.setattr(Qwen3MoeDecoderLayer, "forward", lambda self, hidden_states, **options: hidden_states)
+    with pytest.raises(ValueError, match=r"not all of its layers look at what a mask says \(Qwen3MoeDecoderLayer\)"):
+        read(make(config=config), ids_of(1, 4), branch=torch.tensor([[0, 0, 1, 2]]))
+
+
+def test_an_architecture_that_keeps_no_cache():
+    with torch.device("meta"), pytest.raises(ValueError, match="'xlnet' cannot be used: its forward does not read past_key_values"):
+        make(config={"model_type": "xlnet", "n_layer": 2}, attention="eager")
 
 
 def test_blocks_that_cannot_be_found():
@@ -449,10 +482,10 @@ def test_blocks_that_cannot_be_found():
         _decoder(model)
 
 
-def test_mask_of_another_shape():
+def test_branches_of_another_shape():
     adapter = make()
-    with pytest.raises(ValueError, match=r"the mask is \(1, 4, 4\), expected \(B, T, T_cached \+ T\) = \(2, 4, 4\)"):
-        read(adapter, ids_of(2, 4), mask=torch.ones(1, 4, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"branch is \(1, 4\), expected \(B, T\) = \(2, 4\)"):
+        read(adapter, ids_of(2, 4), branch=torch.zeros(1, 4, dtype=torch.long))
 
 
 def test_tokenizer_of_another_size(tmp_path):

@@ -94,9 +94,9 @@ def test_batched_equals_single_and_padding_is_not_seen(adapter):
     ids = ids_of(adapter, 3, 8)
     single = torch.cat([read(adapter, row[None]) for row in ids])
     torch.testing.assert_close(read(adapter, ids), single, **CLOSE)
-    mask = torch.ones(3, 8, 8, dtype=torch.bool).tril()
-    mask[1, 5:] = mask[1, :, 5:] = False  # row 1 is padded: its last rows see nothing, and nothing sees its last columns
-    padded = read(adapter, ids, mask=mask)
+    branch = torch.zeros(3, 8, dtype=torch.long)
+    branch[1, 5:] = -1
+    padded = read(adapter, ids, branch=branch)
     assert padded.isfinite().all()
     torch.testing.assert_close(padded[1, :5], single[1, :5], **CLOSE)
     torch.testing.assert_close(padded[::2], single[::2], **CLOSE)
@@ -119,11 +119,10 @@ def test_causal(adapter):
     assert (before[:, 5:] - after[:, 5:]).abs().amax(-1).gt(1e-4).all()
 
 
-def test_without_a_mask_restarting_positions_are_still_plain_causal(adapter):
+def test_without_branches_restarting_positions_are_still_plain_causal(adapter):
     embeddings = adapter.embed(ids_of(adapter, 2, 7))
     positions = torch.tensor([0, 1, 2, 3, 2, 3, 4]).expand(2, -1)
-    causal = torch.ones(2, 7, 7, dtype=torch.bool).tril()
-    torch.testing.assert_close(adapter(embeddings, positions), adapter(embeddings, positions, causal), **CLOSE)
+    torch.testing.assert_close(adapter(embeddings, positions), adapter(embeddings, positions, torch.zeros_like(positions)), **CLOSE)
 
 
 @pytest.mark.parametrize("chunks", [(1, 7), (4, 3, 1), (2,) + (1,) * 6])
@@ -159,14 +158,13 @@ def test_forking_an_empty_cache(adapter):
 def test_packed_branches_equal_separate_sequences(adapter, cached):
     prefix, branches = ids_of(adapter, 2, 4), [ids_of(adapter, 2, n, seed=n) for n in (3, 1, 4)]
     separate = torch.cat([read(adapter, torch.cat([prefix, b], 1))[:, 4:] for b in branches], 1)
-    owner = torch.tensor([0] * 4 + [1] * 3 + [2] + [3] * 4)
-    mask = torch.ones(12, 12, dtype=torch.bool).tril() & ((owner[:, None] == owner) | (owner == 0))
+    branch = torch.tensor([0] * 4 + [1] * 3 + [2] + [3] * 4).expand(2, -1)
     positions = torch.cat([torch.arange(4), *(torch.arange(4, 4 + b.shape[1]) for b in branches)]).expand(2, -1)
-    embeddings, mask = adapter.embed(torch.cat([prefix, *branches], 1)), mask.expand(2, -1, -1)
+    embeddings = adapter.embed(torch.cat([prefix, *branches], 1))
     cache = adapter.new_cache() if cached else None
     if cached:
         adapter(embeddings[:, :4], positions[:, :4], cache=cache)
-        packed = adapter(embeddings[:, 4:], positions[:, 4:], mask[:, 4:], cache)
+        packed = adapter(embeddings[:, 4:], positions[:, 4:], branch[:, 4:], cache)
     else:
-        packed = adapter(embeddings, positions, mask)[:, 4:]
+        packed = adapter(embeddings, positions, branch)[:, 4:]
     torch.testing.assert_close(packed, separate, **CLOSE)

@@ -22,9 +22,36 @@ def build(**changes):
 SMALL = {"region_extractor": {"plugin": "roi_replay", "embed": 16}, "geometry_token": True}
 
 
-@pytest.mark.parametrize("changes", [{}, SMALL], ids=["mfe", "roi_replay and geometry"])
-def test_packed_logits_equal_cached_ones(changes):
-    """The distribution that training sees at a level word is the one that scoring reads, for every region of a packed row."""
+def unpackable(**config):
+    return {"packing": "none", "llm": {"plugin": "hf_causal", "tokenizer": "project", "attention": "eager", "config": config}}
+
+
+ALIBI = unpackable(model_type="bloom", vocab_size=768, hidden_size=32, n_layer=2, n_head=4)
+RECURRENT = unpackable(
+    model_type="qwen3_next",
+    vocab_size=768,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=8,
+    layer_types=["linear_attention", "full_attention"],
+    linear_key_head_dim=8,
+    linear_value_head_dim=8,
+    linear_num_key_heads=2,
+    linear_num_value_heads=2,
+    num_experts=0,
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, SMALL, {"packing": "none"}, ALIBI, RECURRENT],
+    ids=["mfe", "roi_replay and geometry", "a row for each question", "alibi", "recurrent"],
+)
+def test_taught_logits_equal_cached_ones(changes):
+    """The distribution that training sees at a level word is the one that scoring reads, for every region."""
     scorer = build(**changes)
     batch = labelled(scorer)
     with torch.no_grad():
@@ -130,6 +157,12 @@ def test_more_distortions_make_longer_rows():
 def test_what_is_ranked_must_be_taught_as_levels():
     with pytest.raises(ConfigError, match=r"objective.rank: got 0.5, but no task is taught as a distribution .* 'levels' with soft: true"):
         build(objective={"rank": 0.5}, readouts={"quality": {"plugin": "levels", "soft": False}, "distortion": {"plugin": "text"}})
+
+
+@pytest.mark.parametrize(("changes", "reason"), [(ALIBI, "'bloom' .*alibi"), (RECURRENT, "'qwen3_next' .*recurrent")])
+def test_a_model_that_cannot_read_packed_rows(changes, reason):
+    with pytest.raises(ValueError, match=rf"{reason}.*Set model\.packing to none"):
+        build(**{**changes, "packing": "image"})
 
 
 def test_regions_do_not_see_each_other():
