@@ -1,8 +1,9 @@
-"""python prepare.py <command>: checkpoints brought here and written back, trained models made ready to be given away.
+"""python prepare.py <command>: checkpoints brought here and written back, trained models made ready to be given away, data.
 
 python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released checkpoint -> a model of ours
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
+python prepare.py validate data/mine                              what is wrong with data, and how much can be used
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from configs.schema import load_model
 from inference.load import find
 from inference.saved import About, describe, is_saved, save
 from lightning_modules.entry import run_entry
+from lightning_modules.runs import write_json
 
 _SEAGULL = "model/seagull_7b"
 _SEAGULL_LICENCE = "Apache-2.0 (SEAGULL); the language model is derived from Llama 2, under the Llama 2 Community Licence"
@@ -57,8 +60,27 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("--official", type=Path, help="folder official/ of the imported checkpoint (default: that in the model's folder)")
     sub = command("save", save_model, "makes a run, or another model, a folder that describes itself", "a new folder")
     sub.add_argument("--licence", default="", help="of the weights, for the model card")
+    sub = commands.add_parser("validate", help="looks for everything that is wrong with data", description=validate_data.__doc__)
+    sub.add_argument("folder", type=Path, help="a folder of tables")
+    sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
+    sub.add_argument("--images", action="store_true", help="reads and decodes every image, too")
+    sub.add_argument("--json", type=Path, help="a file for what was found; data.exclude=<it> trains on what is whole")
+    sub.set_defaults(run=validate_data)
     args = parser.parse_args(argv)
     return dict(args.run(args))
+
+
+def validate_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Finds, counts and locates every problem of data, and says how much of it can be used. Exit status 1 if there is an error."""
+    from datamodules.datasets.indexed import Indexed
+    from datamodules.validation import validate
+
+    files = Indexed(root=str(args.folder), images=str(args.image_root or "")).files
+    report = validate(args.folder, files, args.images)
+    if args.json:
+        write_json(args.json, report.as_dict())
+    print(report.text())
+    return report.as_dict()
 
 
 def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
@@ -148,5 +170,10 @@ def _made(args: argparse.Namespace) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _entry() -> None:
+    if main().get("errors"):
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    run_entry(main)
+    run_entry(_entry)

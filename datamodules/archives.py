@@ -137,6 +137,18 @@ class ImageFiles:
         """(N,): which of the members the archive lacks. Raises ImageError where the archive itself cannot be read."""
         return self.directory(archive).find(np.array([m.encode() for m in members], np.bytes_)) < 0
 
+    def checksum(self, archive: str, member: str) -> str:
+        """ "crc32:...:length" of a member of a zip archive, from its directory alone; "" in a tar archive, or where there is none.
+
+        Raises:
+            ImageError: the archive itself cannot be read.
+        """
+        directory = self.directory(archive)
+        (place,) = directory.find(np.array([member.encode()], np.bytes_))
+        if place < 0 or directory.methods[place] < 0:
+            return ""
+        return f"crc32:{directory.checks[place]:08x}:{directory.lengths[place]}"
+
     def _member(self, archive: str, member: str) -> bytes:
         directory = self.directory(archive)
         place = int(directory.find(np.array([member.encode()]))[0])

@@ -114,7 +114,7 @@ class ImageRecord:
         source: the group that must not be split: the photograph it was made from.
         png: the encoded image, PNG or another format; b"" where it is elsewhere.
         path: of the image's file, relative to the data's folder; "archive.zip::member" for one inside a zip or tar archive.
-        hash: of the encoded image, with what it is in front: "sha256:..." or, as zip archives hold it, "crc32:...".
+        hash: of the encoded image, with what it is in front: "sha256:..." or, as zip archives hold it, "crc32:...:length".
         reference: path, as `path`, of the clean image it was made from.
     """
 

@@ -1,0 +1,349 @@
+"""Looks for everything that is wrong with data, and says where: each sort of problem counted, its first finds located."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from components import rle
+from components.prompts import DISTORTION_TYPES, SEVERITIES
+from datamodules.archives import INSIDE, ImageFiles
+from datamodules.images import ImageError, decode_image
+from datamodules.records import SPLITS, UNIT, Scale
+from datamodules.rows import parts_of
+from datamodules.tables import open_table, read_group
+
+SHOWN = 5  # finds of each sort that are named
+SAMPLED = 100_000  # standard deviations whose median is taken
+FEW, SMALL = 20, 0.04  # so many standard deviations with a median below this share of the scale were hardly given on it
+_BOUND = math.sqrt(2)  # sample over population standard deviation, of two opinions
+
+Weight = Literal["error", "warning"]
+KINDS: dict[str, tuple[Weight, str]] = {
+    "table": ("error", "a table is damaged or of another schema"),
+    "id missing": ("error", "an image or a region has no id"),
+    "id twice": ("error", "an id stands twice"),
+    "split": ("error", f"a split is none of {', '.join(SPLITS)}"),
+    "source missing": ("error", "an image has no source, so its split cannot be trusted"),
+    "source in two splits": ("error", "images of one source are in several splits"),
+    "archive missing": ("error", "an archive is missing or damaged"),
+    "image missing": ("error", "an image is not where the table says"),
+    "image unreadable": ("error", "an image cannot be decoded"),
+    "image changed": ("error", "an image's bytes are not those that the table's hash was taken of"),
+    "image of another size": ("error", "an image has another size than its row"),
+    "image twice in splits": ("error", "the same image stands in several splits"),
+    "image twice": ("warning", "the same image stands twice in a split"),
+    "no regions": ("warning", "an image has no regions"),
+    "mask": ("error", "a mask is malformed, or of another size than its image"),
+    "empty region": ("error", "a mask covers no pixel"),
+    "box or area": ("error", "a box or an area is not the mask's"),
+    "scale": ("error", "a scale is none"),
+    "label out of scale": ("error", "a score lies outside its scale"),
+    "std not of the scale": ("error", "a standard deviation is negative, or larger than its scale allows: was it rescaled with the score?"),
+    "std very small": ("warning", "the standard deviations of a scale are very small for it: were they rescaled and the scores not?"),
+    "std without score": ("error", "a standard deviation stands without its score"),
+    "distortion": ("error", f"a distortion is not one of {', '.join(DISTORTION_TYPES)}, or named twice for a region"),
+    "severity": ("error", f"a severity is none of {', '.join(SEVERITIES)}"),
+}  # fmt: skip
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        counts: by sort of problem. finds: the first of each sort, as (where, what).
+        unusable: ids of images that training must leave out: they are not there, cannot be read, or their masks cannot.
+        images, regions: in all; splits: images by split; labelled: regions by what is known of them.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    finds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
+    unusable: dict[str, None] = field(default_factory=dict)
+    images: int = 0
+    regions: int = 0
+    splits: Counter[str] = field(default_factory=Counter)
+    labelled: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, where: str, what: str = "") -> None:
+        """Counts a find, and keeps it if it is among the first of its sort."""
+        self.counts[kind] += 1
+        if len(self.finds[kind]) < SHOWN:
+            self.finds[kind].append((where, what))
+
+    @property
+    def errors(self) -> int:
+        """Finds that are no mere warnings."""
+        return sum(n for kind, n in self.counts.items() if KINDS[kind][0] == "error")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        problems = [
+            {"kind": k, "weight": KINDS[k][0], "meaning": KINDS[k][1], "count": self.counts[k], "first": [list(f) for f in self.finds[k]]}
+            for k in KINDS
+            if self.counts[k]
+        ]
+        coverage = {
+            "images": self.images,
+            "usable": self.images - len(self.unusable),
+            "regions": self.regions,
+            "splits": dict(self.splits),
+            "labelled": dict(self.labelled),
+        }
+        return {"errors": self.errors, "problems": problems, "coverage": coverage, "unusable": list(self.unusable)}
+
+    def text(self) -> str:
+        """For people: the problems, then how much of the data is whole."""
+        lines = []
+        for kind in (k for k in KINDS if self.counts[k]):
+            lines.append(f"{KINDS[kind][0]}: {kind}: {self.counts[kind]:,} ({KINDS[kind][1]})")
+            lines += [f"    {where}{f': {what}' if what else ''}" for where, what in self.finds[kind]]
+            more = self.counts[kind] - len(self.finds[kind])
+            lines += [f"    and {more:,} more"] if more else []
+        whole = self.images - len(self.unusable)
+        splits = ", ".join(f"{n:,} {s}" for s, n in self.splits.items())
+        lines.append(f"{whole:,} of {self.images:,} images ({whole / max(self.images, 1):.1%}) can be used ({splits})")
+        known = ", ".join(f"{name} {n / max(self.regions, 1):.1%}" for name, n in self.labelled.items())
+        return "\n".join([*lines, f"{self.regions:,} regions; known of them: {known or 'nothing'}"])
+
+
+def validate(root: Path, files: ImageFiles, decode: bool = False) -> Report:
+    """Checks every row of the tables in a folder.
+
+    Args:
+        decode: reads and decodes every image too.
+    """
+    check = _Check(files, decode)
+    parts = parts_of(root)
+    whole = []
+    with tqdm(total=_rows_in(parts), unit="image", desc="validating") as bar:
+        for part in parts:
+            try:
+                for place, row in _rows(part):
+                    check.image(row, f"{part.relative_to(root)} row {place}")
+                    bar.update()
+                whole.append(part)
+            except ValueError as error:
+                check.report.add("table", str(part.relative_to(root)), str(error))
+    twice = check.finish()
+    for part in whole if twice else ():
+        for place, row in _rows(part, ["id", "regions.list.element.id"]):
+            for region in row["regions"] or ():
+                if hash(region["id"]) in twice:
+                    check.report.add("id twice", f"{part.relative_to(root)} row {place}, image {row['id']!r}, region {region['id']!r}")
+    return check.report
+
+
+def _rows_in(parts: tuple[Path, ...]) -> int:
+    count = 0
+    for part in parts:
+        try:
+            with open_table(part) as file:
+                count += file.metadata.num_rows
+        except ValueError:
+            continue  # told when it is its turn
+    return count
+
+
+def _rows(part: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open_table(part) as file:
+        place = 0
+        for group in range(file.num_row_groups):
+            for row in read_group(file, part, group, columns).to_pylist():
+                yield place, row
+                place += 1
+
+
+class _Check:
+    """Goes over rows one by one, and remembers what must be compared between them."""
+
+    def __init__(self, files: ImageFiles, decode: bool) -> None:
+        self.files, self.decode, self.report = files, decode, Report()
+        self._ids: set[str] = set()
+        self._region_ids = array("q")  # hashes: of 33 million ids, a quarter of a gigabyte
+        self._splits: dict[str, str] = {}
+        self._crossing: set[str] = set()
+        self._images: dict[str, tuple[str, str]] = {}
+        self._archives: dict[str, str] = {}
+        self._stds: dict[tuple[str, Scale], list[float]] = defaultdict(list)
+
+    def image(self, row: Mapping[str, Any], where: str) -> None:
+        """Checks one row."""
+        report = self.report
+        report.images += 1
+        where = f"{where}, image {row['id']!r}"
+        if row["id"] in self._ids:
+            report.add("id twice", where)
+        self._ids.add(row["id"])
+        if not row["id"]:
+            report.add("id missing", where)
+        self._split(row, where)
+        self._pixels(row, where)
+        regions = row["regions"] or []
+        if not regions:
+            report.add("no regions", where)
+            report.unusable[row["id"]] = None
+        for number, region in enumerate(regions):
+            report.regions += 1
+            here = f"{where}, region {region['id'] if region['id'] else number!r}"
+            if region["id"]:
+                self._region_ids.append(hash(region["id"]))
+            else:
+                report.add("id missing", here)
+            if not self._mask(region, row["height"], row["width"], here):
+                report.unusable[row["id"]] = None
+            for task in ("quality", "importance"):
+                self._score(region, task, here)
+            self._distortions(region["distortions"], here)
+
+    def finish(self) -> frozenset[int]:
+        """Adds what shows in all rows together only. Returns the hashes of regions' ids that stand twice."""
+        for (task, scale), found in self._stds.items():
+            found.sort()
+            median = found[len(found) // 2]
+            if len(found) >= FEW and median < SMALL * (scale.high - scale.low):
+                said = f"the median of {len(found):,} is {median:g} on {scale.low:g} to {scale.high:g}"
+                self.report.add("std very small", f"{task}_std", said)
+        marks, counts = np.unique(np.array(self._region_ids, np.int64), return_counts=True)
+        return frozenset(marks[counts > 1].tolist())
+
+    def _split(self, row: Mapping[str, Any], where: str) -> None:
+        split, source = row["split"], row["source"]
+        self.report.splits[str(split)] += 1
+        if split not in SPLITS:
+            self.report.add("split", where, repr(split))
+        if not source:
+            self.report.add("source missing", where)
+        elif self._splits.setdefault(source, split) != split and source not in self._crossing:
+            self._crossing.add(source)
+            self.report.add("source in two splits", where, f"source {source!r} is in {self._splits[source]} and in {split}")
+
+    def _pixels(self, row: Mapping[str, Any], where: str) -> None:
+        """Whether the image is there, is what its hash says, and stands once; with `decode`, whether it can be read."""
+        path, data = row["path"] or "", row["png"] or b""
+        if not data and not self._is_there(path, where):
+            self.report.unusable[row["id"]] = None
+            return
+        mark = _sha256(data) if data else self._checksum(path)
+        if mark and row["hash"] and mark.partition(":")[0] == row["hash"].partition(":")[0] and mark != row["hash"]:
+            self.report.add("image changed", where, f"it has {mark}, its row {row['hash']}")
+        if mark or row["hash"]:
+            self._once(row["hash"] or mark, row, where)
+        if not self.decode:
+            return
+        try:
+            data = data or self.files.read(path)
+            height, width = decode_image(data, path or str(row["id"])).shape[:2]
+        except ImageError as error:
+            self.report.add("image unreadable", where, str(error))
+            self.report.unusable[row["id"]] = None
+            return
+        if not row["png"] and (row["hash"] or "").startswith("sha256:") and row["hash"] != _sha256(data):
+            self.report.add("image changed", where, f"it has {_sha256(data)}, its row {row['hash']}")
+        if (height, width) != (row["height"], row["width"]):
+            said = f"{width} x {height} pixels (width x height), its row says {row['width']} x {row['height']}"
+            self.report.add("image of another size", where, said)
+            self.report.unusable[row["id"]] = None
+
+    def _is_there(self, path: str, where: str) -> bool:
+        archive, inside, member = path.partition(INSIDE)
+        if not inside:
+            there = bool(path) and (self.files.root / path).is_file()
+            if not there:
+                self.report.add("image missing", where, path or "neither a path nor bytes")
+            return there
+        if archive not in self._archives:
+            try:
+                self.files.directory(archive)
+                self._archives[archive] = ""
+            except ImageError as error:
+                self._archives[archive] = str(error)
+                self.report.add("archive missing", archive, str(error))
+        if self._archives[archive]:
+            self.report.add("image missing", where, path)
+            return False
+        if self.files.missing(archive, [member])[0]:
+            self.report.add("image missing", where, path)
+            return False
+        return True
+
+    def _checksum(self, path: str) -> str:
+        """Of a zip's member, from the archive's directory; "" where only reading the image would tell."""
+        archive, inside, member = path.partition(INSIDE)
+        return self.files.checksum(archive, member) if inside else ""
+
+    def _once(self, mark: str, row: Mapping[str, Any], where: str) -> None:
+        first, split = self._images.setdefault(mark, (where, row["split"]))
+        if first != where:
+            kind = "image twice" if split == row["split"] else "image twice in splits"
+            self.report.add(kind, where, f"also at {first}")
+
+    def _mask(self, region: Mapping[str, Any], height: int, width: int, where: str) -> bool:
+        """Whether the mask is one of an image of this size, with pixels; box and area are compared with it where they are given."""
+        wrong, box, area = _measure(region["counts"], height, width)
+        if wrong:
+            self.report.add(wrong[0], where, wrong[1])
+            return False
+        given = None if region["box"] is None else tuple(region["box"].values())
+        if given not in (None, box) or region["area"] not in (None, area):
+            self.report.add("box or area", where, f"box {given}, area {region['area']}; the mask's are {box} and {area}")
+        return True
+
+    def _score(self, region: Mapping[str, Any], task: str, where: str) -> None:
+        value, std = region[task], region[f"{task}_std"]
+        self.report.labelled[task] += value is not None
+        if std is not None:
+            self.report.labelled[f"{task}_std"] += 1
+        try:
+            scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
+        except (TypeError, ValueError) as error:
+            self.report.add("scale", where, f"{task}: {error}")
+            return
+        of = f"on {scale.low:g} to {scale.high:g}"
+        if value is not None and not scale.low <= value <= scale.high:
+            self.report.add("label out of scale", where, f"{task} {value:g} {of}")
+        elif std is not None and value is None:
+            self.report.add("std without score", where, f"{task}_std {std:g}")
+        elif std is not None and value is not None:
+            largest = _BOUND * math.sqrt((value - scale.low) * (scale.high - value))
+            if not 0 <= std <= largest + 1e-9 * (scale.high - scale.low):
+                self.report.add(
+                    "std not of the scale", where, f"{task} {value:g} with a standard deviation of {std:g} {of}; at most {largest:.3g}"
+                )
+            elif std and len(self._stds[task, scale]) < SAMPLED:
+                self._stds[task, scale].append(std)
+
+    def _distortions(self, pairs: list[Mapping[str, Any]] | None, where: str) -> None:
+        if pairs is None:
+            return
+        self.report.labelled["distortions"] += 1
+        kinds = [pair["type"] for pair in pairs]
+        for kind in sorted({str(k) for k in kinds if k not in DISTORTION_TYPES or kinds.count(k) > 1}):
+            self.report.add("distortion", where, kind)
+        for severity in [pair["severity"] for pair in pairs if pair["severity"] not in SEVERITIES]:
+            self.report.add("severity", where, repr(severity))
+
+
+def _sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+@functools.lru_cache(maxsize=2**14)  # a mask is that of each of an image's distorted versions
+def _measure(counts: Any, height: Any, width: Any) -> tuple[tuple[str, str] | None, tuple[int, ...], int]:
+    """(what is wrong, box, area)."""
+    code = {"size": [height, width], "counts": counts}
+    try:
+        area = rle.area(code)
+    except rle.RegionError as error:
+        return ("mask", str(error)), (), 0
+    return (None, rle.box(code), area) if area else (("empty region", ""), (), 0)

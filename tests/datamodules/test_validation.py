@@ -1,0 +1,235 @@
+"""Each planted fault is found, counted and located, and nothing else; clean data has none."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import prepare
+from components import rle
+from datamodules.datasets.indexed import Indexed
+from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
+from datamodules.tables import SCHEMA, to_row
+from datamodules.validation import KINDS, validate
+
+HEIGHT, WIDTH, IMAGES = 12, 17, 30
+MOS = Scale(1, 5)
+
+
+def mask(left: int, width: int = 3) -> str:
+    pixels = np.zeros((HEIGHT, WIDTH), bool)
+    pixels[2:9, left : left + width] = True
+    return rle.encode(pixels)["counts"]
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Rows of thirty images, a third each embedded, beside the table and in an archive; opinion scores on 1 to 5."""
+    folder, rng = tmp_path_factory.mktemp("clean"), np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    rows = []
+    with zipfile.ZipFile(folder / "Blur_3.zip", "w") as archive:
+        for n in range(IMAGES):
+            png = encode_png(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+            path = ("", f"photos/{n}.png", f"Blur_3.zip::Blur_3/{n}.png")[n % 3]
+            if n % 3 == 1:
+                (folder / path).write_bytes(png)
+            elif n % 3 == 2:
+                archive.writestr(f"Blur_3/{n}.png", png)
+            scores = {"quality": rng.uniform(0.2, 0.8), "quality_std": 0.15, "quality_scale": MOS, "importance": rng.random()}
+            pairs = ((("blur", "minor"), ("noise", "severe")), (), None)[n % 3]
+            regions = tuple(RegionRecord(f"{n}-{r}", mask(3 * r), **scores, distortions=pairs) for r in range(3))
+            split = ("train", "train", "train", "val", "test")[n // 2 % 5]
+            record = ImageRecord(f"image {n}", f"scene {n // 2}", split, HEIGHT, WIDTH, regions, b"" if path else png, path)
+            rows.append(to_row(record))
+    return folder, rows
+
+
+@pytest.fixture
+def data(clean, tmp_path):
+    """A copy of the images, and the rows, to plant faults into."""
+    folder, rows = clean
+    for source in folder.rglob("*"):
+        if source.is_file():
+            target = tmp_path / source.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    return tmp_path, copy.deepcopy(rows)
+
+
+def found(folder, rows, decode=True):
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
+    return validate(folder, Indexed(root=str(folder)).files, decode)
+
+
+def test_nothing_is_found_in_clean_data(data):
+    report = found(*data)
+    assert report.counts == {}
+    assert report.errors == 0
+    assert (report.images, report.regions, report.unusable) == (IMAGES, 3 * IMAGES, {})
+    assert dict(report.labelled) == {"quality": 90, "quality_std": 90, "importance": 90, "distortions": 60}
+    assert "30 of 30 images (100.0%) can be used" in report.text()
+    assert "known of them: quality 100.0%, quality_std 100.0%, importance 100.0%, distortions 66.7%" in report.text()
+
+
+def region(rows, n, r=0):
+    return rows[n]["regions"][r]
+
+
+def plant(change):
+    return lambda folder, rows: change(rows)
+
+
+def in_region(n=4, **values):
+    return plant(lambda rows: region(rows, n).update(values))
+
+
+def in_row(n=4, **values):
+    return plant(lambda rows: rows[n].update(values))
+
+
+def overwrite(name, data):
+    return lambda folder, rows: (folder / name).write_bytes(data)
+
+
+def every_std(scale):
+    return plant(lambda rows: [r.update(quality_std=r["quality_std"] * scale) for row in rows for r in row["regions"]])
+
+
+BLACK = encode_png(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+SMALL = encode_png(np.zeros((3, 4, 3), np.uint8))
+
+# what is planted, what is found (sort -> count), a part of the place that is named, images that cannot be used
+FAULTS = {
+    "an archive is not there": (lambda f, rows: (f / "Blur_3.zip").unlink(), {"archive missing": 1, "image missing": 10}, "Blur_3.zip", 10),
+    "an archive is cut short": (overwrite("Blur_3.zip", b"PK\3\4"), {"archive missing": 1, "image missing": 10}, "Blur_3.zip", 10),
+    "an archive lacks a member": (in_row(5, path="Blur_3.zip::Blur_3/x.png"), {"image missing": 1}, "row 5, image 'image 5'", 1),
+    "a file is not there": (lambda f, rows: (f / "photos/4.png").unlink(), {"image missing": 1}, "row 4, image 'image 4'", 1),
+    "neither path nor bytes": (in_row(3, png=b""), {"image missing": 1}, "row 3", 1),
+    "a file is no image": (overwrite("photos/4.png", b"<html>"), {"image unreadable": 1}, "row 4", 1),
+    "an embedded image is damaged": (plant(lambda rows: rows[3].update(png=rows[3]["png"][:99])), {"image unreadable": 1}, "row 3", 1),
+    "an image of another size": (overwrite("photos/4.png", SMALL), {"image of another size": 1}, "row 4", 1),
+    "an image that is not the hashed one": (in_row(hash="sha256:00"), {"image changed": 1}, "row 4", 0),
+    "an embedded image that is not the hashed one": (in_row(3, hash="sha256:00"), {"image changed": 1}, "row 3", 0),
+    "a member that is not the hashed one": (in_row(5, hash="crc32:00:1"), {"image changed": 1}, "row 5", 0),
+    "a row of another size": (in_row(4, height=HEIGHT + 1), {"mask": 3, "image of another size": 1}, "region '4-0'", 1),
+    "a mask of another size": (in_region(counts=rle.encode(np.ones((5, 5)))["counts"]), {"mask": 1}, "region '4-0'", 1),
+    "a mask that is no mask": (in_region(counts="not a mask"), {"mask": 1}, "region '4-0'", 1),
+    "no mask": (in_region(counts=None), {"mask": 1}, "region '4-0'", 1),
+    "an empty region": (in_region(counts=rle.encode(np.zeros((HEIGHT, WIDTH)))["counts"]), {"empty region": 1}, "region '4-0'", 1),
+    "a box of something else": (in_region(box={"left": 0, "top": 0, "width": 1, "height": 1}), {"box or area": 1}, "region '4-0'", 0),
+    "an area of something else": (in_region(area=1), {"box or area": 1}, "region '4-0'", 0),
+    "no regions": (in_row(regions=[]), {"no regions": 1}, "row 4", 1),
+    "a score above its scale": (in_region(quality=5.01), {"label out of scale": 1}, "region '4-0'", 0),
+    "a score below its scale": (in_region(quality=0.4), {"label out of scale": 1}, "region '4-0'", 0),
+    "a score that is no number": (in_region(importance=float("nan")), {"label out of scale": 1}, "region '4-0'", 0),
+    "a scale upside down": (in_region(quality_scale={"low": 5, "high": 1, "direction": "higher"}), {"scale": 1}, "region '4-0'", 0),
+    "half a scale": (in_region(quality_scale={"low": 5, "high": None, "direction": "higher"}), {"scale": 1}, "region '4-0'", 0),
+    "an unknown direction": (in_region(quality_scale={"low": 1, "high": 5, "direction": "up"}), {"scale": 1}, "region '4-0'", 0),
+    "a std without its score": (in_region(importance=None, importance_std=0.1), {"std without score": 1}, "region '4-0'", 0),
+    "a std below zero": (in_region(quality_std=-0.1), {"std not of the scale": 1}, "region '4-0'", 0),
+    "stds of 0 to 100 beside scores of 1 to 5": (every_std(25), {"std not of the scale": 90}, "at most", 0),
+    "stds of 0 to 1 beside scores of 1 to 5": (every_std(0.25), {"std very small": 1}, "quality_std", 0),
+    "scores rescaled and their stds not": (
+        plant(lambda rows: [r.update(quality=(r["quality"] - 1) / 4, quality_scale=None) for row in rows for r in row["regions"]]),
+        {"std not of the scale": None},
+        "at most",
+        0,
+    ),
+    "a source in two splits": (in_row(split="val"), {"source in two splits": 1}, "source 'scene 2' is in val and in train", 0),
+    "no source": (in_row(source=""), {"source missing": 1}, "row 4", 0),
+    "an unknown split": (plant(lambda rows: [r.update(split="dev") for r in rows[4:6]]), {"split": 2}, "'dev'", 0),
+    "an image id twice": (in_row(id="image 5"), {"id twice": 1}, "row 5, image 'image 5'", 0),
+    "a region id twice": (in_region(id="9-2"), {"id twice": 2}, "row 9, image 'image 9', region '9-2'", 0),
+    "no image id": (in_row(id=""), {"id missing": 1}, "row 4", 0),
+    "no region id": (in_region(id=None), {"id missing": 1}, "region 0", 0),
+    "an image twice": (plant(lambda rows: rows[3].update(png=rows[0]["png"])), {"image twice": 1}, "also at part.parquet row 0", 0),
+    "an image twice in splits": (plant(lambda rows: rows[6].update(png=rows[0]["png"])), {"image twice in splits": 1}, "row 6", 0),
+    "an unknown distortion": (in_region(3, distortions=[{"type": "sharpness", "severity": "minor"}]), {"distortion": 1}, "sharpness", 0),
+    "a distortion twice": (in_region(3, distortions=[{"type": "blur", "severity": "minor"}] * 2), {"distortion": 1}, "blur", 0),
+    "an unknown severity": (in_region(3, distortions=[{"type": "blur", "severity": "some"}]), {"severity": 1}, "'some'", 0),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found_and_nothing_else(data, name):
+    folder, rows = data
+    change, expected, place, unusable = FAULTS[name]
+    change(folder, rows)
+    report = found(folder, rows)
+    assert set(report.counts) == set(expected)
+    assert all(count is None or report.counts[kind] == count for kind, count in expected.items())
+    assert place in report.text()
+    assert len(report.unusable) == unusable
+    assert f"{IMAGES - unusable:,} of 30 images" in report.text()
+    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["coverage"]["usable"] == IMAGES - unusable
+
+
+def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read(data):
+    folder, rows = data
+    (folder / "damaged.parquet").write_bytes(b"PAR1")
+    pq.write_table(pa.table({"id": ["a"]}), folder / "other.parquet")
+    report = found(folder, rows)
+    assert report.counts == {"table": 2}
+    assert "damaged.parquet is not a whole Parquet file" in report.text()
+    assert "it lacks source (string)" in report.text()
+    assert report.images == IMAGES
+
+
+def test_every_sort_of_problem_is_planted_above():
+    assert set().union(*(expected for _, expected, _, _ in FAULTS.values())) | {"table"} == set(KINDS)
+
+
+def test_the_first_finds_are_named_and_the_others_counted(data):
+    folder, rows = data
+    for row in rows[:8]:
+        row["source"] = None
+    text = found(folder, rows).text()
+    assert "error: source missing: 8 (an image has no source" in text
+    assert text.count("    part.parquet row") == 5
+    assert "    and 3 more" in text
+
+
+def test_training_goes_on_with_what_is_whole(data, capsys):
+    """The command's file leaves out exactly what cannot be used."""
+    folder, rows = data
+    (folder / "photos" / "4.png").write_bytes(b"<html>")
+    region(rows, 6)["counts"] = "not a mask"
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
+    result = prepare.main(["validate", str(folder), "--images", "--json", str(folder / "problems.json")])
+    assert json.loads((folder / "problems.json").read_text()) == result
+    assert result["unusable"] == ["image 4", "image 6"]
+    assert "28 of 30 images (93.3%) can be used" in capsys.readouterr().out
+    dataset = Indexed(root=str(folder), exclude=str(folder / "problems.json"))
+    with pytest.warns(UserWarning, match=r"excluded by name \(2 images\)"):
+        dataset.prepare()
+    for split in ("train", "val", "test"):
+        samples = dataset.split(split)
+        assert all(samples[i].masks().any() for i in range(len(samples)))
+
+
+def test_the_exit_status_says_whether_there_is_an_error(data, root):
+    folder, rows = data
+    rows[3]["source"] = ""
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
+    done = subprocess.run(
+        [sys.executable, "prepare.py", "validate", str(folder)], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: source missing: 1" in done.stdout
+
+
+def test_warnings_alone_are_no_error(data):
+    folder, rows = data
+    rows[4]["regions"] = []
+    report = found(folder, rows)
+    assert report.counts == {"no regions": 1}
+    assert report.errors == 0
