@@ -56,7 +56,7 @@ class Objective:
         return cls(**weights)
 
     def total(self, logits: Tensor, columns: Tensor, packed: Packed) -> dict[str, Tensor]:
-        """ "loss" and its terms before weighting, each per answer; "answers" is their number.
+        """The "loss", and its terms by name before they are weighted, each per answer; "answers" is their number.
 
         Args:
             logits: (P, N, V) at the columns `columns` (N,), sorted.
@@ -102,7 +102,7 @@ def level_probabilities(logits: Tensor, columns: Tensor, packed: Packed) -> Tens
 def level_moments(probabilities: Tensor) -> tuple[Tensor, Tensor]:
     """(Q, L) over levels at 0, 1 / (L - 1), ... 1 -> mean and variance, (Q,) each."""
     values = torch.linspace(0, 1, probabilities.shape[-1], device=probabilities.device)
-    mean = probabilities @ values
+    mean = (probabilities * values).sum(-1)  # no matrix product: autocast would round it
     return mean, (probabilities * (values - mean[:, None]).square()).sum(-1)
 
 

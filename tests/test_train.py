@@ -245,6 +245,15 @@ def test_every_experiment_can_be_planned(name, capsys):
     assert "fits a card of 80 GB" in capsys.readouterr().out
 
 
+def test_a_token_budget_is_planned_as_the_images_that_fit():
+    """A row of quickstart with six regions has 204 tokens, and is counted with a few more."""
+    fixed, budgeted = (
+        train.main(["quickstart", option, "--plan", "--regions", "6"]) for option in ("trainer.batch_size=3", "trainer.max_tokens=660")
+    )
+    assert fixed["tokens"]["row"] == 204
+    assert budgeted["training"] == fixed["training"]
+
+
 def test_a_plan_that_does_not_fit_says_what_does(capsys):
     command = [*small(Path("nowhere"))[:2], "trainer.batch_size=64", "--plan", "--gpu", "0.9"]
     found = train.main(command)

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from components.batch import TASKS
+from components.judgments import PROPOSALS, Judgment
 from components.prompts import TOKENIZER_CORPUS, released_segments
 from components.released.shards import CheckpointError
 
@@ -158,4 +159,5 @@ def _compare(tokenizer: PreTrainedTokenizerFast, pieces: SentencePieceProcessor,
 def _texts() -> Iterable[str]:
     yield from (text for task in TASKS for text in released_segments(task) if isinstance(text, str))
     yield from TOKENIZER_CORPUS
+    yield from (f"{Judgment(task, p, True, '').question} ASSISTANT: Yes. No." for task in TASKS for p in PROPOSALS[task])
     yield from hostile_texts()

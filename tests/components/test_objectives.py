@@ -109,6 +109,14 @@ def test_rank_loss_takes_mean_and_variance():
     assert rank_loss(predicted.float(), wanted.float(), torch.tensor([3, 3])).item() == pytest.approx(expected, abs=1e-5)
 
 
+def test_rank_loss_is_not_rounded_under_autocast():
+    g = torch.Generator().manual_seed(2)
+    predicted, wanted, group = torch.rand(6, 5, generator=g).softmax(-1), torch.rand(6, 5, generator=g).softmax(-1), torch.zeros(6).long()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = rank_loss(predicted, wanted, group)
+    assert rounded == rank_loss(predicted, wanted, group)
+
+
 def test_rank_loss_knows_groups_alone():
     g = torch.Generator().manual_seed(1)
     predicted, wanted = torch.rand(6, 5, generator=g).softmax(-1), (4 * torch.rand(6, 5, generator=g)).softmax(-1)

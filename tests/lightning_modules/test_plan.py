@@ -209,3 +209,14 @@ def test_flex_is_planned_as_sdpa():
     out, note = without_files(node)
     assert out["llm"]["attention"] == "sdpa"
     assert "counted with attention sdpa" in note
+
+
+def test_judgments_are_planned_and_a_plan_stays_the_same():
+    def made(**objective):
+        return plan(on_meta(node_of(LORA, {"objective": objective})), batch_size=1, regions=6)
+
+    without, some, again = made(), made(judgments=0.4), made(judgments=0.4)
+    assert some == again
+    assert without.tokens["row"] < some.tokens["row"]
+    assert without.training.total < some.training.total
+    assert {k: v for k, v in some.tokens.items() if k != "row"} == {k: v for k, v in without.tokens.items() if k != "row"}
