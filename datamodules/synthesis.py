@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from components import rle
 from components.batch import Distortions
 from components.registry import ConfigError
-from datamodules.distortions.base import SETTINGS, Distortion
+from datamodules.distortions.base import SETTINGS, STAGES, Distortion
+from datamodules.engines.base import Clock
 from datamodules.quality_labels.base import QualityLabel
 from datamodules.records import RegionRecord
 
 Image = NDArray[np.uint8]  # (H, W, 3)
 Masks = NDArray[np.bool_]  # (R, H, W)
 Parts = NDArray[np.integer[Any]]  # (H, W), which region a pixel is in: 0 ... regions - 1
-Applied = tuple[str, int] | None  # (type, setting), None for clean
+Applied = tuple[tuple[str, int], ...]  # ((type, setting), ...) in the order of a camera, () for clean
+Distort = Callable[[Image, int, int], Image]  # image, setting, seed -> image: what a `Distortion` is called as
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Recipe:
         visible: a distorted region whose quality label is above this looks like the reference: it is labelled clean.
         full_impact: drop of the whole image's score at which a region's importance is 1; below, importance goes with the
             square root of the drop, since most regions are small.
+        several: most types of distortion in one region; they happen one after the other, in the order of a camera.
 
     Raises:
         ConfigError: a value out of its range.
@@ -45,6 +48,7 @@ class Recipe:
     min_area: float = 0.015
     visible: float = 0.97
     full_impact: float = 0.25
+    several: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed, good in (
@@ -54,6 +58,7 @@ class Recipe:
             ("min_area", "a fraction of the image in [0, 1)", 0 <= self.min_area < 1),
             ("visible", "a quality in [0, 1]", 0 <= self.visible <= 1),
             ("full_impact", "a drop of the score in (0, 1]", 0 < self.full_impact <= 1),
+            ("several", "at least 1", self.several >= 1),
         ):
             if not good:
                 raise ConfigError(f"{name} is {allowed}, got {getattr(self, name)}")
@@ -66,12 +71,16 @@ def synthesize(
     label: QualityLabel,
     recipe: Recipe,
     rng: np.random.Generator,
+    clock: Clock | None = None,
+    developed: Mapping[str, Distort] | None = None,
 ) -> tuple[Image, list[RegionRecord]]:
-    """Distorts `reference` and labels its regions.
+    """Distorts `reference` region by region, or all over, and labels its regions.
 
     Args:
         reference: (H, W, 3), clean.
         masks: (R, H, W), what a mask encoder proposes for `reference`; made a partition by `partition`.
+        clock: is told how long distorting and labelling took.
+        developed: stands in for the `distortions` of its names where one is the first to happen: see `datamodules.raw`.
 
     Returns:
         The distorted image, and up to `recipe.regions` records whose ids are their indices; empty if all regions are too small.
@@ -80,27 +89,43 @@ def synthesize(
     parts = merge(parts, int(rng.integers(4, max(5, int(parts.max()) + 1) + 1)), rng)
     count = int(parts.max()) + 1
     mixed = rng.random() < recipe.mixed
-    applied = [_draw(distortions, recipe.clean, rng) for _ in range(count if mixed else 1)]
+    applied = [_draw(distortions, recipe, rng) for _ in range(count if mixed else 1)]
     applied = applied if mixed else applied * count
-    distorted = _distort(reference, parts, applied, distortions, seed=int(rng.integers(2**31)))
+    clock = Clock() if clock is None else clock
+    with clock("distorting"):
+        chains = Chains(reference, distortions, developed or {}, seed=int(rng.integers(2**31)))
+        distorted = _distort(reference, parts, applied, chains)
     big = np.flatnonzero(np.bincount(parts.ravel()) / parts.size >= recipe.min_area)
     kept = sorted(rng.permutation(big)[: recipe.regions].tolist())
     if not kept:
         return distorted, []
     regions = parts == np.array(kept)[:, None, None]  # (R, H, W)
-    quality, impact = label.label(distorted, reference, regions)
-    records = []
-    for i, part in enumerate(kept):
-        records.append(
-            RegionRecord(
-                id=str(i),
-                counts=rle.encode(regions[i])["counts"],
-                quality=float(np.clip(quality[i], 0, 1)),
-                importance=float(np.sqrt(np.clip(impact[i] / recipe.full_impact, 0, 1))),
-                distortions=_visible(applied[part], quality[i], recipe, distortions),
-            )
-        )
+    with clock("labelling"):
+        records = labelled(distorted, reference, regions, [applied[part] for part in kept], distortions, label, recipe)
     return distorted, records
+
+
+def labelled(
+    distorted: Image,
+    reference: Image,
+    regions: Masks,
+    applied: Sequence[Applied],
+    distortions: Mapping[str, Distortion],
+    label: QualityLabel,
+    recipe: Recipe,
+) -> list[RegionRecord]:
+    """The records of regions (R, H, W), which may overlap, with what was done to each; ids are their indices."""
+    quality, impact = label.label(distorted, reference, regions)
+    return [
+        RegionRecord(
+            id=str(i),
+            counts=rle.encode(regions[i])["counts"],
+            quality=float(np.clip(quality[i], 0, 1)),
+            importance=float(np.sqrt(np.clip(impact[i] / recipe.full_impact, 0, 1))),
+            distortions=_visible(applied[i], quality[i], recipe, distortions),
+        )
+        for i in range(len(regions))
+    ]
 
 
 def partition(masks: Masks) -> Parts:
@@ -139,17 +164,39 @@ def _neighbours(parts: Parts) -> NDArray[np.int64]:
     return np.argwhere(np.triu(touch | touch.T, 1))
 
 
-def _draw(distortions: Mapping[str, Distortion], clean: float, rng: np.random.Generator) -> Applied:
-    kind = str(rng.choice(sorted(distortions)))
-    setting = int(rng.integers(SETTINGS))
-    return None if rng.random() < clean else (kind, setting)
+@dataclass(frozen=True)
+class Chains:
+    """What is applied to one clean image: distortions, and in their place those that happen in the development of its RAW file."""
+
+    reference: Image
+    distortions: Mapping[str, Distortion]
+    developed: Mapping[str, Distort]
+    seed: int
+
+    def __call__(self, applied: Applied) -> Image:
+        """The whole reference, (H, W, 3), with all of `applied`."""
+        out = self.reference
+        for i, (kind, setting) in enumerate(applied):
+            distort: Distort = self.developed[kind] if i == 0 and kind in self.developed else self.distortions[kind]
+            out = distort(out, setting, self.seed)
+        return out
 
 
-def _distort(reference: Image, parts: Parts, applied: Sequence[Applied], distortions: Mapping[str, Distortion], seed: int) -> Image:
+def _draw(distortions: Mapping[str, Distortion], recipe: Recipe, rng: np.random.Generator) -> Applied:
+    names = sorted(distortions)
+    if recipe.several == 1:
+        drawn = [(str(rng.choice(names)), int(rng.integers(SETTINGS)))]
+    else:
+        kinds = rng.permutation(names)[: rng.integers(1, recipe.several + 1)]
+        drawn = [(str(kind), int(rng.integers(SETTINGS))) for kind in sorted(kinds, key=lambda k: STAGES.index(distortions[k].stage))]
+    return () if rng.random() < recipe.clean else tuple(drawn)
+
+
+def _distort(reference: Image, parts: Parts, applied: Sequence[Applied], chains: Chains) -> Image:
     out = np.array(reference, order="C")
-    for one in sorted({a for a in applied if a is not None}):
+    for one in sorted(set(applied) - {()}):
         here = np.array([a == one for a in applied])[parts]  # (H, W)
-        np.copyto(_whole_pixels(out), _whole_pixels(distortions[one[0]](reference, one[1], seed)), where=here)
+        np.copyto(_whole_pixels(out), _whole_pixels(chains(one)), where=here)
     return out
 
 
@@ -159,6 +206,6 @@ def _whole_pixels(image: Image) -> NDArray[np.void]:
 
 
 def _visible(one: Applied, quality: float, recipe: Recipe, distortions: Mapping[str, Distortion]) -> Distortions:
-    if one is None or quality > recipe.visible:
+    if quality > recipe.visible:
         return ()
-    return ((one[0], distortions[one[0]].severity(one[1])),)
+    return tuple((kind, distortions[kind].severity(setting)) for kind, setting in one)

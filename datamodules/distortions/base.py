@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from components.registry import Registry
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Float = NDArray[np.float32]
+
+Stage = Literal["optics", "exposure", "sensor", "development", "file"]
+STAGES: tuple[Stage, ...] = ("optics", "exposure", "sensor", "development", "file")
 
 GRADES = len(SEVERITIES)
 VARIANTS = 4
@@ -30,11 +33,15 @@ class Distortion(ABC):
         variants: what the four variants are.
         strengths: per variant, the parameter of each of the five grades, mild to extreme.
         seeded: the variants that draw something; the others are the same for every seed.
+        stage: where in a camera it happens, one of `STAGES`: the order in which several are applied.
+        develops: whether `develop` can be asked, that is whether it happens in the development of a RAW file.
     """
 
     variants: ClassVar[tuple[str, str, str, str]]
     strengths: ClassVar[tuple[tuple[float, ...], ...]]
     seeded: ClassVar[tuple[str, ...]] = ()
+    stage: ClassVar[Stage] = "development"
+    develops: ClassVar[bool] = False
 
     def __call__(self, image: Image, setting: int, seed: int = 0) -> Image:
         """image (H, W, 3) uint8 -> same shape; `setting` in [0, 20); `seed` is for the variants in `seeded`.
@@ -49,6 +56,21 @@ class Distortion(ABC):
     @abstractmethod
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """The distortion itself: a new array; `image` is left as it is."""
+
+    def developed(self, light: Float, setting: int, seed: int = 0) -> Image:
+        """light (H, W, 3) float32, linear, sRGB primaries, 1 = the sensor's white -> (H, W, 3) uint8, distorted while it was developed.
+
+        Raises:
+            ValueError: the setting is out of range, or this distortion does not happen in the development.
+        """
+        grade, variant = _grade_and_variant(setting)
+        if not self.develops:
+            raise ValueError(f"{type(self).__name__} does not happen in the development: apply it to the developed image")
+        return self.develop(light, variant, self.strengths[variant][grade], np.random.default_rng(seed))
+
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """The distortion itself, before anything is clipped or rounded to 8 bits; `light` is left as it is."""
+        raise NotImplementedError(f"{type(self).__name__}.develops is set, but it has no develop()")
 
     @staticmethod
     def severity(setting: int) -> str:
@@ -96,5 +118,10 @@ def to_linear(image: Image) -> Float:
 
 def from_linear(x: Float) -> Image:
     """Linear light -> sRGB uint8; what exceeds [0, 1] is clipped, as a sensor does."""
+    return to_uint8(encoded(x))
+
+
+def encoded(x: Float) -> Float:
+    """Linear light -> sRGB in [0, 255], not rounded; what exceeds [0, 1] is clipped."""
     x = np.clip(x, 0, 1)
-    return to_uint8(np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255)
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055) * 255

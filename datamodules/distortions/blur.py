@@ -23,6 +23,7 @@ class Blur(Distortion):
         (1.9, 2.7, 3.8, 5.5, 8.0),
     )
     seeded = ("motion",)  # its direction
+    stage = "optics"
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Edges of the image are continued by reflection."""

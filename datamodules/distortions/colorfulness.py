@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.distortions.base import DISTORTIONS, Distortion, Image, to_rgb, to_ycc
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, encoded, to_rgb, to_ycc
 
 
 @DISTORTIONS.register("colorfulness")
@@ -19,10 +19,18 @@ class Colorfulness(Distortion):
         (12.0, 8.0, 5.0, 3.0, 1.0),
     )
     seeded = ("cast",)  # its hue
+    develops = True
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Luma is kept, up to clipping."""
-        ycc = to_ycc(image)
+        return self._recoloured(to_ycc(image), variant, strength, rng)
+
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """As the development's saturation and white balance."""
+        return self._recoloured(to_ycc(encoded(light)), variant, strength, rng)
+
+    @staticmethod
+    def _recoloured(ycc: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
         if variant == 2:
             angle = rng.uniform(0, 2 * np.pi)
             ycc[..., 1:] += strength * np.array([np.cos(angle), np.sin(angle)], np.float32)

@@ -22,6 +22,7 @@ class Compression(Distortion):
         (32.0, 18.0, 9.0, 4.0, 0.0),
         (24.0, 40.0, 64.0, 100.0, 160.0),
     )
+    stage = "file"
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Encodes and decodes with Pillow's codecs."""

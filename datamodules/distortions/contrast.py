@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.distortions.base import DISTORTIONS, Distortion, Image, to_uint8
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, encoded, to_uint8
 
 
 @DISTORTIONS.register("contrast")
@@ -18,15 +18,23 @@ class Contrast(Distortion):
         (0.52, 0.4, 0.3, 0.22, 0.14),
         (2.0, 2.8, 3.8, 5.2, 7.5),
     )
+    develops = True
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """The line pivots about the mean; the S-curve (soft, hard) has that slope there and keeps black and white apart."""
-        x = image.astype(np.float32)
-        middle = float(x.mean())
-        if variant == 3:
-            half = 127.5
-            return to_uint8(middle + half * np.tanh(strength * (x - middle) / half))
-        if variant == 2:  # mid-tones are pulled together more than shadows and highlights
-            away = np.abs(x - middle) / 255
-            return to_uint8(middle + (x - middle) * (strength + (1 - strength) * 0.35 * away))
-        return to_uint8(middle + strength * (x - middle))
+        return _curve(image.astype(np.float32), variant, strength)
+
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """As a curve of the development."""
+        return _curve(encoded(light), variant, strength)
+
+
+def _curve(x: Float, variant: int, strength: float) -> Image:
+    middle = float(x.mean())
+    if variant == 3:
+        half = 127.5
+        return to_uint8(middle + half * np.tanh(strength * (x - middle) / half))
+    if variant == 2:  # mid-tones are pulled together more than shadows and highlights
+        away = np.abs(x - middle) / 255
+        return to_uint8(middle + (x - middle) * (strength + (1 - strength) * 0.35 * away))
+    return to_uint8(middle + strength * (x - middle))

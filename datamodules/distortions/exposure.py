@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.distortions.base import DISTORTIONS, Distortion, Image, from_linear, to_linear, to_uint8
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, encoded, from_linear, to_linear, to_uint8
 
 
 @DISTORTIONS.register("exposure")
@@ -18,6 +18,8 @@ class Exposure(Distortion):
         (50.0, 70.0, 92.0, 115.0, 140.0),
         (-50.0, -70.0, -92.0, -115.0, -140.0),
     )
+    stage = "exposure"
+    develops = True
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Over and under multiply linear light; bright and dark add to the coded values."""
@@ -25,3 +27,7 @@ class Exposure(Distortion):
         if variant < 2:
             return from_linear(to_linear(levels) * np.float32(2.0**strength))[image]
         return to_uint8(levels.astype(np.float32) + strength)[image]
+
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+        """Over and under are the development's brightness; bright and dark an offset of its curve."""
+        return from_linear(light * np.float32(2.0**strength)) if variant < 2 else to_uint8(encoded(light) + np.float32(strength))

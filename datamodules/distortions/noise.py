@@ -20,6 +20,7 @@ class Noise(Distortion):
         (9.0, 15.0, 24.0, 36.0, 54.0),
     )
     seeded = variants
+    stage = "sensor"
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Independent per pixel, except grain, whose specks are about two pixels wide and mostly chromatic."""

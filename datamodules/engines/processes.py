@@ -1,0 +1,78 @@
+"""Shards side by side in processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from typing import Any
+
+from components.registry import ConfigError
+from datamodules.engines.base import ENGINES, Engine, Made, Work, make_held
+
+AHEAD = 2  # shards handed out per worker: one being made, one waiting
+
+
+@ENGINES.register("processes")
+class Processes(Engine):
+    """One process per core, each on one thread.
+
+    Args:
+        workers: how many processes; 0 for as many as there are cores to run on.
+
+    Raises:
+        ConfigError: fewer than 0.
+    """
+
+    def __init__(self, *, workers: int = 0) -> None:
+        if workers < 0:
+            raise ConfigError(f"processes: workers is a number of processes, 0 for one per core, got {workers}")
+        self.workers = workers
+
+    def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
+        if not shards:
+            return
+        workers = min(self.workers or _cores(), len(shards))
+        # spawned, not forked: PyTorch's and OpenMP's threads do not survive a fork, and their locks may be held
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _hold, (work,))
+        running: dict[Future[Made], int] = {}
+        waiting = iter(shards)
+        try:
+            while True:
+                for shard in waiting:
+                    running[pool.submit(_make, shard)] = shard
+                    if len(running) >= AHEAD * workers:
+                        break
+                if not running:
+                    break
+                for done in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(done), done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """See the contract."""
+        return {"workers": 2}
+
+
+def _cores() -> int:
+    """Those that this process may use, which a container or a scheduler may have bounded."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_held: list[Work] = []
+
+
+def _hold(work: Work) -> None:
+    """A worker's first act: it keeps the job, and ends with its parent, also where the parent was killed."""
+    _held[:] = [work]
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _make(shard: int) -> Made:
+    return make_held(_held[0], shard)

@@ -1,0 +1,71 @@
+"""Shards on a Ray cluster, or on a Ray of this machine's cores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from components.registry import ConfigError
+from datamodules.engines.base import ENGINES, Engine, Made, Work, make_held
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    if error.name != "ray":
+        raise
+    raise ImportError("the engine 'ray' needs the package ray: pip install 'roi-iqa[ray]'") from error
+
+
+@ENGINES.register("ray")
+class RayCluster(Engine):
+    """One task per shard. The job's folders must lie under the same path on every node, as on a shared file system.
+
+    Where a node is lost, its shards are made again elsewhere: what is written twice is the same twice.
+
+    Args:
+        address: of the cluster: "auto" for the one this machine belongs to, "host:port" for another; "" starts one on this machine's cores.
+        retries: how often a shard is tried again whose process or node was lost. An error of the shard itself is not tried again.
+        ahead: shards handed out per core of the cluster.
+
+    Raises:
+        ConfigError: `retries` below 0, or `ahead` below 1.
+    """
+
+    def __init__(self, *, address: str = "", retries: int = 3, ahead: int = 2) -> None:
+        if retries < 0 or ahead < 1:
+            raise ConfigError(f"ray: retries is at least 0 and ahead at least 1, got {retries} and {ahead}")
+        self.address, self.retries, self.ahead = address, retries, ahead
+
+    def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
+        """Raises ConnectionError where there is no cluster at the address."""
+        if not shards:
+            return
+        own = not ray.is_initialized()
+        if own:
+            ray.init(address=self.address or "local", log_to_driver=False, include_dashboard=False if not self.address else None)
+        try:
+            yield from self._run(work, shards)
+        finally:
+            if own:
+                ray.shutdown()
+
+    def _run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
+        make = ray.remote(num_cpus=1, max_retries=self.retries)(make_held)
+        job = ray.put(work)  # travels to each node once
+        most = self.ahead * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        running: dict[Any, int] = {}
+        waiting = iter(shards)
+        while True:
+            for shard in waiting:
+                running[make.remote(job, shard)] = shard
+                if len(running) >= most:
+                    break
+            if not running:
+                break
+            for done in ray.wait(list(running))[0]:
+                yield running.pop(done), ray.get(done)
+
+    @classmethod
+    def tiny(cls) -> dict[str, Any]:
+        """See the contract."""
+        return {}
