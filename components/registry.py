@@ -167,6 +167,15 @@ class Registry(Generic[T]):
         return cls
 
 
+def configured(cls: type[T], node: Mapping[str, Any], where: str) -> Part[T]:
+    """Checks `node` ({key: value, ...}) against the constructor of a class that is no plugin, as a plugin's is checked.
+
+    Raises:
+        ConfigError: unknown key, wrong type, value outside a `Literal`, missing value.
+    """
+    return Part(cls, **_checked_options(cls, node, where))
+
+
 def registries() -> dict[str, Registry[Any]]:
     """Every kind that has been imported, by its name."""
     return {r.kind: r for r in _REGISTRIES.values()}

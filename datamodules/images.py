@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,8 @@ def _decoded(source: Path | io.BytesIO, name: str, max_pixels: int) -> NDArray[n
         raise ImageError(f"image {name} cannot be decoded ({error}): it is truncated or damaged, fetch it again or remove it") from error
 
 
-def list_images(folder: str | Path) -> list[Path]:
-    """The image files (by `SUFFIXES`, any case) in a folder and its subfolders, sorted by path; names with a leading dot are left out.
+def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The image files (by `suffixes`, any case) in a folder and its subfolders, sorted by path; names with a leading dot are left out.
 
     Raises:
         ImageError: no such folder, or no images in it.
@@ -75,10 +76,10 @@ def list_images(folder: str | Path) -> list[Path]:
     if not folder.is_dir():
         what = "is a file: see load_image" if folder.is_file() else "does not exist: check the path"
         raise ImageError(f"image folder {folder} {what}")
-    files = [p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    files = [p for p in folder.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file()]
     if not files:
         raise ImageError(
-            f"image folder {folder} holds no images: files that end in {', '.join(SUFFIXES)} are looked for, in subfolders too"
+            f"image folder {folder} holds no images: files that end in {', '.join(suffixes)} are looked for, in subfolders too"
         )
     return sorted(files, key=lambda p: p.relative_to(folder).parts)
 

@@ -51,6 +51,10 @@ class QualityLabel(ABC):
             impact[r] = 1 - self.image(composite, reference)
         return quality, impact
 
+    def say(self) -> str:
+        """The measure, its version and its licence, for whoever makes data with it."""
+        return f"{type(self).__name__}, version {self.version}, licence {self.licence}"
+
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """Options for tests."""
