@@ -22,15 +22,19 @@ import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder
 from components.registry import ConfigError, Part
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.distortions.base import DISTORTIONS
+from datamodules.engines.base import Engine, Made, Work
+from datamodules.engines.inline import Inline
+from datamodules.engines.processes import Processes
 from datamodules.images import ImageError, list_images, load_image
 from datamodules.looks import relook
+from datamodules.making import identity, make_all
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
 from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png
@@ -99,7 +103,7 @@ class Photographs(RoiDataset):
         looks: gives each training photograph another look each time (see `datamodules.looks`).
         turns: in how many of a square's eight positions each training sample is shown; a training sample each.
         distortions: the types to draw from.
-        mixed, clean, regions, min_area, visible, full_impact: see `datamodules.synthesis.Recipe`.
+        mixed, clean, regions, min_area, visible, full_impact, several: see `datamodules.synthesis.Recipe`.
         seed: of everything drawn.
         cache: folder for the samples; "" to make them on the fly each time.
         workers: processes that fill the cache; the result does not depend on it.
@@ -130,6 +134,7 @@ class Photographs(RoiDataset):
         min_area: float = 0.015,
         visible: float = 0.97,
         full_impact: float = 0.25,
+        several: int = 1,
         seed: int = 0,
         cache: str = "outputs/cache",
         workers: int = 2,
@@ -151,7 +156,7 @@ class Photographs(RoiDataset):
         mask_encoder = mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"})
         quality_label = quality_label or QUALITY_LABELS.part({"plugin": "local_similarity"})
         self.mask_encoder, self.quality_label = mask_encoder(), quality_label()
-        self.recipe = Recipe(mixed, clean, regions, min_area, visible, full_impact)
+        self.recipe = Recipe(mixed, clean, regions, min_area, visible, full_impact, several)
         self._options = {
             "size": size,
             "procedural": procedural,
@@ -159,8 +164,8 @@ class Photographs(RoiDataset):
             "distortions": sorted(distortions),
             "recipe": vars(self.recipe),
             "seed": seed,
-            "mask_encoder": _identity(mask_encoder),
-            "quality_label": _identity(quality_label),
+            "mask_encoder": identity(mask_encoder),
+            "quality_label": identity(quality_label),
         }
         self.cache = Path(cache) if cache else None
         self._ready = False
@@ -180,14 +185,9 @@ class Photographs(RoiDataset):
         if self.cache is None:
             self._get_ready()
             return
-        todo = [(s, p) for s in SPLITS for p in range(-(-self.counts[s] // PART)) if not self._part_path(s, p).exists()]
-        if not todo:
-            return
-        self._get_ready()
-        loader: DataLoader[int] = DataLoader(_Parts(self, todo), batch_size=None, num_workers=min(self.workers, len(todo)))
-        with tqdm(total=sum(len(self._part(p)) for _, p in todo), unit="image", desc="making samples") as bar:
-            for made in loader:
-                bar.update(made)
+        parts = _Parts(self)
+        engine: Engine = Processes(workers=self.workers) if self.workers else Inline()
+        make_all(parts, engine, "making samples")
 
     def split(self, name: Split) -> Samples:
         """The samples of a split.
@@ -290,20 +290,31 @@ class Photographs(RoiDataset):
         return {"size": 64, "train": 6, "val": 2, "test": 3, "regions": 3, "cache": "", "workers": 0}
 
 
-class _Parts(Dataset[int]):
-    """Writes part i of a to-do list when it is asked for, and says how many images it holds; so a loader's workers fill the cache."""
+class _Parts(Work):
+    """The cache as a job: each part of each split is a shard."""
 
-    def __init__(self, dataset: Photographs, todo: list[tuple[Split, int]]) -> None:
-        self.dataset, self.todo = dataset, todo
+    def __init__(self, dataset: Photographs) -> None:
+        self.dataset = dataset
+        self.parts = [(s, p) for s in SPLITS for p in range(-(-dataset.counts[s] // PART))]
+        self.key = str(dataset._part_path("train", 0).parent.resolve())
 
     def __len__(self) -> int:
-        return len(self.todo)
+        return len(self.parts)
 
-    def __getitem__(self, index: int) -> int:
-        split, part = self.todo[index]
+    def images(self, shard: int) -> int:
+        return len(self.dataset._part(self.parts[shard][1]))
+
+    def is_done(self, shard: int) -> bool:
+        return self.dataset._part_path(*self.parts[shard]).exists()
+
+    def get_ready(self) -> None:
+        self.dataset._get_ready()
+
+    def make(self, shard: int) -> Made:
+        split, part = self.parts[shard]
         made = [self.dataset.make(split, i) for i in self.dataset._part(part)]
         write_records(self.dataset._part_path(split, part), [replace(record, png=encode_png(pixels)) for pixels, record in made])
-        return len(made)
+        return Made(len(made), sum(len(record.regions) for _, record in made))
 
 
 class _Turned(Dataset[RoiSample], ABC):
@@ -428,12 +439,3 @@ def _readable(root: Path) -> tuple[list[Photograph], list[str]]:
 
 def _hash(image: NDArray[np.uint8]) -> str:
     return hashlib.sha256(image.tobytes()).hexdigest()[:16]
-
-
-def _identity(part: Part[Any]) -> dict[str, Any]:
-    """The plugin with all its options, the hashes of the files they name, and, where it has them, version and licence."""
-    settings = part.settings()
-    files = {k: v for k, v in settings.items() if isinstance(v, str) and v and Path(v).is_file()}
-    hashes = {f"{k} (sha256)": hashlib.sha256(Path(v).read_bytes()).hexdigest()[:16] for k, v in files.items()}
-    said = {k: getattr(part.cls, k) for k in ("version", "licence") if hasattr(part.cls, k)}
-    return {**settings, **hashes, **said}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from datamodules.datasets import photographs
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import EMBEDDED, PART, Photographs
 from datamodules.images import ImageError
+from datamodules.making import identity
 from datamodules.procedural import dead_leaves
 from datamodules.records import SPLITS, encode_png
 
@@ -231,7 +233,7 @@ def test_the_fingerprint_knows_every_option_and_the_contents_of_files(tmp_path):
     found = []
     for content in (b"a", b"b"):
         weights.write_bytes(content)
-        found.append(photographs._identity(Part(Reads, path=str(weights), sizes=(1, 2))))
+        found.append(identity(Part(Reads, path=str(weights), sizes=(1, 2))))
     assert found[0]["path (sha256)"] != found[1]["path (sha256)"]
     assert found[0]["sizes"] == (1, 2)
     assert found[0]["depth"] == 3
@@ -395,6 +397,39 @@ def test_regions_that_are_never_large_enough(monkeypatch):
     monkeypatch.setattr(photographs, "TRIES", 2)
     with pytest.raises(RuntimeError, match=r"no region in 2 images covers min_area=0\.99 of its image: lower min_area"):
         small(min_area=0.99).make("val", 0)
+
+
+GOLDEN = {  # hash of the masks, means of the channels, quality, importance; README's figures were made with these samples
+    ("train", 7): (
+        "836d1ab30f1c4d18",
+        [78.3351, 128.6636, 115.8956],
+        [0.459348, 0.967798, 0.291895, 0.935935, 0.945962, 0.201737],
+        [0.441561, 0.125267, 0.693274, 0.123543, 0.085837, 0.599457],
+    ),
+    ("val", 1): (
+        "460dff5d2ca51a07",
+        [40.2168, 60.6624, 145.5728],
+        [0.174223, 0.102249, 0.354172, 0.10829, 0.351524, 0.820765],
+        [0.635567, 0.80187, 0.644567, 1.0, 0.296923, 0.148065],
+    ),
+    ("test", 0): (
+        "601a6ce01a033b38",
+        [164.24, 98.4921, 70.7469],
+        [0.787981, 0.204152, 0.329093, 0.921998, 0.177005, 0.258042],
+        [0.25051, 0.482011, 0.597249, 0.113639, 0.342632, 0.547026],
+    ),
+}
+
+
+@pytest.mark.parametrize("place", GOLDEN, ids=str)
+def test_quickstarts_samples_are_what_they_were(place):
+    """The tolerances are those of another processor, whose powers and logarithms differ in their last bits."""
+    masks, means, quality, importance = GOLDEN[place]
+    pixels, record = Photographs(cache="").make(*place)
+    assert hashlib.sha256(" ".join(r.counts for r in record.regions).encode()).hexdigest()[:16] == masks
+    np.testing.assert_allclose(pixels.mean((0, 1)), means, atol=2e-3)
+    np.testing.assert_allclose([r.quality for r in record.regions], quality, atol=1e-4)
+    np.testing.assert_allclose([r.importance for r in record.regions], importance, atol=1e-3)
 
 
 def test_the_first_test_sample_is_what_it_was():
