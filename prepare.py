@@ -4,6 +4,7 @@ python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released c
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
+python prepare.py synthesize photos data/mine mode=mixed images=1000   clean photographs -> distorted, labelled data
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from typing import Any
 import torch
 
 from components.llm_adapters.hf_causal import HFCausal
-from components.registry import ConfigError
+from components.registry import ConfigError, configured
 from components.released import seagull
 from components.scorers.base import SCORERS
 from components.scorers.roi_vlm import RoiVLM
-from configs.schema import load_model
+from configs.schema import load_model, load_options
 from inference.load import find
 from inference.saved import About, describe, is_saved, save
 from lightning_modules.entry import run_entry
@@ -66,6 +67,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("--images", action="store_true", help="reads and decodes every image, too")
     sub.add_argument("--json", type=Path, help="a file for what was found; data.exclude=<it> trains on what is whole")
     sub.set_defaults(run=validate_data)
+    sub = commands.add_parser("synthesize", help=(what := "makes distorted, labelled data from clean photographs"), description=what)
+    sub.add_argument("folder", type=Path, help="of photographs, RAW files among them")
+    sub.add_argument("out", type=Path, help="a new folder, or one that was begun with the same options: it is finished")
+    sub.add_argument("options", nargs="*", metavar="key=value", help="or a YAML file of options, the later over the earlier: docs/data.md")
+    sub.set_defaults(run=synthesize)
     args = parser.parse_args(argv)
     return dict(args.run(args))
 
@@ -126,6 +132,21 @@ def save_model(args: argparse.Namespace) -> dict[str, Any]:
         save(draft, scorer, node, about)
     print(f"model: {args.out}")
     return {"out": str(args.out)}
+
+
+def synthesize(args: argparse.Namespace) -> dict[str, Any]:
+    """Photographs -> `out`: Parquet parts, data.json, references; finishes what was interrupted."""
+    from datamodules.synthesis_job import PARTS, Synthesis
+
+    options = load_options(args.options, PARTS)
+    data = configured(Synthesis, options, "synthesize")(args.folder, args.out).run()
+    spent = data["seconds"]
+    if total := sum(spent.values()):
+        print("time: " + ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in spent.items()))
+    lost = sum(s["images"] for s in data["skipped"])
+    print(f"{data['images']} images with {data['regions']} regions" + (f"; {lost} could not be made, see data.json" if lost else ""))
+    print(f"data: {args.out}")
+    return data
 
 
 def _skeleton(node: Mapping[str, Any], where: str) -> RoiVLM:

@@ -13,6 +13,7 @@ from components.scorers.base import SCORERS
 from components.vision_encoders.base import VISION_ENCODERS
 from datamodules.datasets.base import DATASETS
 from datamodules.distortions.base import DISTORTIONS
+from datamodules.engines.base import ENGINES
 from datamodules.quality_labels.base import QUALITY_LABELS
 
 KINDS: tuple[Registry, ...] = (  # type: ignore[type-arg]
@@ -25,6 +26,7 @@ KINDS: tuple[Registry, ...] = (  # type: ignore[type-arg]
     DATASETS,
     DISTORTIONS,
     QUALITY_LABELS,
+    ENGINES,
 )
 
 

@@ -7,7 +7,7 @@ before any data is read or any weight is made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -142,6 +142,29 @@ def load_model(path: str) -> dict[str, Any]:
         raise ConfigError(f"{found} has no key 'model' with a plugin below it")
     SCORERS.part(merged["model"], "model")
     return cast("dict[str, Any]", merged["model"])
+
+
+def load_options(words: Sequence[str], parts: Collection[str]) -> dict[str, Any]:
+    """The options of a command, not checked yet: `key=value` and YAML files of options, the later over the earlier.
+
+    Args:
+        parts: the keys whose value is a plugin; for these `key=name` means `key.plugin=name`.
+
+    Raises:
+        ConfigError: a file is not there or holds no mapping, or a word is neither a file nor of the form key=value.
+    """
+    out: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals:
+            layers = [_from_overrides([f"{key}.plugin={value}" if key in parts else word])]
+        elif Path(word).is_file():
+            layers = _with_includes(Path(word), ())
+        else:
+            raise ConfigError(f"'{word}' is neither of the form key=value or key.sub=value nor a YAML file of options")
+        for layer in layers:
+            out = layered(out, {k: {"plugin": v} if k in parts and isinstance(v, str) else v for k, v in layer.items()})
+    return out
 
 
 def checked(values: Mapping[str, Any]) -> Experiment:

@@ -1,4 +1,4 @@
-"""Regions of two sizes from any mask encoder, as SEAGULL-100w has them (reference facts 3.1): objects from boxes, components from points."""
+"""Regions of two sizes from any mask encoder, as in SEAGULL-100w (reference facts 3.1): objects from boxes, components from points."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def propose_regions(
 ) -> tuple[list[str], Masks]:
     """Regions of a clean image; they may overlap, and the smaller may be part of the larger.
 
-    Objects are what the encoder finds in boxes: the paper's come from a detector, ours are the boxes of the largest regions that the encoder
-    proposes, or, where its proposals part the image into patches, of neighbouring patches joined at random. Components are what it finds at
-    random points. What repeats a region (`SAME`), or is smaller than `min_area`, is left out.
+    Objects are what the encoder finds in boxes: the paper's come from a detector, ours are those of the largest regions that the encoder
+    proposes, or, where its proposals part the image into patches, of neighbouring patches joined at random. Components are what it
+    finds at random points. What repeats a region (`SAME`), or is smaller than `min_area`, is left out.
 
     Args:
         image: (H, W, 3).

@@ -1,5 +1,5 @@
-"""RAW photographs: from the sensor's values to linear light, so that distortions of exposure, contrast and colour happen while the picture is
-developed, as in the making of SEAGULL-100w (reference facts 3.1), and not to its 8-bit result."""
+"""RAW photographs: from the sensor's values to linear light, so that distortions of exposure, contrast and colour happen while the
+picture is developed, as in the making of SEAGULL-100w (reference facts 3.1), and not to its 8-bit result."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from datamodules.records import Split
 
 SMALLEST = 16  # pixels: the shorter side of a photograph
 
+
 @dataclass(frozen=True)
 class Reference:
     """A clean photograph of the folder.
@@ -67,8 +68,8 @@ def find_files(root: Path) -> dict[str, int]:
 def find_references(root: Path, seed: int, val: float, test: float) -> tuple[list[Reference], list[dict[str, Any]]]:
     """The photographs of a folder, and those left out because they copy another byte for byte, with the reason.
 
-    Files of one scene share their folder and the name before its first dot. Scenes are dealt by `seed`: shares `val` and `test`, rounded, and
-    at least one scene each where the share is not 0; the rest to train.
+    Files of one scene share their folder and the name before its first dot. Scenes are dealt by `seed`: shares `val` and `test`, rounded,
+    and at least one scene each where the share is not 0; the rest to train.
 
     Raises:
         ImageError: no such folder, or no photograph in it; or fewer scenes than splits that are asked for.
@@ -91,8 +92,8 @@ def _dealt(scenes: list[str], seed: int, val: float, test: float, root: Path) ->
     counts = {name: max(1, round(share * len(scenes))) if share else 0 for name, share in held.items()}
     if sum(counts.values()) >= len(scenes):
         raise ImageError(
-            f"{root} holds {len(scenes)} scene(s), where files of one scene share their folder and the name before its first dot: too few for "
-            f"train, test={test} and val={val}. Bring more photographs, or set a share to 0"
+            f"{root} holds {len(scenes)} scene(s), where files of one scene share their folder and the name before its first dot: too few "
+            f"for train, test={test} and val={val}. Bring more photographs, or set a share to 0"
         )
     order = [scenes[i] for i in np.random.default_rng(seed).permutation(len(scenes))]
     edges = counts["test"], counts["test"] + counts["val"]
@@ -136,4 +137,3 @@ def _smaller(shape: tuple[int, ...], size: int) -> tuple[int, int]:
     height, width = shape
     scale = size / min(height, width)
     return (height, width) if size == 0 or scale >= 1 else (max(1, round(height * scale)), max(1, round(width * scale)))
-

@@ -27,6 +27,7 @@ from datamodules.tables import VERSION as SCHEMA_VERSION
 
 VERSION = "1"  # changes whenever the same recipe would give other data
 PLAN, DATA = "plan.json", "data.json"
+PARTS = ("mask_encoder", "quality_label", "engine")  # the options that are plugins
 LIBRARIES = ("numpy", "scipy", "scikit-image", "pillow", "pyarrow", "torch")  # that what is made depends on
 Mode = Literal["seagull_100w", "mixed"]
 
@@ -37,8 +38,8 @@ class Synthesis:
     Args:
         photographs: folder of clean photographs, RAW files among them.
         out: folder of the data, new or begun with the same options.
-        mode: "seagull_100w" distorts each photograph with each type and setting, all over, and labels the same regions each time; "mixed" draws
-            what happens to each image and region, see `datamodules.synthesis.Recipe`.
+        mode: "seagull_100w" distorts each photograph with each type and setting, all over, and labels the same regions each time; "mixed"
+            draws what happens to each image and region, see `datamodules.synthesis.Recipe`.
         images: how many, in mode mixed; 0 for one of each photograph. Photographs take turns.
         seed: of everything drawn.
         size: shorter side, pixels; larger photographs are reduced to it, 0 leaves all as they are.
@@ -88,7 +89,12 @@ class Synthesis:
             ("images", images, "a number of images, 0 for one of each photograph", images >= 0),
             ("size", size, "a number of pixels, at least 32, or 0 for the photographs' own", size == 0 or size >= 32),
             ("distortions", distortions, "one type at least, each named once", 0 < len(set(distortions)) == len(distortions)),
-            ("objects and components", (objects, components), "numbers of regions, one at least", min(objects, components) >= 0 < objects + components),
+            (
+                "objects and components",
+                (objects, components),
+                "numbers of regions, one at least",
+                min(objects, components) >= 0 < objects + components,
+            ),
             ("val and test", (val, test), "shares that leave some to train", min(val, test) >= 0 and val + test < 1),
         ):
             if not good:
@@ -127,7 +133,9 @@ class Synthesis:
             "references": self.references,
             "val": self.val,
             "test": self.test,
-            "distortions": {n: {"variants": list(d.variants), "strengths": [list(s) for s in d.strengths]} for n, d in self.distortions.items()},
+            "distortions": {
+                n: {"variants": list(d.variants), "strengths": [list(s) for s in d.strengths]} for n, d in self.distortions.items()
+            },
             "mask_encoder": identity(self.mask_encoder),
             "quality_label": {**identity(self.quality_label), "version": self.label.version, "licence": self.label.licence},
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -185,6 +193,6 @@ def _check_files(found: dict[str, int], plan: dict[str, Any], folder: Path) -> N
     differs = sorted({n for n, size in found.items() if begun.get(n) != size and n not in copies} | (begun.keys() - found))
     if differs:
         raise ConfigError(
-            f"{len(differs)} photograph(s) in {folder} came, went or changed since this data was begun (first: {differs[0]}): bring back what "
-            "was there, or begin in another folder"
+            f"{len(differs)} photograph(s) in {folder} came, went or changed since this data was begun (first: {differs[0]}): bring back "
+            "what was there, or begin in another folder"
         )

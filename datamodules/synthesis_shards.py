@@ -154,9 +154,7 @@ class Shards(Work):
             raise ImageError(clean)
         return clean
 
-    def _all_over(
-        self, clean: Clean, reference: Reference, kind: str, setting: int, clock: Clock
-    ) -> tuple[Image, list[RegionRecord]]:
+    def _all_over(self, clean: Clean, reference: Reference, kind: str, setting: int, clock: Clock) -> tuple[Image, list[RegionRecord]]:
         """One distortion everywhere, the same regions whichever it is."""
         job = self.job
         names, masks = self._proposals(clean, reference, clock)

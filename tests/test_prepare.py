@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from components.batch import TASKS
 from components.registry import ConfigError
 from components.released.seagull import to_ours
 from components.released.shards import CheckpointError, Shards
+from datamodules.procedural import dead_leaves
 from inference.load import load
 from inference.saved import is_saved
 from tests.components.released.official import NODE, SHARDS, write_checkpoint, write_model_file
@@ -187,3 +190,39 @@ def test_the_small_model_is_of_the_published_make():
     assert {k: published[k]["plugin"] for k in ("vision_encoder", "region_extractor", "llm")} == {
         k: NODE[k]["plugin"] for k in ("vision_encoder", "region_extractor", "llm")
     }
+
+
+def test_synthesize_makes_data_from_a_file_of_options_and_the_command_line(tmp_path, capsys):
+    (tmp_path / "photographs").mkdir()
+    for i in range(3):
+        PIL.Image.fromarray(dead_leaves(40, np.random.default_rng(i))).save(tmp_path / "photographs" / f"{i}.png")
+    (tmp_path / "mine.yaml").write_text(
+        "mode: mixed\nimages: 7\nsize: 32\nengine: processes\nmask_encoder: {plugin: superpixel, segments: 9}\n"
+    )
+    asked = ["synthesize", str(tmp_path / "photographs"), str(tmp_path / "data"), str(tmp_path / "mine.yaml")]
+    made = prepare.main([*asked, "images=3", "engine=inline", "mask_encoder.side=32"])
+    said = capsys.readouterr().out
+    assert made["images"] == 3
+    assert made["recipe"]["mask_encoder"]["segments"] == 9
+    assert made["recipe"]["mask_encoder"]["side"] == 32
+    assert f"3 images with {made['regions']} regions" in said
+    assert "licence Apache-2.0" in said
+    assert "labelling" in said
+    (tmp_path / "photographs" / "1.png").write_bytes(b"broken")
+    assert "1 could not be made, see data.json" not in said
+    prepare.main([*asked[:2], str(tmp_path / "more"), "mode=mixed", "engine=inline", "val=0"])
+    assert "2 images with" in (said := capsys.readouterr().out)
+    assert "1 could not be made, see data.json" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["modes=mixed"], "synthesize: unknown key 'modes'. Did you mean 'mode'"),
+        (["engine=rya"], "no engine plugin 'rya'. Did you mean 'ray'"),
+        (["nowhere.yaml"], "'nowhere.yaml' is neither of the form key=value or key.sub=value nor a YAML file of options"),
+    ],
+)
+def test_a_mistake_in_synthesize(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare.main(["synthesize", str(tmp_path), str(tmp_path / "data"), *options])

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from components.registry import ConfigError
@@ -35,8 +36,7 @@ class Processes(Engine):
         if not shards:
             return
         workers = min(self.workers or _cores(), len(shards))
-        # spawned, not forked: PyTorch's and OpenMP's threads do not survive a fork, and their locks may be held
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _hold, (work,))
+        pool = ProcessPoolExecutor(workers, _context(work), _hold, (work,))
         running: dict[Future[Made], int] = {}
         waiting = iter(shards)
         try:
@@ -58,6 +58,16 @@ class Processes(Engine):
         return {"workers": 2}
 
 
+def _context(work: Work) -> BaseContext:
+    """Not a fork of this process: threads of PyTorch and OpenMP do not survive one, and their locks may be held. A server that has imported
+    what is needed, and runs no thread, is forked in its place; where there is no such thing, workers start from nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", type(work).__module__])
+    return context
+
+
 def _cores() -> int:
     """Those that this process may use, which a container or a scheduler may have bounded."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -69,9 +79,14 @@ _held: list[Work] = []
 def _hold(work: Work) -> None:
     """A worker's first act: it keeps the job, and ends with its parent, also where the parent was killed."""
     _held[:] = [work]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    parent.join()
+    os._exit(1)
 
 
 def _make(shard: int) -> Made:

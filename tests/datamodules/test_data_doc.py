@@ -13,6 +13,7 @@ from datamodules.datasets.photographs import EMBEDDED, SMALLEST, Photographs
 from datamodules.distortions.base import DISTORTIONS
 from datamodules.quality_labels.local_similarity import LocalSimilarity
 from datamodules.synthesis import Recipe
+from datamodules.synthesis_job import Synthesis
 
 
 @pytest.fixture
@@ -65,6 +66,17 @@ def test_the_photographs_are_the_embedded_ones(text):
     found = {row[0]: (row[1], row[2]) for row in table(text, "photograph")[1:]}
     assert found == {name: (f"{package}/{path}", split) for name, (package, path, split) in EMBEDDED.items()}
     assert f"smaller than {SMALLEST} pixels" in text
+
+
+def test_the_choices_of_making_have_their_defaults(text):
+    defaults = {n: p.default for n, p in inspect.signature(Synthesis).parameters.items()}
+    found = {row[0]: json.loads(row[1]) for row in table(text, "choice")[1:]}
+    assert found == {n: defaults[n] for n in found}
+    assert set(re.findall(r" (\w+)=", " ".join(re.findall(r"^    python prepare.py synthesize (.*)$", text, re.MULTILINE)))) <= set(
+        defaults
+    )
+    told = set(found) | set(re.findall(r"`(\w+)`", text[text.index("| choice |") :]))
+    assert {n for n, p in inspect.signature(Synthesis).parameters.items() if p.kind is p.KEYWORD_ONLY} <= told
 
 
 def test_the_command_is_one_that_the_schema_takes(text):

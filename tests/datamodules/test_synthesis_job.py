@@ -1,0 +1,333 @@
+"""Data from photographs, as a job: what is made, and that it is the same bytes wherever, with whomever and however often interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from components import rle
+from components.registry import ConfigError, configured
+from datamodules import synthesis_shards
+from datamodules.distortions.base import DISTORTIONS, Distortion
+from datamodules.images import ImageError, load_image
+from datamodules.procedural import dead_leaves
+from datamodules.quality_labels.local_similarity import LocalSimilarity
+from datamodules.references import ChangedError
+from datamodules.synthesis_job import Synthesis
+from datamodules.tables import read_records
+
+MIXED = {"mode": "mixed", "images": 37, "size": 48, "regions": 3, "several": 3, "seed": 5}
+WHOLE = {"size": 32, "distortions": ["noise"], "objects": 2, "components": 4, "val": 0, "test": 0.3}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Two scenes of two files and two of one, a broken file, and a copy."""
+    folder = tmp_path_factory.mktemp("photographs")
+    (folder / "b").mkdir()
+    for i, name in enumerate(("a.left.png", "a.right.png", "b/a.1.png", "b/a.2.png", "c.png", "d.png")):
+        PIL.Image.fromarray(dead_leaves(64, np.random.default_rng(i))[: 64 - 4 * i]).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut")
+    shutil.copy(folder / "c.png", folder / "z.png")
+    return folder
+
+
+def job(photographs: Path, out: Path, engine: str = "inline", **options) -> Synthesis:
+    return configured(Synthesis, {"engine": {"plugin": engine}, **options}, "synthesize")(photographs, out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def records(folder: Path):
+    return read_records(sorted(folder.glob("part-*.parquet")))
+
+
+@pytest.fixture(scope="module")
+def mixed(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed") / "data"
+    return folder, job(photographs, folder, **MIXED).run()
+
+
+@pytest.fixture(scope="module")
+def whole(photographs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "data"
+    return folder, job(photographs, folder, **WHOLE).run()
+
+
+def test_the_manifest_says_what_the_data_is(photographs, mixed):
+    folder, said = mixed
+    data = json.loads((folder / "data.json").read_text())
+    assert {k: v for k, v in said.items() if k != "seconds"} == data
+    assert data["images"] == len(records(folder)) == 37 - sum(s["images"] for s in data["skipped"]) == 32
+    assert data["regions"] == sum(len(r.regions) for r in records(folder))
+    assert data["splits"] == {s: sum(r.split == s for r in records(folder)) for s in ("train", "val", "test")}
+    assert data["left_out"] == [{"name": "z.png", "images": 0, "why": "a copy of c.png"}]
+    assert data["skipped"] == [
+        {"name": "broken.jpg", "images": 5, "why": data["skipped"][0]["why"]},
+    ]
+    assert data["skipped"][0]["why"].startswith("image broken.jpg cannot be decoded")
+    assert data["recipe"]["several"] == 3
+    label = data["recipe"]["quality_label"]
+    assert (label["version"], label["licence"]) == (LocalSimilarity.version, LocalSimilarity.licence)
+    assert {p["name"]: len(p["sha256"]) for p in data["photographs"]}.keys() == {
+        "a.left.png", "a.right.png", "b/a.1.png", "b/a.2.png", "broken.jpg", "c.png", "d.png",
+    }  # fmt: skip
+    assert set(said["seconds"]) == {"decoding", "regions", "distorting", "labelling", "encoding"}
+    assert str(photographs) not in (folder / "data.json").read_text()
+
+
+def test_scenes_keep_to_one_split(mixed, whole):
+    for folder, _ in (mixed, whole):
+        splits = {}
+        for record in records(folder):
+            splits.setdefault(record.source, set()).add(record.split)
+        assert {"a", "b/a", "c", "d"} == set(splits)
+        assert all(len(s) == 1 for s in splits.values())
+    assert mixed[1]["splits"].keys() == {"train", "val", "test"}
+    assert min(mixed[1]["splits"].values()) > 0
+    assert whole[1]["splits"]["val"] == 0
+
+
+def test_as_in_the_paper_each_photograph_takes_each_type_and_setting(photographs, whole):
+    folder, said = whole
+    found = records(folder)
+    assert said["images"] == len(found) == 6 * 20
+    noise = DISTORTIONS.build({"plugin": "noise"})
+    first = found[:20]
+    assert [r.id for r in first] == [f"noise_{s}/000000" for s in range(20)]
+    clean = load_image(folder / first[0].reference)
+    masks = [[r.counts for r in record.regions] for record in first]
+    assert all(m == masks[0] for m in masks)
+    names = [r.id.rpartition("/")[2].partition("-")[0] for r in first[0].regions]
+    assert set(names) == {"object", "component"}
+    for setting in (3, 16):
+        record = first[setting]
+        seed = int(np.random.default_rng([0, 0, 0, setting]).integers(2**31))
+        np.testing.assert_array_equal(record.pixels(), noise(clean, setting, seed))
+        decoded = np.stack([rle.decode({"size": [record.height, record.width], "counts": r.counts}) for r in record.regions])
+        quality, impact = LocalSimilarity().label(record.pixels(), clean, decoded)
+        np.testing.assert_allclose([r.quality for r in record.regions], quality, atol=1e-6)
+        np.testing.assert_allclose([r.importance for r in record.regions], np.sqrt(np.clip(impact / 0.25, 0, 1)), atol=1e-3)
+        expected = [(("noise", Distortion.severity(setting)),) if q <= 0.97 else () for q in quality]
+        assert [r.distortions for r in record.regions] == expected
+
+
+def test_mixed_images_carry_several_types_with_their_severities(mixed):
+    found = [r.distortions for record in records(mixed[0]) for r in record.regions]
+    assert {len(d) for d in found} == {0, 1, 2, 3}
+    order = ("blur", "exposure", "noise", "colorfulness", "contrast", "compression")
+    for distortions in found:
+        kinds = [kind for kind, _ in distortions]
+        assert len(set(kinds)) == len(kinds)
+        stages = [DISTORTIONS.get(k).stage for k in kinds]
+        assert stages == sorted(stages, key=("optics", "exposure", "sensor", "development", "file").index)
+    assert {kind for d in found for kind, _ in d} == set(order)
+
+
+def test_a_photograph_that_turns_bad_moves_nothing_else(photographs, mixed, tmp_path):
+    mended = tmp_path / "photographs"
+    shutil.copytree(photographs, mended)
+    PIL.Image.fromarray(dead_leaves(50, np.random.default_rng(9))).save(mended / "broken.jpg")
+    job(mended, tmp_path / "data", **MIXED).run()
+    made = {r.id: r for r in records(tmp_path / "data")}
+    before = {r.id: r for r in records(mixed[0])}
+    assert len(made) == 37
+    assert {k: made[k] for k in before} == before
+
+
+@pytest.mark.parametrize("options", [MIXED, WHOLE], ids=["mixed", "whole"])
+def test_killed_at_every_moment_it_ends_in_the_same_bytes(photographs, mixed, whole, tmp_path, options, monkeypatch):
+    """SIGKILL before and after each file gets its name: the plan, references, parts, receipts, the manifest."""
+    expected = files((mixed if options is MIXED else whole)[0])
+    out, context = tmp_path / "data", multiprocessing.get_context("fork")
+    killed = 0
+    for moment in itertools.cycle(range(1, 5)):
+        process = context.Process(target=killed_at, args=(moment, killed % 2 == 0, photographs, out, options))
+        process.start()
+        process.join(60)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+    assert killed > 4
+    assert files(out) == expected
+
+
+def killed_at(moment: int, after: bool, photographs: Path, out: Path, options: dict) -> None:
+    """In a process of its own: makes the data, and is killed before or after the `moment`-th file gets its name."""
+    replace, count = Path.replace, itertools.count(1)
+
+    def counted(self, target):
+        last = next(count) == moment
+        if last and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(self, target)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Path.replace = counted
+    job(photographs, out, **options).run()
+
+
+def test_what_is_finished_is_not_made_again(photographs, mixed, tmp_path, monkeypatch):
+    shutil.copytree(mixed[0], tmp_path / "data")
+    monkeypatch.setattr(synthesis_shards.Shards, "make", lambda *a: pytest.fail("made again"))
+    again = job(photographs, tmp_path / "data", **MIXED).run()
+    assert again == {**mixed[1], "seconds": {}}
+
+
+def test_only_the_missing_shard_is_made(photographs, mixed, tmp_path):
+    shutil.copytree(mixed[0], tmp_path / "data")
+    (tmp_path / "data" / ".job" / "000001.json").unlink()
+    (tmp_path / "data" / "data.json").unlink()
+    times = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "data").glob("part-*")}
+    job(photographs, tmp_path / "data", **MIXED).run()
+    changed = [p.name for p in (tmp_path / "data").glob("part-*") if p.stat().st_mtime_ns != times[p.name]]
+    assert changed == ["part-000001.parquet"]
+    assert files(tmp_path / "data") == files(mixed[0])
+
+
+def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(photographs, mixed, tmp_path, ray_cluster):
+    job(photographs, tmp_path / "data", "ray", **MIXED).run()
+    assert files(tmp_path / "data") == files(mixed[0])
+
+
+def test_processes_killed_with_their_parent_make_the_same_bytes(photographs, mixed, tmp_path, root):
+    """Two processes: their parent is killed when the first shard is done, and they end; then the job is finished."""
+    out = tmp_path / "data"
+    code = (
+        "from pathlib import Path; from components.registry import configured; from datamodules.synthesis_job import Synthesis; "
+        f"options = {{**{MIXED!r}, 'engine': {{'plugin': 'processes', 'workers': 2}}}}; "
+        f"configured(Synthesis, options, 'test')(Path({str(photographs)!r}), Path({str(out)!r})).run()"
+    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, start_new_session=True, **quiet)
+    until(lambda: list(out.glob(".job/*.json")) or process.poll() is not None)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not alive(process.pid))
+    job(photographs, out, "processes", **MIXED).run()
+    assert files(out) == files(mixed[0])
+
+
+def until(true, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.02)
+
+
+def alive(group: int) -> bool:
+    """Whether a process of the group still runs; one that ended and waits to be noticed does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            return True
+    return False
+
+
+def test_images_beside_the_table(photographs, mixed, tmp_path):
+    job(photographs, tmp_path / "data", **MIXED, store="beside", references=False).run()
+    embedded = records(mixed[0])
+    beside = records(tmp_path / "data")
+    assert [r.id for r in beside] == [r.id for r in embedded]
+    for a, b in zip(beside, embedded, strict=True):
+        assert (a.png, b.path, a.reference) == (b"", "", "")
+        assert (tmp_path / "data" / a.path).read_bytes() == b.png
+        assert a.hash == b.hash
+    assert not (tmp_path / "data" / "references").exists()
+
+
+def test_it_is_finished_with_the_same_options_only(photographs, mixed, tmp_path):
+    shutil.copytree(mixed[0], tmp_path / "data")
+    with pytest.raises(ConfigError, match="was begun with seed=5, now it is 4: continue with the same, or begin in another folder"):
+        job(photographs, tmp_path / "data", **{**MIXED, "seed": 4}).run()
+
+
+@pytest.mark.parametrize("change", ["gone", "new", "longer"])
+def test_it_is_finished_with_the_same_photographs_only(photographs, mixed, tmp_path, change):
+    shutil.copytree(mixed[0], tmp_path / "data")
+    mine = tmp_path / "photographs"
+    shutil.copytree(photographs, mine)
+    path = mine / ("new.png" if change == "new" else "d.png")
+    path.unlink() if change == "gone" else path.open("ab").write(b"more")
+    with pytest.raises(ConfigError, match=rf"1 photograph\(s\) in .* came, went or changed .*first: {path.name}"):
+        job(mine, tmp_path / "data", **MIXED).run()
+
+
+def test_a_photograph_that_changes_in_between_stops_the_job(photographs, mixed, tmp_path):
+    shutil.copytree(mixed[0], tmp_path / "data")
+    (tmp_path / "data" / ".job" / "000000.json").unlink()
+    mine = tmp_path / "photographs"
+    shutil.copytree(photographs, mine)
+    content = bytearray((mine / "a.left.png").read_bytes())
+    content[-20] ^= 1
+    (mine / "a.left.png").write_bytes(content)
+    with pytest.raises(ChangedError, match=r"a\.left\.png has changed or gone since this data was begun"):
+        job(mine, tmp_path / "data", **MIXED).run()
+
+
+@pytest.mark.parametrize("out", [".", "inside", ".."])
+def test_photographs_are_not_written_over(photographs, out):
+    with pytest.raises(ConfigError, match="is, holds or lies in the folder of photographs"):
+        job(photographs, photographs / out, **MIXED).run()
+
+
+def test_a_folder_of_something_else_is_left_alone(photographs, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match="holds something else than data that was begun here"):
+        job(photographs, tmp_path, **MIXED).run()
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_regions_that_are_nowhere_large_enough_are_reported(photographs, tmp_path):
+    said = job(photographs, tmp_path / "data", **{**WHOLE, "min_area": 0.999, "objects": 0}).run()
+    assert said["images"] == 0
+    assert {s["why"] for s in said["skipped"][:1]} == {
+        "the mask encoder finds no region in it that is large enough: lower min_area, or take another encoder"
+    }
+    said = job(photographs, tmp_path / "more", **{**MIXED, "min_area": 0.999}).run()
+    assert "no region covers min_area=0.999 of the image" in {s["why"] for s in said["skipped"]}
+
+
+def test_a_folder_without_photographs(tmp_path):
+    with pytest.raises(ImageError, match="does not exist: check the path"):
+        job(tmp_path / "nowhere", tmp_path / "data", **MIXED).run()
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": -1}, "images: a number of images, 0 for one of each photograph; got -1"),
+        ({"size": 8}, "size: a number of pixels, at least 32, or 0"),
+        ({"distortions": []}, "distortions: one type at least"),
+        ({"objects": 0, "components": 0}, "objects and components: numbers of regions, one at least"),
+        ({"val": 0.6, "test": 0.5}, "val and test: shares that leave some to train"),
+        ({"mode": "seagull_100w"}, "mode seagull_100w makes 120 images of each photograph; images=37 is for mode=mixed"),
+        ({"mode": "seagul"}, "mode: got 'seagul', expected"),
+        ({"mask_encoder": {"plugin": "given"}}, "Given cannot propose regions by itself: take superpixel or sam"),
+        ({"several": 0}, "several is at least 1, got 0"),
+        ({"imagse": 3}, "unknown key 'imagse'. Did you mean 'images'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_read(tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        job(tmp_path / "nowhere", tmp_path / "data", **{**MIXED, **options})
