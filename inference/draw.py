@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +151,14 @@ def _with_legend(
     paper = Image.new("RGB", (width, picture.height + 2 * margin + lines * line), _PAPER)
     paper.paste(picture, ((width - picture.width) // 2, 0))
     pen = ImageDraw.Draw(paper)
-    stops = [margin, margin + 2.6 * text]
-    stops += [stops[1] + (width - stops[1] - margin) * (i + 1) / (len(tasks) + 1) for i in range(len(tasks))]
+    table = {i: [rows[i].region, *(_cell(rows[i].scores.get(task)) for task in tasks)] for i in order}
+    heads = ("region", *tasks)
+    needed = [max(map(font.getlength, column)) for column in zip(heads, *table.values(), strict=True)]
+    needed = [max(n, font.getlength(head) + 6.5 * text) if head == shown else n for n, head in zip(needed, heads, strict=True)]
+    first = margin + 2.6 * text
+    stops = [margin, *accumulate(_shared([n + text for n in needed], width - margin - first), initial=first)][:-1]
     y = float(picture.height + margin)
-    for x, head in zip(stops[1:], ("region", *tasks), strict=True):
+    for x, head in zip(stops[1:], heads, strict=True):
         pen.text((x, y + line / 2), head, fill=_MUTED, font=font, anchor="lm")
         if head == shown:
             _key(pen, (x + font.getlength(head) + text, y + line / 2), 3 * text, text, font)
@@ -163,12 +168,25 @@ def _with_legend(
         centre, radius = (stops[0] + text * 0.9, y + line / 2), text * 0.72
         pen.ellipse((centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius), fill=colours[i])
         pen.text(centre, str(i + 1), fill=_ink_on(colours[i]), font=ImageFont.load_default(text * 0.8), anchor="mm")
-        cells = [rows[i].region, *(_cell(rows[i].scores.get(task)) for task in tasks)]
-        for x, end, cell in zip(stops[1:], [*stops[2:], width - margin], cells, strict=True):
+        for x, end, cell in zip(stops[1:], [*stops[2:], width - margin + text / 2], table[i], strict=True):
             pen.text((x, y + line / 2), _fitted(cell, font, end - x - text / 2), fill=_INK, font=font, anchor="lm")
     if len(rows) > len(order):
         pen.text((stops[1], y + 1.5 * line), f"and {len(rows) - len(order)} more, all scored higher", fill=_MUTED, font=font, anchor="lm")
     return paper
+
+
+def _shared(needed: Sequence[float], room: float) -> list[float]:
+    """Widths of columns that need `needed`. What is over goes to all alike; where there is too little, the longest are cut alike."""
+    over = room - sum(needed)
+    if over >= 0:
+        return [n + over / len(needed) for n in needed]
+    left, longest = room, 0.0
+    for count, n in zip(range(len(needed), 0, -1), sorted(needed), strict=True):
+        longest = left / count
+        if n > longest:
+            break
+        left -= n
+    return [min(n, longest) for n in needed]
 
 
 def _key(pen: ImageDraw.ImageDraw, start: tuple[float, float], width: int, height: int, font: Any) -> None:

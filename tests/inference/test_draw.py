@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from components.batch import RoiScore
-from inference.draw import _LISTED, SUFFIXES, _ramp, draw, save
+from inference.draw import _LISTED, SUFFIXES, _ramp, _shared, draw, save
 from inference.predict import Row
 
 TASKS = ("quality", "importance", "distortion")
@@ -75,6 +75,14 @@ def test_a_long_legend_lists_the_worst():
     long = draw(np.zeros((800, 800, 3), np.uint8), masks, [row(i / count) for i in range(count)], TASKS)
     short = draw(np.zeros((800, 800, 3), np.uint8), masks[:_LISTED], [row(i / count) for i in range(_LISTED)], TASKS)
     assert 0 < len(long) - len(short) < 40  # one line more: "and 9 more"
+
+
+@pytest.mark.parametrize(
+    ("needed", "room", "widths"),
+    [([1, 2, 3], 12, [3, 4, 5]), ([1, 5, 9], 9, [1, 4, 4]), ([10, 10], 4, [2, 2]), ([2, 3], 5, [2, 3]), ([7], 3, [3])],
+)
+def test_columns_take_what_they_need(needed, room, widths):
+    assert _shared(needed, room) == pytest.approx(widths)
 
 
 def test_masks_and_rows_must_be_as_many():
