@@ -28,7 +28,7 @@ from components.scorers.base import SCORERS
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model, load_options
 from inference.load import find
-from inference.saved import About, describe, is_saved, save
+from inference.saved import About, describe, is_saved, save, share
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import write_json
 
@@ -181,6 +181,7 @@ def _made(args: argparse.Namespace) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
     try:
         yield draft
+        share(draft)
         if out.exists():
             out.rename(old)  # removing gigabytes takes long, and is done when what replaces them stands in their place
         draft.rename(out)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.scorers.base import RegionScores, Scorer
 from inference.load import find
-from inference.saved import CONFIG, About, save
+from inference.saved import CONFIG, About, save, share
 
 
 class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessment", "region-of-interest"]):
@@ -39,6 +39,8 @@ class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessm
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as draft:
             out = super().save_pretrained(draft, **{"repo_id": folder.name, **options})
+            Path(draft).chmod(folder.stat().st_mode)
+            share(Path(draft))
             for file in sorted(Path(draft).iterdir(), key=lambda f: f.name == CONFIG):  # what makes it a model comes last
                 target = folder / file.name
                 if target.is_dir():

@@ -14,6 +14,7 @@ import importlib.metadata
 import inspect
 import json
 import shutil
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,7 +71,8 @@ def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About
 
     The scorer may stand on the meta device.
     """
-    found = [{"part": name, **base} for name, part in scorer.parts().items() if (base := _base_model(part)) is not None]
+    elsewhere = {name: part for name, part in scorer.parts().items() if not _is_here(node.get(name))}
+    found = [{"part": name, **base} for name, part in elsewhere.items() if (base := _base_model(part)) is not None]
     config = {
         _KEY: {"format": _FORMAT, "version": importlib.metadata.version("roi-iqa")},
         "model": dict(node),
@@ -133,6 +135,18 @@ def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer
     scorer.load_trained(state)
     about = About(config["licence"], tuple(b for b in config["base_models"] if not _own(b, scorer)), config["made"])
     return scorer.to(device).eval(), node, about
+
+
+def share(folder: Path) -> None:
+    """Lets everything in `folder` be read by those who may read the folder itself; safetensors writes files for their owner alone."""
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    for path in folder.rglob("*"):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+
+
+def _is_here(node: Any) -> bool:
+    """Whether the weights of a part stand in the folder itself, so that no base model is to be named for them."""
+    return isinstance(node, Mapping) and any(str(node.get(option) or "").startswith(_HERE) for option in ("source", "weights"))
 
 
 def _base_model(part: Any) -> dict[str, str] | None:

@@ -44,9 +44,19 @@ def test_the_import_tells_what_it_did(imported):
     assert config["model"]["weights"] == ""
     assert config["wording"] == {"conversation": "seagull_v1", "version": "1"}
     assert "Llama 2" in config["licence"]
-    assert {b["id"] for b in config["base_models"]} >= {"Zevin2023/SEAGULL-7B"}
+    assert [(b["part"], b["id"]) for b in config["base_models"]] == [  # not what the model file calls the weights that stand in the folder
+        ("all", "Zevin2023/SEAGULL-7B"),
+        ("vision_encoder", "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup"),
+    ]
     assert not list(folder.rglob("*.bin"))
     assert not list(folder.parent.glob(".*draft"))
+
+
+def test_who_may_read_the_folder_may_read_all_of_it(imported):
+    """safetensors writes files for their owner alone, and a temporary folder is its owner's."""
+    mode = imported[0].stat().st_mode & 0o777
+    assert {p.stat().st_mode & 0o777 for p in imported[0].rglob("*") if p.is_file()} == {mode & 0o666}
+    assert {p.stat().st_mode & 0o777 for p in imported[0].rglob("*") if p.is_dir()} == {mode}
 
 
 def test_the_imported_model_scores_with_the_released_weights(imported, place):

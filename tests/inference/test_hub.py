@@ -27,6 +27,8 @@ def model():
 
 def test_save_and_read_back(model, tmp_path):
     model.save_pretrained(tmp_path / "m")
+    mode = (tmp_path / "m").stat().st_mode & 0o666
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "m").iterdir() if p.is_file()} == {mode}
     again = RoiIQA.from_pretrained(tmp_path / "m")
     image, masks = picture(1)
     assert again.score(image, masks) == model.score(image, masks)
