@@ -116,7 +116,9 @@ class ScorerModule(L.LightningModule):
         """The mean over the images of all ranks; Lightning's own would round the number of images of a rank."""
         sums = self.trainer.strategy.reduce(torch.stack(list(self._validated.values())), reduce_op="sum")
         means = dict(zip(self._validated, (sums / sums[-1]).float(), strict=True))
-        self.log_dict({f"val/{name}": value for name, value in means.items() if name not in (_WEIGHT, "answers")})
+        self.log_dict(
+            {f"val/{name}": value for name, value in means.items() if name not in (_WEIGHT, "answers")}, sync_dist=True
+        )  # equal on all
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)

@@ -158,17 +158,18 @@ def shard(scorer: Scorer, mesh: DeviceMesh, precision: str) -> None:
     which is used outside of any module's forward, for the whole of `loss`.
 
     Args:
-        precision: as `trainer.precision`; bf16-mixed gathers in bfloat16 and reduces gradients in float32.
+        precision: as `trainer.precision`; with bf16-mixed, which runs under autocast, blocks are gathered in the precision that autocast
+            would cast them to. Those with statistics of their own (batch norm), and the rest, are gathered in single precision.
     """
-    half = precision == "bf16-mixed"
-    policy = MixedPrecisionPolicy(torch.bfloat16 if half else None, torch.float32 if half else None, cast_forward_inputs=False)
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for parameter in scorer.parameters():
         parameter.data = parameter.data.contiguous()  # FSDP refuses channels_last
     blocks = [module for module in scorer.modules() if isinstance(module, scorer.blocks)]
     inside = {id(m) for block in blocks for m in block.modules()}
     for block in reversed(blocks):  # inner ones first
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(scorer, mesh=mesh, mp_policy=policy)
+        cast = precision == "bf16-mixed" and not any(b.is_floating_point() for b in block.buffers())
+        fully_shard(block, mesh=mesh, mp_policy=half if cast else MixedPrecisionPolicy())
+    fully_shard(scorer, mesh=mesh)
     outside = [m for m in scorer.modules() if id(m) not in inside]
     scorer.loss = _anchored(scorer, outside)  # type: ignore[method-assign]
     register_fsdp_forward_method(scorer, "loss")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing as mp
 import os
 import signal
@@ -9,6 +10,8 @@ import socket
 import sys
 from contextlib import closing
 from pathlib import Path
+
+import torch
 
 SMALL = [
     "trainer.steps=8",
@@ -40,17 +43,24 @@ def small(folder: Path, name: str, *more: str) -> list[str]:
     return ["quickstart", f"name={name}", f"outputs={folder}", f"data.cache={folder / 'cache'}", *SMALL, *more]
 
 
-def attempt(arguments: list[str], world: int = 1, blow: tuple[str, int, int] | None = None, number: int = signal.SIGKILL) -> list[int]:
+def attempt(
+    arguments: list[str],
+    world: int = 1,
+    blow: tuple[str, int, int] | None = None,
+    number: int = signal.SIGKILL,
+    lacking: tuple[str, ...] = (),
+) -> list[int]:
     """Runs train.py with `arguments` in `world` processes as torchrun would start them; the statuses they end with.
 
     Args:
         blow: (place, step, rank): where, in which step and to which rank the signal `number` is sent. Places are "loss" (in the step),
             "update" (before the optimizer's) and "write" (a checkpoint is written, but not yet in its place).
+        lacking: labels that nothing is known of in every other micro-batch.
     """
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["train", "eval", "lightning.pytorch", "datamodules.roi_iqa", "lightning_modules.scorer", "peft"])
     port = free_port()
-    processes = [context.Process(target=_train, args=(arguments, rank, world, port, blow, number)) for rank in range(world)]
+    processes = [context.Process(target=_train, args=(arguments, rank, world, port, blow, number, lacking)) for rank in range(world)]
     for process in processes:
         process.start()
     for process in processes:
@@ -67,7 +77,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _train(arguments, rank, world, port, blow, number) -> None:
+def _train(arguments, rank, world, port, blow, number, lacking) -> None:
     outputs = next(a for a in arguments if a.startswith("outputs=")).removeprefix("outputs=")
     sys.stdout = sys.stderr = (Path(outputs) / f"rank-{rank}.log").open("a", buffering=1)
     if world > 1:
@@ -86,7 +96,25 @@ def _train(arguments, rank, world, port, blow, number) -> None:
     evaluation.evaluate_run = lambda *_: {}
     if blow and rank == blow[2]:
         _prepare_blow(blow[0], blow[1], number)
+    if lacking:
+        _forget(lacking)
     train.main(arguments)
+
+
+def _forget(lacking) -> None:
+    from lightning_modules.scorer import ScorerModule
+
+    step = ScorerModule.training_step
+
+    def unlabelled(self, batch, batch_idx):
+        if self.trainer.datamodule.number(batch_idx) % 2:
+            unknown = {name: torch.full_like(getattr(batch.labels, name), torch.nan) for name in lacking if name != "distortions"}
+            if "distortions" in lacking:
+                unknown["distortions"] = tuple(tuple(None for _ in image) for image in batch.labels.distortions)
+            batch = dataclasses.replace(batch, labels=dataclasses.replace(batch.labels, **unknown))
+        return step(self, batch, batch_idx)
+
+    ScorerModule.training_step = unlabelled
 
 
 def _prepare_blow(place: str, step: int, number: int) -> None:

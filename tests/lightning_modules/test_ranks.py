@@ -1,0 +1,121 @@
+"""Who starts the processes of a training, and how they end together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import train
+from components.registry import ConfigError
+from lightning_modules.ranks import Ranks, devices, ranks
+from lightning_modules.runs import Run
+from tests.lightning_modules.attempts import attempt, free_port, small
+from tests.lightning_modules.test_strategy import ALONE, TOGETHER, distance
+
+
+def test_one_process_has_nobody_to_wait_for():
+    made = []
+    with ranks(1, 1, cuda=False, group=False, experiment="") as team:
+        assert (team.rank, team.world, team.first) == (0, 1, True)
+        team.in_turn(lambda: made.append(1))
+        team.wait()
+        assert team.most(3) == 3
+    assert made == [1]
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_data_are_made_by_one_rank_then_by_one_of_each_node(rank, monkeypatch):
+    """Two nodes of two: rank 0, then rank 2, then ranks 1 and 3."""
+    happened = []
+    monkeypatch.setattr(Ranks, "wait", lambda self: happened.append("wait"))
+    Ranks(rank, 4, rank % 2).in_turn(lambda: happened.append("make"))
+    assert happened.index("make") == {0: 0, 1: 2, 2: 1, 3: 2}[rank]
+    assert happened.count("wait") == 3
+
+
+def test_how_many(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert [devices(2, cuda=True), devices(8, cuda=False), devices("auto", cuda=True), devices("auto", cuda=False)] == [2, 8, 4, 1]
+    with pytest.raises(ConfigError, match=r"trainer\.devices is 8, and torch sees 4 GPUs"):
+        devices(8, cuda=True)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert devices("auto", cuda=True) == 3
+
+
+def test_several_nodes_must_be_started():
+    with pytest.raises(ConfigError, match=r"trainer\.nodes is 2: start the processes of all nodes by torchrun or srun"), _team(1, 2):
+        pass
+
+
+def test_what_was_started_must_be_what_was_configured(monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"4 processes were started, but trainer.devices=2 on trainer.nodes=1 makes 2"), _team(2, 1):
+        pass
+
+
+def _team(local, nodes):
+    return ranks(local, nodes, cuda=False, group=False, experiment="")
+
+
+def test_a_rank_that_fails_ends_the_others(root):
+    """Rank 1 is given a configuration that it refuses; rank 0 would wait for it."""
+    code = "from lightning_modules.ranks import ranks\nwith ranks(2, 1, cuda=False, group=False, experiment='nonsense') as team: pass"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 1
+    assert "must hold a mapping of keys" in done.stderr
+    assert "rank 1 has failed" in done.stderr
+
+
+def test_the_entry_starts_the_other_ranks(tmp_path):
+    metrics = train.main(small(tmp_path, "two", "trainer.steps=2", "trainer.devices=2"))
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    assert not dist.is_initialized()
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_two_nodes_are_killed_and_go_on(tmp_path, root):
+    """Two agents of torchrun on this machine, each with one process, as two nodes would have."""
+    steps = ["trainer.steps=12", "trainer.val_every=12"]
+    assert attempt(small(tmp_path, "alone", *steps, ALONE)) == [0]
+    arguments = small(tmp_path, "nodes", *steps, TOGETHER, "trainer.nodes=2")
+    run = Run(tmp_path / "nodes")
+
+    first = _nodes(root, arguments)
+    deadline = time.monotonic() + 90
+    while not run.checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for agent in first:
+        os.killpg(agent.pid, signal.SIGKILL)
+        agent.wait()
+    assert run.resumable()
+
+    second = _nodes(root, arguments)
+    assert [agent.wait(120) for agent in second] == [0, 0]
+    assert run.metrics.exists()
+    assert distance(Run(tmp_path / "alone"), run) < 1e-5
+
+
+def _nodes(root, arguments):
+    port = free_port()
+    common = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [*common, f"--master-port={port}", f"--node-rank={node}", "train.py", *arguments],
+            cwd=root,
+            env=environment,
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        for node in range(2)
+    ]

@@ -1,0 +1,139 @@
+"""Ranks that share a training do what one does alone, and take over from each other."""
+
+import signal
+
+import pytest
+import torch
+
+from components.checkpoints import read
+from components.registry import ConfigError
+from inference.load import load
+from lightning_modules.runs import Run
+from lightning_modules.strategy import check_sharing
+from tests.lightning_modules.attempts import LORA, attempt, small
+
+STEPS = ["trainer.steps=5", "trainer.val_every=5"]
+FSDP = "trainer.strategy=fsdp"
+ALONE, TOGETHER = "trainer.accumulate=2", "trainer.accumulate=1"  # two micro-batches in a step, of one rank or of two
+NF4 = ["model.llm.plugin=hf_causal", "model.llm.tokenizer=project", "model.llm.lora_rank=4", "model.llm.adaptation=qlora"]
+NF4 += [
+    f"model.llm.config.{k}={v}"
+    for k, v in {
+        "model_type": "llama",
+        "vocab_size": 768,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }.items()
+]
+PLAIN = ["model.llm.layers", "model.llm.width"]  # of the language model that NF4 replaces
+
+
+def distance(one, other):
+    """The largest difference between the weights, and between the optimizer's states, of two checkpoints."""
+    a, b = (read(run.checkpoint) for run in (one, other))
+    assert a["global_step"] == b["global_step"]
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    pairs = [(a["state_dict"][k], b["state_dict"][k]) for k in a["state_dict"]]
+    first, second = (c["optimizer_states"][0]["state"] for c in (a, b))
+    assert first.keys() == second.keys()
+    pairs += [(first[i][k], second[i][k]) for i in first for k in first[i]]
+    return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    """One rank that accumulates two micro-batches."""
+    assert attempt(small(folder, "alone", *STEPS, ALONE)) == [0]
+    return Run(folder / "alone")
+
+
+@pytest.fixture(scope="module")
+def sharded(folder, alone):
+    """Two ranks with half of every tensor each."""
+    assert attempt(small(folder, "sharded", *STEPS, TOGETHER, FSDP), 2) == [0, 0]
+    return Run(folder / "sharded")
+
+
+def test_two_ranks_with_the_whole_model_equal_one(folder, alone):
+    assert attempt(small(folder, "ddp", *STEPS, TOGETHER), 2) == [0, 0]
+    assert distance(alone, Run(folder / "ddp")) < 1e-5
+
+
+def test_two_ranks_with_shards_equal_one(alone, sharded):
+    assert sharded.checkpoint.is_dir()
+    assert len(list(sharded.checkpoint.glob("*.safetensors"))) == 2
+    assert distance(alone, sharded) < 1e-5
+
+
+def test_a_sharded_run_is_read_like_any_other(alone, sharded):
+    one, other = (load(run.folder).state_dict() for run in (alone, sharded))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[k], other[k], atol=1e-5) for k in one)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, FSDP), (1, "trainer.strategy=auto")),
+        ((2, FSDP), (1, FSDP)),
+        ((1, "trainer.strategy=auto"), (2, FSDP)),
+        ((2, "trainer.strategy=ddp"), (1, "trainer.strategy=auto")),
+    ],
+    ids=["two shards to one rank", "two shards to one", "one rank to two shards", "two ranks to one"],
+)
+def test_another_number_of_ranks_goes_on(folder, alone, before, after):
+    """Stopped after two steps by one number of ranks, finished by another: as if one had done it all."""
+    name = f"{before}-{after}".translate(str.maketrans("", "", "()', ="))
+    for (world, sharing), blow in ((before, ("loss", 3, 0)), (after, None)):
+        arguments = small(folder, name, *STEPS, f"trainer.accumulate={2 // world}", sharing)
+        statuses = attempt(arguments, world, blow)
+        assert -signal.SIGKILL in statuses if blow else statuses == [0] * world
+    assert distance(alone, Run(folder / name)) < 1e-5
+
+
+@pytest.mark.parametrize("lacking", [("distortions",), ("distortions", "quality", "importance")], ids=["no distortion", "nothing"])
+def test_a_rank_whose_images_lack_an_answer_keeps_nobody_waiting(folder, lacking):
+    """One of the two ranks never sees such a label: its part of the model has no gradient there."""
+    name, options = f"lacking{len(lacking)}", {"lacking": lacking}
+    assert attempt(small(folder, name, *STEPS, ALONE), **options) == [0]
+    for sharing in ("ddp", "fsdp"):
+        assert attempt(small(folder, name + sharing, *STEPS, TOGETHER, f"trainer.strategy={sharing}"), 2, **options) == [0, 0]
+        assert distance(Run(folder / name), Run(folder / f"{name}{sharing}")) < 1e-5
+
+
+def test_adapters_are_sharded_too(folder):
+    """Frozen and trained parameters in one block, at half precision where it is safe."""
+    arguments = [*STEPS, *LORA, "trainer.precision=bf16-mixed"]
+    assert attempt(small(folder, "lora", *arguments, ALONE)) == [0]
+    assert attempt(small(folder, "lora2", *arguments, TOGETHER, FSDP), 2) == [0, 0]
+    assert distance(Run(folder / "lora"), Run(folder / "lora2")) < 0.02
+
+
+def test_four_bits_on_two_ranks_equal_one(folder):
+    pytest.importorskip("bitsandbytes")
+    base = [a for a in small(folder, "nf4", *STEPS, *NF4) if a.partition("=")[0] not in PLAIN]
+    assert attempt([*base, ALONE]) == [0]
+    assert attempt([*base[:1], "name=nf4two", *base[2:], TOGETHER], 2) == [0, 0]
+    assert distance(Run(folder / "nf4"), Run(folder / "nf4two")) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("precision", "llm", "optimizer", "message"),
+    [
+        ("16-mixed", {}, "adamw", r"fsdp with precision 16-mixed: .*Use bf16-mixed"),
+        ("32-true", {"adaptation": "qlora"}, "adamw", r"fsdp with model.llm in 4 or 8 bits: .*Use trainer.strategy=ddp"),
+        ("32-true", {"adaptation": "lora", "quantization": "int8"}, "adamw", r"fsdp with model.llm in 4 or 8 bits"),
+        ("32-true", {}, "adamw_8bit", r"fsdp with optim.optimizer adamw_8bit: .*Use adamw"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(precision, llm, optimizer, message):
+    check_sharing("ddp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)
+    with pytest.raises(ConfigError, match=message):
+        check_sharing("fsdp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)
