@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from components.foundation import check_foundations
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
@@ -171,6 +172,7 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     t, o = config.trainer, config.optim
     L.seed_everything(config.seed, workers=True, verbose=False)
     scorer = SCORERS.build(config.model, where="model")
+    start = started(scorer, config.start_from) if config.start_from and not folder.resumable() else None
     data = RoiIQA(
         DATASETS.build(config.data, where="data"),
         scorer.preprocess,
@@ -203,8 +205,10 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     home = torch.device("cpu") if t.strategy == "fsdp" else device  # what is sharded moves shard by shard
     with home:  # quantised weights are made where they will be used
         module.configure_model()
+    if start is not None:
+        start()
     scorer.to(home)
-    if not folder.resumable():
+    if start is None and not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     if t.cache_features != "off" and scorer.can_precompute:
         _keep_features(t.cache_features, scorer, data, team)
@@ -234,6 +238,29 @@ def _keep_features(where: str, scorer: Scorer, data: RoiIQA, team: Ranks) -> Non
         data.keep(scorer.precompute, key, (team.rank, team.world))
         team.wait()
     team.in_turn(lambda: data.keep(scorer.precompute, key))  # nothing is missing where the ranks share a disk
+
+
+def started(scorer: Scorer, model: str) -> Callable[[], None]:
+    """Checks that what was trained in `model` is exactly what `scorer` trains, before any weight is read; returns what puts it there, to
+    be called when they have been.
+
+    Raises:
+        ConfigError: no such model, tensors that are missing, unexpected or of another shape, or other frozen weights below them.
+    """
+    from inference.load import trained
+
+    try:
+        state, foundations = trained(model)
+        scorer.check_trained(state)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"start_from: {model} cannot be gone on from: {error}") from error
+
+    def put() -> None:
+        if foundations is not None:
+            check_foundations(foundations, scorer.foundations(), f"start_from: {model}")
+        scorer.load_trained(state)
+
+    return put
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:

@@ -98,12 +98,18 @@ class Evaluation:
 
 @dataclass
 class Experiment:
-    """One named result: `model` and `data` are plugin nodes, of a scorer and of a data set."""
+    """One named result: `model` and `data` are plugin nodes, of a scorer and of a data set.
+
+    Attributes:
+        start_from: the folder of a run or of a saved model, whose trained tensors training begins with; "" for what `model` says. Its
+            tensors must be exactly those trained here, and stand on the same frozen weights.
+    """
 
     name: str = MISSING
     description: str = ""
     seed: int = 0
     outputs: str = "outputs"
+    start_from: str = ""
     save_vision_encoder: bool = False  # write the trained vision encoder as safetensors beside the report
     model: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)

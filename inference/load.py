@@ -11,10 +11,13 @@ import torch
 import yaml
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from components.checkpoints import is_checkpoint, read
+from components.foundation import Foundations, check_foundations
 from components.scorers.base import SCORERS, Scorer
-from inference.saved import CONFIG, WEIGHTS, About, check_plugins, is_saved, load_saved
+from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -69,15 +72,39 @@ def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[st
                 f"{folder} has no {path.relative_to(folder)}: give the folder of a run that train.py made, or of a saved model "
                 f"({CONFIG}, {WEIGHTS})"
             )
-    node = yaml.safe_load(config.read_text())["model"]
-    scorer = SCORERS.build(node, where="model")
-    state = read(checkpoint, only="state_dict")["state_dict"]
-    state = {k.removeprefix(_PREFIX): v for k, v in state.items()}
+    values = yaml.safe_load(config.read_text())
+    node = values["model"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(values["seed"])  # as training did: frozen random weights are in no file
+        scorer = SCORERS.build(node, where="model")
+    state, foundations = _trained_run(checkpoint)
     scorer.check_trained(state)  # before anything large is read
     with torch.device(device):  # quantised weights are made where they will be used
         scorer.load_pretrained()
+    check_foundations(foundations, scorer.foundations(), str(folder))
     scorer.load_trained(state)
     return scorer.to(device).eval(), node, About(made=_made(folder))
+
+
+def trained(model: str | Path) -> tuple[dict[str, Tensor], Foundations | None]:
+    """What was trained, by the names of the scorer's state, and what it stands on, of a run or a saved model here; builds nothing. None
+    where the model does not say what it stands on, because it brings it along.
+
+    Raises:
+        FileNotFoundError: no such model.
+    """
+    folder = Path(model)
+    if is_saved(folder):
+        return load_file(folder / WEIGHTS), json.loads((folder / CONFIG).read_text()).get(FOUNDATIONS)
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    if not is_checkpoint(checkpoint):
+        raise FileNotFoundError(f"{folder} is neither a run that has saved (checkpoints/last.ckpt) nor a saved model ({CONFIG}, {WEIGHTS})")
+    return _trained_run(checkpoint)
+
+
+def _trained_run(checkpoint: Path) -> tuple[dict[str, Tensor], Foundations]:
+    found = read(checkpoint, only="state_dict")
+    return {k.removeprefix(_PREFIX): v for k, v in found["state_dict"].items()}, found.get("foundations", {})
 
 
 def _made(folder: Path) -> dict[str, Any]:

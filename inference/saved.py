@@ -26,11 +26,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from components.foundation import RANDOM, Foundations, check_foundations
 from components.registry import ConfigError, Part
 from components.scorers.base import SCORERS, Scorer
 from components.weights import ROOT
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+FOUNDATIONS = "foundations"  # key of config.json: what the trained tensors stand on
 _FORMAT = 1
 _KEY = "roi_iqa"
 _HERE = "./"  # a path that begins so lies in the folder itself
@@ -57,16 +59,22 @@ def save(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About) ->
     """Writes `scorer`, built from the plugin node `node`, into `folder`; takes along the local files that it builds on.
 
     Raises:
-        ValueError: `node` is not that of the scorer.
+        ValueError: `node` is not that of the scorer, or weights that it stands on are in no file.
     """
+    foundations = scorer.foundations()
+    if lost := [part for part, base in foundations.items() if base["model"] == RANDOM]:
+        raise ValueError(
+            f"{', '.join(lost)}: frozen and random, so that no file holds these weights. Train them, start from a file, or for a language "
+            "model with adapters: python prepare.py merge writes all of it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     keys = scorer.trained_keys()
     trained = {k: v.detach().cpu().contiguous() for k, v in scorer.state_dict().items() if k in keys}
     save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
-    describe(folder, scorer, _pinned(_portable(node, SCORERS.part(node, "model"), folder), scorer), about)
+    describe(folder, scorer, _pinned(_portable(node, SCORERS.part(node, "model"), folder), scorer), about, foundations)
 
 
-def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About) -> None:
+def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About, foundations: Foundations | None = None) -> None:
     """Writes config.json and README.md of a folder whose weights are there; `node` names them relative to it (./...).
 
     The scorer may stand on the meta device.
@@ -80,6 +88,7 @@ def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About
         "base_models": [*found, *(dict(base) for base in about.base_models)],
         "preprocess": _plain(vars(scorer.preprocess)),
         "wording": scorer.wording(),
+        **({} if foundations is None else {FOUNDATIONS: foundations}),
         "licence": about.licence,
         "made": dict(about.made),
     }
@@ -132,6 +141,8 @@ def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer
     scorer.check_trained(state)  # before anything large is read
     with torch.device(device):  # quantised weights are made where they will be used
         scorer.load_pretrained()
+    if FOUNDATIONS in config:
+        check_foundations(config[FOUNDATIONS], scorer.foundations(), str(folder))
     scorer.load_trained(state)
     about = About(config["licence"], tuple(b for b in config["base_models"] if not _own(b, scorer)), config["made"])
     return scorer.to(device).eval(), node, about

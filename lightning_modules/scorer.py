@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from components.batch import Batch
+from components.foundation import Foundations, check_foundations
 from components.scorers.base import Scorer
 from lightning_modules.optim import Kind, adamw, parameter_groups
 from lightning_modules.strategy import shard
@@ -53,11 +54,13 @@ class ScorerModule(L.LightningModule):
         self._validated: dict[str, Any] = {}
         self._answers, self._complete = 0.0, False  # of the step that is being taken: answers so far, and whether its batches are all there
         self.losses: dict[str, Tensor] = {}  # of the last training batch, detached
+        self._foundations: Foundations = {}
         self.regions = 0  # of an image of the last training batch, at most
 
     def configure_model(self) -> None:
         if not self._loaded:
             self.scorer.load_pretrained()
+            self._foundations = self.scorer.foundations()
             self._loaded = True
         if self.device_mesh is not None and not self._sharded:
             shard(self.scorer, self.device_mesh["data_parallel"], self.trainer.precision)
@@ -128,9 +131,11 @@ class ScorerModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         keep = {PREFIX + k for k in self.scorer.trained_keys()}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+        checkpoint["foundations"] = self._foundations
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.scorer.check_trained({k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()})
+        check_foundations(checkpoint.get("foundations", {}), self._foundations, "this checkpoint")
         _recount(checkpoint, self.trainer.accumulate_grad_batches, self.trainer.val_check_interval)
 
 

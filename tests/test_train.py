@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import eval as evaluation_entry
 import train
 from components.registry import ConfigError
+from components.scorers.base import SCORERS
 from configs.schema import experiments, load_config
 from datamodules.datasets.base import DATASETS
 from inference.load import load
@@ -160,6 +162,86 @@ def test_a_gpu_without_room_ends_in_what_to_change(tmp_path, monkeypatch):
     assert "add these to the command: trainer.precision=bf16-mixed" in said
 
 
+STAGES = ("seagull_tiny_stage1", "seagull_tiny_stage2")
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Both published stages in small, as they stand; the second starts from the first."""
+    folder = tmp_path_factory.mktemp("stages")
+    cached = f"data.cache={folder / 'cache'}"
+    return folder, [train.main([name, f"outputs={folder}", cached, "trainer.threads=1"]) for name in STAGES]
+
+
+def weights_of(folder, name="last.ckpt"):
+    return torch.load(folder / "checkpoints" / name, weights_only=True)
+
+
+def test_both_stages_run_and_the_second_goes_on_from_the_first(stages):
+    folder, metrics = stages
+    assert [m["n_regions"] for m in metrics] == [24, 24]
+    first, second = (weights_of(folder / name) for name in STAGES)
+    assert first["foundations"] == second["foundations"]
+    assert first["foundations"]["llm"]["model"] == "random weights"
+    assert first["state_dict"].keys() == second["state_dict"].keys()
+    parts = {name.split(".")[1] for name in first["state_dict"]}
+    assert parts >= {"projector", "region_extractor", "llm"}
+    assert all("lora_" in name for name in first["state_dict"] if name.startswith("scorer.llm."))
+    config = load_config(str(folder / STAGES[1] / "config.yaml"))
+    assert config.start_from == str(folder / STAGES[0])
+    torch.manual_seed(config.seed)
+    scorer = SCORERS.build(config.model)
+    start = train.started(scorer, config.start_from)
+    scorer.load_pretrained()
+    start()
+    state = scorer.state_dict()
+    assert all(torch.equal(state[name.removeprefix("scorer.")], x) for name, x in first["state_dict"].items())
+    assert not all(torch.equal(second["state_dict"][name], x) for name, x in first["state_dict"].items())
+
+
+def test_a_random_base_is_made_again_by_the_runs_seed(stages):
+    """It is in no file, and adapters mean nothing on another one."""
+    torch.manual_seed(1234)
+    a, b = load(stages[0] / STAGES[0]), load(stages[0] / STAGES[0])
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    config = load_config(str(stages[0] / STAGES[0] / "config.yaml"))
+    other = SCORERS.build(config.model)
+    other.load_pretrained()
+    with pytest.raises(ValueError, match=r"trained on other frozen weights \(llm: random weights, .* there, random"):
+        train.started(other, str(stages[0] / STAGES[0]))()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("start_from=outputs/nowhere", "start_from: outputs/nowhere cannot be gone on from: .*neither a run that has saved"),
+        ("model.llm.lora_rank=8", r"cannot be gone on from: this checkpoint is of another architecture: tensors \d+ of another shape"),
+        ("model.llm.adaptation=full", r"another architecture: tensors \d+ missing \(first: .*unexpected \(first: .*lora_"),
+        ("seed=1", "trained on other frozen weights"),
+    ],
+)
+def test_what_cannot_be_gone_on_from(stages, tmp_path, override, message):
+    arguments = [STAGES[1], f"outputs={tmp_path}", f"start_from={stages[0] / STAGES[0]}", f"data.cache={stages[0] / 'cache'}", override]
+    with pytest.raises(ValueError, match=message):
+        train.main(arguments)
+    assert not (tmp_path / STAGES[1] / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_adapters_that_are_not_all_there_are_refused(stages, tmp_path, change):
+    shutil.copytree(stages[0] / STAGES[0], tmp_path / "run")
+    checkpoint = weights_of(tmp_path / "run")
+    state = checkpoint["state_dict"]
+    name = next(n for n in state if "lora_B" in n)
+    if change == "missing":
+        del state[name]
+    else:
+        state[name.replace("layers.0", "layers.9")] = state[name]
+    torch.save(checkpoint, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(ValueError, match=rf"another architecture: tensors 1 {change} \(first: llm\..*lora_B"):
+        load(tmp_path / "run")
+
+
 def test_another_configuration_does_not_overwrite(run):
     with pytest.raises(RunError, match=r"another configuration.*name="):
         train.main(small(run[0].parent, "optim.lr=0.5"))
@@ -238,7 +320,8 @@ def test_list_names_every_plugin_on_disk(root, capsys):
 
 @pytest.mark.parametrize("name", experiments())
 def test_every_experiment_can_be_planned(name, capsys):
-    found = train.main([name, "--plan", "--regions", "2", "--gpu", "80"])
+    shallow = ["model.llm.config.num_hidden_layers=4"] if name.startswith("seagull_7b_") else []  # the sizes differ little; the time does
+    found = train.main([name, *shallow, "--plan", "--regions", "2", "--gpu", "80"])
     assert found["fits"] is True
     assert found["remedies"] == []
     assert sum(trainable for _, trainable in found["parameters"].values()) > 0

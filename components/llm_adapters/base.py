@@ -71,6 +71,11 @@ class LLMAdapter(nn.Module, ABC):
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""
         return None
 
+    def foundation(self) -> dict[str, str] | None:
+        """What trained adapters stand on, as in `components.foundation`: {"model": ..., "architecture": ..., "weights": fingerprint};
+        None where no part of the model is frozen. The weights must have been read."""
+        return None
+
     def load_pretrained(self) -> None:
         """Reads trained weights where the configuration names some; called once, after construction."""
 

@@ -16,9 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from transformers import PretrainedConfig as Architecture
 from transformers import PreTrainedModel as Model
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import cached_file
 
 from components.attention import BY_BRANCH, PLAIN, Attention, Reading, reading
 from components.cache import RowCache
+from components.foundation import RANDOM, fingerprint, fingerprint_of_files
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
 from components.registry import check_keys
 from components.rows import Rows
@@ -107,6 +109,7 @@ class HFCausal(LLMAdapter):
         vocabulary, self.width = cast(nn.Embedding, model.get_input_embeddings()).weight.shape
         self.tokenizer = _tokenizer(tokenizer, source, revision, vocabulary)
         self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
+        self._fingerprint = "" if source or adaptation == "full" else fingerprint(model.state_dict())
         if self.quantization != "none" and not source and model.device.type != "meta":
             model = self._read(type(model), None, state_dict=model.state_dict())
         self.model = self._adapted(model)
@@ -160,6 +163,17 @@ class HFCausal(LLMAdapter):
         commit = getattr(self.model.config, "_commit_hash", None) or getattr(self.architecture, "_commit_hash", None)
         return {"id": self._source, "revision": commit or self._revision}
 
+    def foundation(self) -> dict[str, str] | None:
+        """See the contract; of weights in files, whatever precision they are loaded in."""
+        if self._adaptation == "full":
+            return None
+        base = self.base_model()
+        return {
+            "model": f"{base['id']} at revision {base['revision']}" if base else self._source or RANDOM,
+            "architecture": _outline(self.architecture),
+            "weights": self._fingerprint,
+        }
+
     def load_pretrained(self) -> None:
         """Reads the weights of `source`, quantises them where asked, and adds new adapters.
 
@@ -174,6 +188,8 @@ class HFCausal(LLMAdapter):
             _check_agrees(self._stated, self.architecture, self._source, self._revision)
         cls = type(self.model)
         self.model = self._adapted(self._read(cls, self._source, revision=self._revision, use_safetensors=True))
+        if self._adaptation != "full":
+            self._fingerprint = fingerprint_of_files(_folder(self._source, self._revision))
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
@@ -322,6 +338,22 @@ def _named(source: str) -> Iterator[None]:
             f"{source}: neither a folder with such a model nor one that the hub gives ({reason}). Give a folder, a name on the hub, "
             "or make it first (a released checkpoint: python prepare.py import-seagull)"
         ) from error
+
+
+def _outline(architecture: Architecture) -> str:
+    """The sizes that weights must agree with, in words; the same in every version of transformers."""
+    text = architecture.get_text_config(decoder=True)
+    heads = f"{text.num_attention_heads} heads ({getattr(text, 'num_key_value_heads', None) or text.num_attention_heads} of keys)"
+    return f"{architecture.model_type} of {text.num_hidden_layers} layers, width {text.hidden_size}, {heads}, {text.vocab_size} tokens"
+
+
+def _folder(source: str, revision: str) -> Path:
+    """Where the files of a model are, after they have been read: its own folder, or one in the hub's cache."""
+    if Path(source).is_dir():
+        return Path(source)
+    config = cached_file(source, "config.json", revision=revision)
+    assert config is not None
+    return Path(config).parent
 
 
 def _check_agrees(stated: Mapping[str, Any], architecture: Architecture, source: str, revision: str) -> None:

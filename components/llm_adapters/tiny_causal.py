@@ -83,6 +83,9 @@ class TinyCausal(LLMAdapter):
     def fork_cache(self, cache: Any) -> Any:
         return self.llama.fork_cache(cache)
 
+    def foundation(self) -> dict[str, str] | None:
+        return self.llama.foundation()
+
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         return {"width": 32, "layers": 2, "mlp": 48}

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Regions, RoiScore, Task
+from components.foundation import RANDOM, Foundations, fingerprint
+from components.llm_adapters.base import LLMAdapter
 from components.preprocess import Preprocess, prepare_image, prepare_regions, stack, stack_regions
 from components.registry import ConfigError, Registry
 
@@ -112,6 +114,16 @@ class Scorer(nn.Module, ABC):
         left_out = {id(b) for m in frozen for b in m.buffers()}
         return keys | {n for n, b in self.named_buffers() if id(b) not in left_out}
 
+    def foundations(self) -> Foundations:
+        """The frozen weights that a checkpoint does not hold and that its tensors were trained on: part -> what it is. The weights must
+        have been read."""
+        found: Foundations = {}
+        for name, part in self.parts().items():
+            told = part.foundation() if isinstance(part, LLMAdapter) else _frozen(part)
+            if told is not None:
+                found[name] = told
+        return found
+
     def check_trained(self, state: Mapping[str, Tensor]) -> None:
         """Raises ValueError where a checkpoint's tensors are not exactly those of `trained_keys`, in name and shape."""
         keys = self.trained_keys()
@@ -194,6 +206,13 @@ def _scoring(scorer: Scorer) -> Iterator[None]:
             yield
     finally:
         scorer.train(training)
+
+
+def _frozen(part: nn.Module) -> dict[str, str] | None:
+    frozen = {name: p for name, p in part.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return None
+    return {"model": type(part).__name__ if getattr(part, "has_weights", True) else RANDOM, "weights": fingerprint(frozen)}
 
 
 def check_state(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
