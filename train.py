@@ -211,7 +211,7 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     if start is None and not folder.resumable():
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     if t.cache_features != "off" and scorer.can_precompute:
-        _keep_features(t.cache_features, scorer, data, team)
+        _keep_features(t.cache_features, scorer, data, team, device)
     elif t.cache_features != "off":
         say(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
     if team.first:
@@ -226,18 +226,21 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     return scorer, data
 
 
-def _keep_features(where: str, scorer: Scorer, data: RoiIQA, team: Ranks) -> None:
+def _keep_features(where: str, scorer: Scorer, data: RoiIQA, team: Ranks, device: torch.device) -> None:
     from datamodules.features import fingerprint
 
+    encoder = vision_encoder(scorer)
+    home = next(encoder.parameters()).device  # the CPU, where the scorer is to be sharded
+    encoder.to(device)
     if where == "memory":
         data.remember(scorer.precompute)
-        return
-    encoder = vision_encoder(scorer)
-    key = fingerprint(encoder, encoder.preprocess, data.dataset.describe())
-    if team.world > 1:
-        data.keep(scorer.precompute, key, (team.rank, team.world))
-        team.wait()
-    team.in_turn(lambda: data.keep(scorer.precompute, key))  # nothing is missing where the ranks share a disk
+    else:
+        key = fingerprint(encoder, encoder.preprocess, data.dataset.describe())
+        if team.world > 1:
+            data.keep(scorer.precompute, key, (team.rank, team.world))
+            team.wait()
+        team.in_turn(lambda: data.keep(scorer.precompute, key))  # nothing is missing where the ranks share a disk
+    encoder.to(home)
 
 
 def started(scorer: Scorer, model: str) -> Callable[[], None]:

@@ -108,6 +108,19 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())))
 
 
+def most_types(parts: Sequence[Path]) -> int:
+    """The most distortions that the label of one region names."""
+    most = 0
+    for part in tqdm(parts, unit="table", desc="reading the labels", delay=2):
+        with open_table(part) as file:
+            for group in range(file.num_row_groups):
+                column = read_group(file, part, group, ["regions.list.element.distortions.list.element.type"])["regions"]
+                for regions in column.chunks:
+                    lengths = pc.list_value_length(pc.struct_field(pc.list_flatten(regions), "distortions"))
+                    most = max(most, pc.max(lengths).as_py() or 0)
+    return most
+
+
 def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]:
     wanted = ["id", "source", "split", "path", "regions.list.element.area"]
     with open_table(part) as file:

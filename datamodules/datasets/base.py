@@ -29,12 +29,15 @@ class RoiDataset(ABC):
     """Images with regions in three splits that share no source.
 
     Attributes:
-        most_types: the most distortions that the label of a region names; bounds the length of an answer.
         cache: folder for what is costly to make and can be made again; None where there is none.
     """
 
-    most_types: int = len(DISTORTION_TYPES)
     cache: Path | None = None
+
+    @property
+    def most_types(self) -> int:
+        """The most distortions that the label of a region names; bounds the length of an answer."""
+        return len(DISTORTION_TYPES)
 
     def prepare(self) -> None:
         """Makes or checks what is on disk; called once, by one process, before `split`. May be killed and called again."""

@@ -27,7 +27,7 @@ from datamodules.archives import ImageFiles
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.images import ImageError, decode_image
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
-from datamodules.rows import Rows, TableFiles, parts_of, scan
+from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
 from datamodules.tables import from_row, write_records
 
 MANIFEST = "data.json"  # what made the data, beside the tables
@@ -85,6 +85,11 @@ class Indexed(RoiDataset):
     def rows(self) -> Rows:
         """Where each image is; read on first use."""
         return scan(parts_of(self.root), self.files, _excluded(self.exclude))
+
+    @functools.cached_property
+    def most_types(self) -> int:
+        """See the contract; read on first use."""
+        return most_types(self.rows.parts)
 
     @functools.cached_property
     def files(self) -> ImageFiles:

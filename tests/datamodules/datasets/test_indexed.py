@@ -230,3 +230,16 @@ def test_nothing_is_open_until_a_sample_is_asked_for_and_nothing_open_travels(da
     other = pickle.loads(pickle.dumps(samples))
     assert not other.tables._open
     assert torch.equal(other[0].image, first.image)
+
+
+@pytest.mark.parametrize(
+    ("named", "most"), [([None, (), ("blur",)], 1), ([("blur", "noise", "contrast"), None, ()], 3), ([None, None, ()], 0)]
+)
+def test_how_many_distortions_a_label_names(tmp_path, named, most):
+    labels = [None if types is None else tuple((t, "minor") for t in types) for types in named]
+    for n, known in enumerate(labels):
+        record, pixels = image(n, regions=1)
+        record = replace(record, regions=(region("r", n, distortions=known), region("s", n)), png=encode_png(pixels))
+        write_records(tmp_path / f"{n}.parquet", [record])
+    dataset = Indexed(root=str(tmp_path))
+    assert dataset.most_types == most
