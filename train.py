@@ -33,6 +33,7 @@ from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, verd
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
 from lightning_modules.runs import Run, RunError, facts, write_json
+from lightning_modules.sharing import check_sharing
 
 if TYPE_CHECKING:
     from lightning import Trainer
@@ -85,6 +86,8 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
     config = load_config(experiment, overrides)
     found, note = planned(config, regions)
     print(told(found, note) + "\n")
+    if config.trainer.strategy == "fsdp":
+        print("that is one of the GPUs that share it (fsdp); the blocks at work and what is outside them are gathered whole\n")
     tried: list[Remedy] = []
     if gpu is not None and found.training.total > gpu * GIB:
         tried = proposed(config, lambda more: load_config(experiment, [*overrides, *more]), found, int(gpu * GIB), regions)
@@ -96,10 +99,12 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
 
 def planned(config: Experiment, regions: int | None = None) -> tuple[Plan, str]:
     """What a training step of `config` needs, and what to say about how it was counted. `regions` of an image, None for the data's."""
+    t = config.trainer
+    check_sharing(t.strategy, t.precision, config.model, config.optim.optimizer)
+    shards = (t.devices if isinstance(t.devices, int) else 1) * t.nodes if t.strategy == "fsdp" else 1
     node, note = without_files(config.model)
     with torch.device("meta"):
         scorer = SCORERS.build(node, where="model")
-    t = config.trainer
     count = regions or config.data.get("regions", DEFAULT_REGIONS)
     images = t.max_tokens // int(scorer.row_tokens(np.array([count]), 1)[0]) if t.max_tokens else t.batch_size
     return plan(
@@ -109,6 +114,7 @@ def planned(config: Experiment, regions: int | None = None) -> tuple[Plan, str]:
         precision=t.precision,
         accumulate=t.accumulate,
         optimizer=config.optim.optimizer,
+        shards=shards,
     ), note
 
 
@@ -137,7 +143,6 @@ def run(config: Experiment) -> dict[str, Any]:
     from eval import choose_device, evaluate_run  # these take seconds, and --plan and --list answer without them
     from inference.load import load
     from lightning_modules.ranks import devices, ranks
-    from lightning_modules.strategy import check_sharing
 
     folder, t = Run(Path(config.outputs) / config.name), config.trainer
     folder.check(to_yaml(config))
@@ -281,10 +286,11 @@ def _say_nothing(text: str) -> None:
 def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
     """The Lightning trainer of a configuration: one epoch of `steps` steps, so that a step number is a place in the data."""
     from lightning import Trainer
-    from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+    from lightning.pytorch.callbacks import LearningRateMonitor
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     from lightning_modules.callbacks import RecordMemory, StopAtNonFinite, WarnWithoutGradient
+    from lightning_modules.progress import Progress
     from lightning_modules.saving import Saving
     from lightning_modules.strategy import AtomicIO, strategy
 
@@ -314,7 +320,7 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
         callbacks=[
             Saving(folder.checkpoint, t.save_every, team),
             LearningRateMonitor("step"),
-            TQDMProgressBar(refresh_rate=5),
+            Progress(refresh_rate=5),
             StopAtNonFinite(folder.folder),
             WarnWithoutGradient(),
             RecordMemory(folder, lambda: planned(config)[0]),

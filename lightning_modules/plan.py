@@ -94,7 +94,14 @@ class Plan:
 
 
 def plan(
-    scorer: Scorer, *, batch_size: int, regions: int, precision: str = "32-true", accumulate: int = 1, optimizer: Kind = "adamw"
+    scorer: Scorer,
+    *,
+    batch_size: int,
+    regions: int,
+    precision: str = "32-true",
+    accumulate: int = 1,
+    optimizer: Kind = "adamw",
+    shards: int = 1,
 ) -> Plan:
     """Runs a training step of `scorer`, which is built on the meta device, without memory.
 
@@ -103,6 +110,7 @@ def plan(
         precision: as `trainer.precision`.
         accumulate: batches per optimizer step; above 1, gradients wait while the next batch runs.
         optimizer: as `optim.optimizer`. Of a paged one, what can be paged is not counted: it gives way.
+        shards: GPUs among which every parameter is divided (trainer.strategy=fsdp); the plan is that of one of them.
 
     Raises:
         ValueError: the scorer is not on the meta device.
@@ -125,14 +133,29 @@ def plan(
     forward = _run(scorer, batch, precision, train=False)
     step = _run(scorer, batch, precision, train=True)
     waiting = gradients - step.gradients if accumulate > 1 else 0
-    during = Peak(sum(weights.values()), step.gradients + waiting, state, step.activations, step.workspace)
+    share, gathered = _sharing(scorer, shards)
+    held = share(sum(weights.values()))
+    during = Peak(held + gathered[0], share(step.gradients + waiting) + gathered[1], share(state), step.activations, step.workspace)
     # AdamW works on a group of parameters at once (foreach), with a copy of their second moment; bitsandbytes one by one, in place
     groups = parameter_groups(scorer.parts(), 1.0, {}, 0.0) if optimizer == "adamw" else []
     most = max((sum(map(_bytes, group["params"])) for group in groups), default=0)
-    update = Peak(sum(weights.values()), gradients, state, {}, most)
+    update = Peak(held, share(gradients), share(state), {}, share(most))
     training = max(during, update, key=lambda peak: peak.tensors)
-    ungraded = Peak(sum(weights.values()), 0, 0, forward.activations, 0)
+    ungraded = Peak(held + gathered[0], 0, 0, forward.activations, 0)
     return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens)
+
+
+def _sharing(scorer: Scorer, shards: int) -> tuple[Callable[[int], int], tuple[int, int]]:
+    """What a GPU keeps of so many bytes that are divided among `shards`; and the weights and gradients that it holds whole at the worst
+    moment: all outside the blocks, the block at work and the next one."""
+    if shards == 1:
+        return lambda size: size, (0, 0)
+    blocks = [m for m in scorer.modules() if isinstance(m, scorer.blocks)]
+    inside = {id(p) for block in blocks for p in block.parameters()}
+    outside = [p for p in scorer.parameters() if id(p) not in inside]
+    largest: list[Tensor] = max(([*block.parameters()] for block in blocks), key=lambda ps: sum(map(_bytes, ps)), default=[])
+    whole = [*outside, *largest, *largest]
+    return lambda size: -(-size // shards), (sum(map(_bytes, whole)), sum(_bytes(p) for p in whole if p.requires_grad))
 
 
 def without_files(node: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -20,7 +20,7 @@ import yaml
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
 
 
-PLACEMENT = ("devices", "nodes", "strategy", "accumulate", "accelerator", "workers", "threads")  # of `trainer`: where it runs, not what
+PLACEMENT = ("devices", "nodes", "strategy", "accumulate", "accelerator", "workers", "threads")  # of `trainer`: where a run goes on
 OURS = {"name", "model", "data", "trainer", "optim"}  # keys of every config.yaml that a run wrote
 WRITTEN = (
     "metrics.json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,10 +18,8 @@ from torch.optim import Optimizer
 
 from components import checkpoints
 from components.batch import Batch
-from components.registry import ConfigError
 from components.scorers.base import Scorer
-
-Sharing = Literal["auto", "ddp", "fsdp"]
+from lightning_modules.sharing import Sharing
 
 
 def strategy(sharing: Sharing, world: int) -> Strategy | str:
@@ -33,32 +31,6 @@ def strategy(sharing: Sharing, world: int) -> Strategy | str:
     if sharing == "fsdp":
         return Sharded(world)
     return DDPStrategy(find_unused_parameters=True) if world > 1 or sharing == "ddp" else "auto"
-
-
-def check_sharing(sharing: Sharing, precision: str, model: Mapping[str, Any], optimizer: str = "adamw") -> None:
-    """Refuses what cannot be sharded, before weights are read.
-
-    Raises:
-        ConfigError: quantised weights, float16 or an 8-bit optimizer with fsdp.
-    """
-    if sharing != "fsdp":
-        return
-    if precision == "16-mixed":
-        raise ConfigError(
-            "trainer.strategy fsdp with precision 16-mixed: its scaled gradients would have to be inspected over all ranks. "
-            "Use bf16-mixed, which needs no scaling, or trainer.strategy=ddp"
-        )
-    if optimizer != "adamw":
-        raise ConfigError(
-            f"trainer.strategy fsdp with optim.optimizer {optimizer}: its 8-bit state belongs to whole tensors. "
-            "Use adamw, whose state is divided among the ranks, or trainer.strategy=ddp"
-        )
-    for name, node in model.items():
-        if isinstance(node, Mapping) and (node.get("adaptation") == "qlora" or node.get("quantization", "none") != "none"):
-            raise ConfigError(
-                f"trainer.strategy fsdp with model.{name} in 4 or 8 bits: sharding would separate packed weights from the scales that "
-                "unpack them. Use trainer.strategy=ddp, or adaptation lora or full with quantization none"
-            )
 
 
 class AtomicIO(CheckpointIO):

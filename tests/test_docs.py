@@ -20,6 +20,7 @@ PAGES = (
     "docs/memory.md",
     "docs/predict.md",
     "docs/released.md",
+    "docs/training.md",
 )
 CHECKS = ["ruff format --check .", "ruff check .", "mypy", "pytest"]
 

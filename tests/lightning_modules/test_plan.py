@@ -220,3 +220,24 @@ def test_judgments_are_planned_and_a_plan_stays_the_same():
     assert without.tokens["row"] < some.tokens["row"]
     assert without.training.total < some.training.total
     assert {k: v for k, v in some.tokens.items() if k != "row"} == {k: v for k, v in without.tokens.items() if k != "row"}
+
+
+def test_a_plan_of_one_of_several_shards():
+    """The optimizer's state is divided; what is outside the blocks, the block at work and the next one are held whole beside the share."""
+
+    def made(shards):
+        with torch.device("meta"):
+            scorer = SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny()})
+        return plan(scorer, batch_size=1, regions=2, shards=shards), scorer
+
+    whole, scorer = made(1)
+    blocks = [m for m in scorer.modules() if isinstance(m, scorer.blocks)]
+    inside = {id(p) for b in blocks for p in b.parameters()}
+    largest = max(sum(p.nbytes for p in b.parameters()) for b in blocks)
+    outside = sum(p.nbytes for p in scorer.parameters() if id(p) not in inside)
+    for shards in (2, 8):
+        part, _ = made(shards)
+        assert part.training.optimizer == -(-whole.training.optimizer // shards)
+        assert part.forward.weights == -(-whole.forward.weights // shards) + outside + 2 * largest
+        assert part.checkpoint == whole.checkpoint
+        assert part.weights == whole.weights

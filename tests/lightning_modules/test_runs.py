@@ -27,6 +27,25 @@ def test_an_interrupted_run_resumes(tmp_path):
     assert run.require_checkpoint() == run.checkpoint
 
 
+def test_an_interrupted_run_goes_on_elsewhere(tmp_path):
+    """Where it runs may change while it is under way, and nothing else; a finished run is what its configuration says."""
+    placed = CONFIG.replace("trainer: {}", "trainer: {steps: 4, devices: 1, strategy: auto}")
+    elsewhere = placed.replace("devices: 1, strategy: auto", "devices: 8, strategy: fsdp")
+    run = Run(tmp_path / "a")
+    run.begin(placed)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    assert run.begin(elsewhere) == run.checkpoint
+    assert run.config.read_text() == elsewhere
+    with pytest.raises(
+        RunError, match=r"another configuration \(there '  steps: 4', here '  steps: 5'\)|there 'steps: 4', here 'steps: 5'"
+    ):
+        run.begin(placed.replace("steps: 4", "steps: 5"))
+    write_json(run.metrics, {})
+    with pytest.raises(RunError, match=r"another configuration .*devices: 8"):
+        run.begin(placed)
+
+
 def test_a_finished_run_is_made_again(tmp_path):
     run = Run(tmp_path / "a")
     run.begin(CONFIG)

@@ -6,10 +6,8 @@ import pytest
 import torch
 
 from components.checkpoints import read
-from components.registry import ConfigError
 from inference.load import load
 from lightning_modules.runs import Run
-from lightning_modules.strategy import check_sharing
 from tests.lightning_modules.attempts import LORA, attempt, small
 
 STEPS = ["trainer.steps=5", "trainer.val_every=5"]
@@ -122,18 +120,3 @@ def test_four_bits_on_two_ranks_equal_one(folder):
     assert attempt([*base, ALONE]) == [0]
     assert attempt([*base[:1], "name=nf4two", *base[2:], TOGETHER], 2) == [0, 0]
     assert distance(Run(folder / "nf4"), Run(folder / "nf4two")) < 1e-5
-
-
-@pytest.mark.parametrize(
-    ("precision", "llm", "optimizer", "message"),
-    [
-        ("16-mixed", {}, "adamw", r"fsdp with precision 16-mixed: .*Use bf16-mixed"),
-        ("32-true", {"adaptation": "qlora"}, "adamw", r"fsdp with model.llm in 4 or 8 bits: .*Use trainer.strategy=ddp"),
-        ("32-true", {"adaptation": "lora", "quantization": "int8"}, "adamw", r"fsdp with model.llm in 4 or 8 bits"),
-        ("32-true", {}, "adamw_8bit", r"fsdp with optim.optimizer adamw_8bit: .*Use adamw"),
-    ],
-)
-def test_what_cannot_be_sharded_is_refused(precision, llm, optimizer, message):
-    check_sharing("ddp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)
-    with pytest.raises(ConfigError, match=message):
-        check_sharing("fsdp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)
