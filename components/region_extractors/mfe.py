@@ -161,7 +161,8 @@ class LocalToken(nn.Module):
         """crops (B, R, 3, S, S) -> (B, R, D). The attention sees one token: its output is that token's projected value."""
         if crops.shape[-2:] != (self.crop_size, self.crop_size):
             raise ValueError(f"crops are {tuple(crops.shape[-2:])}, this extractor was built for crop_size {self.crop_size}")
-        cells = self.shrink(crops.flatten(0, 1)).flatten(1)  # (BR, S * S / 256)
+        mixed = _pointwise(self.shrink[0], crops.flatten(0, 1))  # (BR, 5, S, S)
+        cells = self.shrink[1:](mixed).flatten(1)  # (BR, S * S / 256)
         token = self.mlp(self.attention(cells[:, None])[:, 0])  # (BR, D)
         return token.unflatten(0, crops.shape[:2])  # (B, R, D)
 
@@ -257,6 +258,14 @@ class MFE(RegionExtractor):
     def tiny(cls) -> dict[str, Any]:
         """See the contract."""
         return {"embed": 16, "heads": 2, "mlp": 32, "crop_size": 64, "local_hidden": 16}
+
+
+def _pointwise(convolution: nn.Module, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution of (N, C, H, W) as matrix products: with so few channels several times faster on a CPU."""
+    assert isinstance(convolution, nn.Conv2d)
+    assert convolution.bias is not None
+    weight = convolution.weight.flatten(1).expand(len(x), -1, -1)  # (N, C', C)
+    return torch.baddbmm(convolution.bias[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def _sum(levels: list[Tensor]) -> Tensor:
