@@ -143,8 +143,12 @@ def fill(
     if not todo:
         return
     features.tidy()
-    _check_room(features)
-    with tqdm(total=sum(len(features.images(s)) for s in todo), unit="image", desc=f"encoding images to {features.folder}") as bar:
+    told = _check_room(features)
+    first = share[0] == 0  # one of those that share the work speaks for all
+    if first:
+        print(f"trainer.cache_features: {told}")
+    total = sum(len(features.images(s)) for s in todo)
+    with tqdm(total=total, unit="image", desc=f"encoding images to {features.folder}", disable=not first) as bar:
         for shard in todo:
             loader: DataLoader[Any] = DataLoader(
                 Subset(samples, features.images(shard)),  # type: ignore[arg-type]
@@ -161,7 +165,8 @@ def fill(
             features.write(shard, pyramids)
 
 
-def _check_room(features: Features) -> None:
+def _check_room(features: Features) -> str:
+    """What is missing, what it will take, and what is free, in words."""
     missing = sum(len(features.images(s)) for s in features.missing())
     free = shutil.disk_usage(features.folder).free
     told = f"{missing:,} images of {features.bytes_each / 2**20:.2f} MiB each need {missing * features.bytes_each / 2**30:.2f} GiB"
@@ -170,7 +175,7 @@ def _check_room(features: Features) -> None:
             f"trainer.cache_features: {told} in {features.folder}, and {free / 2**30:.2f} GiB are free there: set it to off, set "
             "data.cache to another disk, or lower data.train"
         )
-    print(f"trainer.cache_features: {told} in {features.folder} ({free / 2**30:.2f} GiB are free)")
+    return f"{told} in {features.folder} ({free / 2**30:.2f} GiB are free)"
 
 
 class Kept(Dataset[tuple[RoiSample, tuple[Tensor, ...]]]):
