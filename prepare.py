@@ -144,7 +144,10 @@ def synthesize(args: argparse.Namespace) -> dict[str, Any]:
     if total := sum(spent.values()):
         print("time: " + ", ".join(f"{stage} {seconds / total:.0%}" for stage, seconds in spent.items()))
     lost = sum(s["images"] for s in data["skipped"])
-    print(f"{data['images']} images with {data['regions']} regions" + (f"; {lost} could not be made, see data.json" if lost else ""))
+    print(
+        f"{data['counts']['images']} images with {data['counts']['regions']} regions"
+        + (f"; {lost} could not be made, see data.json" if lost else "")
+    )
     print(f"data: {args.out}")
     return data
 

@@ -166,13 +166,12 @@ class Synthesis:
             raise ConfigError(f"{self.out} is, holds or lies in the folder of photographs: write to another place")
         path = self.out / PLAN
         if not path.exists():
-            if self.out.exists() and any(self.out.iterdir()):
+            if self.out.exists() and any(not p.name.startswith(f".{PLAN}.") for p in self.out.iterdir()):
                 raise ConfigError(f"{self.out} holds something else than data that was begun here: choose another place")
             references, left_out = find_references(self.photographs, self.seed, self.val, self.test)
             developed = raw.describe() if any(raw.is_raw(r.name) for r in references) else None
             plan = {"recipe": {**self.settings(), "raw": developed}, "photographs": [asdict(r) for r in references], "left_out": left_out}
             write_json(path, plan)
-            return plan
         plan = json.loads(path.read_text(encoding="utf-8"))
         asked = json.loads(json.dumps({**self.settings(), "raw": plan["recipe"]["raw"] and raw.describe()}))
         differs = [k for k in asked | plan["recipe"] if asked.get(k) != plan["recipe"].get(k)]

@@ -79,9 +79,7 @@ class Shards(Work):
         for lost in (x for r in receipts for x in r["skipped"]):
             skipped[lost["name"], lost["why"]] += lost["images"]
         return {
-            "images": sum(splits.values()),
-            "regions": sum(r.get("regions", 0) for r in receipts),
-            "splits": splits,
+            "counts": {"images": sum(splits.values()), "regions": sum(r.get("regions", 0) for r in receipts), **splits},
             "skipped": [{"name": n, "images": count, "why": why} for (n, why), count in skipped.items()],
             **self.plan,
         }

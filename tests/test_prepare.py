@@ -212,10 +212,10 @@ def test_synthesize_makes_data_from_a_file_of_options_and_the_command_line(tmp_p
     asked = ["synthesize", str(tmp_path / "photographs"), str(tmp_path / "data"), str(tmp_path / "mine.yaml")]
     made = prepare.main([*asked, "images=3", "engine=inline", "mask_encoder.side=32"])
     said = capsys.readouterr().out
-    assert made["images"] == 3
+    assert made["counts"]["images"] == 3
     assert made["recipe"]["mask_encoder"]["segments"] == 9
     assert made["recipe"]["mask_encoder"]["side"] == 32
-    assert f"3 images with {made['regions']} regions" in said
+    assert f"3 images with {made['counts']['regions']} regions" in said
     assert "licence Apache-2.0" in said
     assert "labelling" in said
     (tmp_path / "photographs" / "1.png").write_bytes(b"broken")

@@ -17,16 +17,19 @@ import numpy as np
 import PIL.Image
 import pytest
 
+import prepare
 from components import rle
 from components.registry import ConfigError, configured
-from datamodules import synthesis_shards
+from datamodules import raw, synthesis_shards
 from datamodules.distortions.base import DISTORTIONS, Distortion
 from datamodules.images import ImageError, load_image
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.local_similarity import LocalSimilarity
+from datamodules.records import SPLITS
 from datamodules.references import ChangedError
 from datamodules.synthesis_job import Synthesis
 from datamodules.tables import read_records
+from tests.datamodules.raw_files import write_dng
 
 MIXED = {"mode": "mixed", "images": 37, "size": 48, "regions": 3, "several": 3, "seed": 5}
 WHOLE = {"size": 32, "distortions": ["noise"], "objects": 2, "components": 4, "val": 0, "test": 0.3}
@@ -72,9 +75,9 @@ def test_the_manifest_says_what_the_data_is(photographs, mixed):
     folder, said = mixed
     data = json.loads((folder / "data.json").read_text())
     assert {k: v for k, v in said.items() if k != "seconds"} == data
-    assert data["images"] == len(records(folder)) == 37 - sum(s["images"] for s in data["skipped"]) == 32
-    assert data["regions"] == sum(len(r.regions) for r in records(folder))
-    assert data["splits"] == {s: sum(r.split == s for r in records(folder)) for s in ("train", "val", "test")}
+    assert data["counts"]["images"] == len(records(folder)) == 37 - sum(s["images"] for s in data["skipped"]) == 32
+    assert data["counts"]["regions"] == sum(len(r.regions) for r in records(folder))
+    assert {s: data["counts"][s] for s in SPLITS} == {s: sum(r.split == s for r in records(folder)) for s in SPLITS}
     assert data["left_out"] == [{"name": "z.png", "images": 0, "why": "a copy of c.png"}]
     assert data["skipped"] == [
         {"name": "broken.jpg", "images": 5, "why": data["skipped"][0]["why"]},
@@ -97,15 +100,14 @@ def test_scenes_keep_to_one_split(mixed, whole):
             splits.setdefault(record.source, set()).add(record.split)
         assert {"a", "b/a", "c", "d"} == set(splits)
         assert all(len(s) == 1 for s in splits.values())
-    assert mixed[1]["splits"].keys() == {"train", "val", "test"}
-    assert min(mixed[1]["splits"].values()) > 0
-    assert whole[1]["splits"]["val"] == 0
+    assert min(mixed[1]["counts"][s] for s in SPLITS) > 0
+    assert whole[1]["counts"]["val"] == 0
 
 
 def test_as_in_the_paper_each_photograph_takes_each_type_and_setting(photographs, whole):
     folder, said = whole
     found = records(folder)
-    assert said["images"] == len(found) == 6 * 20
+    assert said["counts"]["images"] == len(found) == 6 * 20
     noise = DISTORTIONS.build({"plugin": "noise"})
     first = found[:20]
     assert [r.id for r in first] == [f"noise_{s}/000000" for s in range(20)]
@@ -156,7 +158,7 @@ def test_killed_at_every_moment_it_ends_in_the_same_bytes(photographs, mixed, wh
     out, context = tmp_path / "data", multiprocessing.get_context("fork")
     killed = 0
     for moment in itertools.cycle(range(1, 5)):
-        process = context.Process(target=killed_at, args=(moment, killed % 2 == 0, photographs, out, options))
+        process = context.Process(target=killed_at, args=(moment, killed % 2 == 1, photographs, out, options))
         process.start()
         process.join(60)
         if process.exitcode == 0:
@@ -255,6 +257,30 @@ def test_images_beside_the_table(photographs, mixed, tmp_path):
     assert not (tmp_path / "data" / "references").exists()
 
 
+@pytest.mark.parametrize("options", [MIXED, WHOLE], ids=["mixed", "whole"])
+def test_raw_photographs_are_distorted_in_their_development(tmp_path, options):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    light = (0.5 * (dead_leaves(48, np.random.default_rng(0)) / 255.0) ** 3).astype(np.float32)
+    write_dng(folder / "a.dng", light)
+    chosen = {**options, "distortions": ["exposure"], "val": 0, "test": 0, "size": 0, "seed": 0}
+    if options is MIXED:
+        chosen |= {"images": 4, "mixed": 0, "clean": 0, "several": 1}
+    said = job(folder, tmp_path / "data", **chosen).run()
+    assert said["recipe"]["raw"] == json.loads(json.dumps(raw.describe()))
+    developed = [DISTORTIONS.build({"plugin": "exposure"}).developed(raw.develop(folder / "a.dng"), s).tobytes() for s in range(20)]
+    made = [r.pixels().tobytes() for r in records(tmp_path / "data")]
+    assert made == developed if options is WHOLE else set(made) <= set(developed)
+    afterwards = DISTORTIONS.build({"plugin": "exposure"})(load_image(tmp_path / "data" / "references" / "000000.png"), 16)
+    assert afterwards.tobytes() not in made
+
+
+def test_the_check_of_data_finds_nothing(mixed, whole, photographs, tmp_path):
+    job(photographs, tmp_path / "beside", **WHOLE, store="beside").run()
+    for folder in (mixed[0], whole[0], tmp_path / "beside"):
+        assert prepare.main(["validate", str(folder), "--images"])["problems"] == []
+
+
 def test_it_is_finished_with_the_same_options_only(photographs, mixed, tmp_path):
     shutil.copytree(mixed[0], tmp_path / "data")
     with pytest.raises(ConfigError, match="was begun with seed=5, now it is 4: continue with the same, or begin in another folder"):
@@ -299,7 +325,7 @@ def test_a_folder_of_something_else_is_left_alone(photographs, tmp_path):
 
 def test_regions_that_are_nowhere_large_enough_are_reported(photographs, tmp_path):
     said = job(photographs, tmp_path / "data", **{**WHOLE, "min_area": 0.999, "objects": 0}).run()
-    assert said["images"] == 0
+    assert said["counts"]["images"] == 0
     assert {s["why"] for s in said["skipped"][:1]} == {
         "the mask encoder finds no region in it that is large enough: lower min_area, or take another encoder"
     }

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from components.prompts import DISTORTION_TYPES, SEVERITIES
-from datamodules.distortions.base import DISTORTIONS, GRADES, SETTINGS, VARIANTS, from_linear, to_linear, to_rgb, to_uint8, to_ycc
+from datamodules.distortions.base import (
+    DISTORTIONS,
+    GRADES,
+    SETTINGS,
+    STAGES,
+    VARIANTS,
+    Distortion,
+    from_linear,
+    to_linear,
+    to_rgb,
+    to_uint8,
+    to_ycc,
+)
 from datamodules.quality_labels.local_similarity import LocalSimilarity
 
 LEVELS = np.arange(256, dtype=np.uint8)
@@ -121,3 +133,31 @@ def test_to_uint8_rounds_and_clips():
 
 def test_colours_out_of_range_are_clipped():
     assert from_linear(np.array([-1.0, 2.0], np.float32)).tolist() == [0, 255]
+
+
+def test_in_the_development_it_is_the_same_distortion(distortion, photograph):
+    """About light that 8 bits hold exactly: within a level, whose rounding is what the development does without."""
+    light = to_linear(photograph)
+    light.setflags(write=False)
+    assert distortion.stage in STAGES
+    if not distortion.develops:
+        with pytest.raises(ValueError, match="does not happen in the development: apply it to the developed image"):
+            distortion.developed(light, 0)
+        return
+    for setting in range(SETTINGS):
+        out = distortion.developed(light, setting, seed=3)
+        assert out.dtype == np.uint8
+        assert np.abs(out.astype(int) - distortion(photograph, setting, seed=3)).max() <= 1
+    with pytest.raises(ValueError, match="setting 20 of a distortion: allowed are 0 to 19"):
+        distortion.developed(light, 20)
+
+
+def test_a_distortion_that_says_it_develops_and_does_not(photograph):
+    class Says(Distortion):
+        variants, strengths, develops = ("a", "b", "c", "d"), ((1.0,) * 5,) * 4, True
+
+        def apply(self, image, variant, strength, rng):
+            return image
+
+    with pytest.raises(NotImplementedError, match=r"Says\.develops is set, but it has no develop"):
+        Says().developed(to_linear(photograph), 0)
