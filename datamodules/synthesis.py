@@ -14,7 +14,7 @@ from components.batch import Distortions
 from components.registry import ConfigError
 from datamodules.distortions.base import SETTINGS, STAGES, Distortion
 from datamodules.engines.base import Clock
-from datamodules.quality_labels.base import QualityLabel
+from datamodules.quality_labels.base import QualityLabel, Scores
 from datamodules.records import RegionRecord
 
 Image = NDArray[np.uint8]  # (H, W, 3)
@@ -101,21 +101,16 @@ def synthesize(
         return distorted, []
     regions = parts == np.array(kept)[:, None, None]  # (R, H, W)
     with clock("labelling"):
-        records = labelled(distorted, reference, regions, [applied[part] for part in kept], distortions, label, recipe)
+        scores = label.label(distorted, reference, regions)
+        records = labelled(regions, scores, [applied[part] for part in kept], distortions, recipe)
     return distorted, records
 
 
 def labelled(
-    distorted: Image,
-    reference: Image,
-    regions: Masks,
-    applied: Sequence[Applied],
-    distortions: Mapping[str, Distortion],
-    label: QualityLabel,
-    recipe: Recipe,
+    regions: Masks, scores: tuple[Scores, Scores], applied: Sequence[Applied], distortions: Mapping[str, Distortion], recipe: Recipe
 ) -> list[RegionRecord]:
-    """The records of regions (R, H, W), which may overlap, with what was done to each; ids are their indices."""
-    quality, impact = label.label(distorted, reference, regions)
+    """The records of regions (R, H, W), which may overlap, from quality and impact and what was done to each; ids are their indices."""
+    quality, impact = scores
     return [
         RegionRecord(
             id=str(i),

@@ -20,6 +20,7 @@ from datamodules.engines.base import Clock, Made, Work
 from datamodules.images import ImageError
 from datamodules.making import write_atomically, write_json
 from datamodules.proposals import propose_regions
+from datamodules.quality_labels.base import Comparison
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, encode_png
 from datamodules.references import Clean, Reference, read_reference
 from datamodules.synthesis import Chains, labelled, synthesize
@@ -49,6 +50,7 @@ class Shards(Work):
         self._encoder: MaskEncoder | None = None
         self._held: tuple[int, Clean | str] = (-1, "")
         self._regions: tuple[list[str], Masks] | None = None
+        self._compare: Comparison | None = None
 
     def __len__(self) -> int:
         return -(-self.total // self.size)
@@ -141,7 +143,7 @@ class Shards(Work):
                     found = read_reference(self.job.photographs, reference, self.job.size)
                 except ImageError as error:
                     found = str(error)
-            self._held, self._regions = (reference.number, found), None
+            self._held, self._regions, self._compare = (reference.number, found), None, None
             if isinstance(found, Clean) and self.job.references:
                 path = self.job.out / self._reference_path(reference)
                 with clock("encoding"):
@@ -156,12 +158,14 @@ class Shards(Work):
         """One distortion everywhere, the same regions whichever it is."""
         job = self.job
         names, masks = self._proposals(clean, reference, clock)
+        with clock("labelling"):
+            self._compare = self._compare or job.label.against(clean.image, masks)
         with clock("distorting"):
             seed = int(np.random.default_rng([job.seed, reference.number, self.kinds.index(kind), setting]).integers(2**31))
             distorted = self._chains(clean, seed)(((kind, setting),))
         with clock("labelling"):
             applied = [((kind, setting),)] * len(masks)
-            regions = labelled(distorted, clean.image, masks, applied, job.distortions, job.label, job.recipe)
+            regions = labelled(masks, self._compare(distorted), applied, job.distortions, job.recipe)
         return distorted, [replace(region, id=name) for name, region in zip(names, regions, strict=True)]
 
     def _drawn(self, clean: Clean, reference: Reference, item: int, clock: Clock) -> tuple[Image, list[RegionRecord]]:

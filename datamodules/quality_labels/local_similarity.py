@@ -22,10 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from datamodules.distortions.base import to_ycc
-from datamodules.quality_labels.base import QUALITY_LABELS, Image, Masks, QualityLabel, Scores, check_sizes
-
-Float = NDArray[np.float32]
+from datamodules.quality_labels._one_reference import OneReference
+from datamodules.quality_labels._planes import Float, halve, to_planes
+from datamodules.quality_labels.base import QUALITY_LABELS, Comparison, Image, Masks, QualityLabel, Scores, check_sizes
 
 
 @QUALITY_LABELS.register("local_similarity")
@@ -84,20 +83,20 @@ class LocalSimilarity(QualityLabel):
 
     def region(self, distorted: Image, reference: Image, mask: NDArray[np.bool_]) -> float:
         check_sizes(distorted, reference, mask[None])
-        similarity, weight = self._maps(_planes(distorted), _planes(reference))
+        similarity, weight = self._maps(to_planes(distorted), to_planes(reference))
         return float((similarity * weight)[mask].sum() / weight[mask].sum())
 
     def image(self, distorted: Image, reference: Image) -> float:
         check_sizes(distorted, reference, np.ones((1, *reference.shape[:2]), np.bool_))
-        similarity, weight = self._maps(_planes(distorted), _planes(reference))
+        similarity, weight = self._maps(to_planes(distorted), to_planes(reference))
         return float((similarity * weight).sum() / weight.sum())
 
     def label(self, distorted: Image, reference: Image, masks: Masks) -> tuple[Scores, Scores]:
         """As the contract says, but computed around each region only: elsewhere the composite is the reference."""
         check_sizes(distorted, reference, masks)
-        ours, theirs = _planes(distorted), _planes(reference)
-        mean, square = self._blur(np.stack([theirs[0], theirs[0] * theirs[0]]))
-        whole = self._weight(np.maximum(square - mean * mean, 0))
+        ours, theirs = to_planes(distorted), to_planes(reference)
+        mean, square = self.blur(np.stack([theirs[0], theirs[0] * theirs[0]]))
+        whole = self.weight(np.maximum(square - mean * mean, 0))
         total = whole.sum(dtype=np.float64)
         quality, impact = np.empty(len(masks)), np.empty(len(masks))
         for r, mask in enumerate(masks):
@@ -110,6 +109,10 @@ class LocalSimilarity(QualityLabel):
             rest = total - whole[near].sum(dtype=np.float64)
             impact[r] = 1 - (weighted.sum(dtype=np.float64) + rest) / (weight.sum(dtype=np.float64) + rest)
         return quality, impact
+
+    def against(self, reference: Image, masks: Masks) -> Comparison:
+        """As the contract says; what follows from the reference alone is computed once, each scale no further than a region reaches."""
+        return OneReference(self, reference, masks)
 
     def _mend_rim(self, weight: Float, whole: Float, near: tuple[slice, slice]) -> None:
         """Where a window reaches out of the neighbourhood, the composite is the reference, so its weight is that of `whole`; in place."""
@@ -128,12 +131,12 @@ class LocalSimilarity(QualityLabel):
         for scale in range(self.scales):
             similar, var = self._similarity(ours, theirs)
             if scale == 0:
-                weight = self._weight(var)
+                weight = self.weight(var)
             similarity += _enlarge(similar, scale, height, width) / self.scales
             if min(ours.shape[1:]) < 2:
                 similarity *= self.scales / (scale + 1)
                 break
-            ours, theirs = _halve(ours), _halve(theirs)
+            ours, theirs = halve(ours), halve(theirs)
         return similarity, weight
 
     def _similarity(self, ours: Float, theirs: Float) -> tuple[Float, Float]:
@@ -142,10 +145,14 @@ class LocalSimilarity(QualityLabel):
         products[:3], products[3:6] = ours, theirs
         np.square(products[:6], out=products[6:12])
         np.multiply(ours[0], theirs[0], out=products[12])
-        means = self._blur(products)
+        means = self.blur(products)
         mean, other = means[:3], means[3:6]
         var, other_var = np.maximum(means[6:9] - mean * mean, 0), np.maximum(means[9:12] - other * other, 0)
-        joint = means[12] - mean[0] * other[0]
+        return self.similar(mean, var, other, other_var, means[12]), np.maximum(var[0], other_var[0])
+
+    def similar(self, mean: Float, var: Float, other: Float, other_var: Float, product: Float) -> Float:
+        """Means and variances (3, h, w) of the planes of two images, and the mean product of their Y -> similarity (h, w)."""
+        joint = product - mean[0] * other[0]
         both = 2 * np.sqrt(var[0] * other_var[0]) + self.structure_floor
         structure = np.maximum((2 * joint + self.structure_floor) / both, 0) ** np.float32(self.structure_power)
         contrast = both / (var[0] + other_var[0] + self.structure_floor)
@@ -156,26 +163,14 @@ class LocalSimilarity(QualityLabel):
         lost = greyer + (np.minimum(spread, 0) ** 2).sum(0)
         added = np.maximum(((mean[1:] - other[1:]) ** 2).sum(0) - greyer, 0) + (np.maximum(spread, 0) ** 2).sum(0)
         colour = 1 / (1 + lost / self.colour_lost**2 + added / self.colour_added**2)
-        return (structure * contrast * luminance * colour).astype(np.float32), np.maximum(var[0], other_var[0])
+        return (structure * contrast * luminance * colour).astype(np.float32)
 
-    def _blur(self, planes: Float) -> Float:
+    def blur(self, planes: Float) -> Float:
         """(N, h, w) -> each plane's mean in the window around each pixel."""
         return ndimage.uniform_filter(planes, (1, self.window, self.window), mode="reflect")
 
-    def _weight(self, var: Float) -> Float:
+    def weight(self, var: Float) -> Float:
         return np.log2(1 + var / self.information_noise) + np.float32(0.2)
-
-
-def _planes(image: Image) -> Float:
-    """(H, W, 3) RGB -> (3, H, W) Y, Cb, Cr."""
-    return np.ascontiguousarray(np.moveaxis(to_ycc(image), 2, 0))
-
-
-def _halve(planes: Float) -> Float:
-    """(3, h, w) -> (3, h // 2, w // 2), the means of 2 x 2 pixels."""
-    h, w = planes.shape[1] // 2 * 2, planes.shape[2] // 2 * 2
-    rows = planes[:, :h, 0:w:2] + planes[:, :h, 1:w:2]
-    return np.float32(0.25) * (rows[:, 0::2] + rows[:, 1::2])
 
 
 def _enlarge(x: Float, scale: int, height: int, width: int) -> Float:

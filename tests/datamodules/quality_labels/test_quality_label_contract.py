@@ -77,6 +77,47 @@ def test_label_is_the_contracts_definition(label, photograph, name, size):
     np.testing.assert_allclose(impact[-1], slow_impact[-1], atol=1e-6)  # the whole image
 
 
+@pytest.mark.parametrize("size", [(64, 64), (61, 37), (5, 90), (16, 17), (3, 3), (1, 8)])
+@pytest.mark.parametrize("name", ["blur", "colorfulness", "contrast", "noise"])
+def test_against_one_reference_it_is_the_contracts_definition(label, photograph, name, size):
+    reference = photograph[: size[0], : size[1]]
+    masks = masks_of(*size, np.random.default_rng(sum(size)))
+    judged = label.against(reference, masks)
+    for setting in (2, 13):
+        distorted = DISTORTIONS.build({"plugin": name})(reference, setting)
+        np.testing.assert_allclose(judged(distorted), QualityLabel.label(label, distorted, reference, masks), atol=1e-6)
+
+
+def test_random_regions_that_overlap_and_touch_the_border_cost_no_full_comparison_and_lose_nothing(label, photograph):
+    """To 1e-6 what comparing the whole image for each region gives, for discs, strips and scattered pixels on odd sizes."""
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        height, width = rng.integers(20, 96, 2)
+        reference = photograph[:height, :width]
+        y, x = np.mgrid[:height, :width]
+        masks = np.zeros((9, height, width), bool)
+        for mask in masks[:6]:
+            mask[:] = (y - rng.integers(-5, height + 5)) ** 2 + (x - rng.integers(-5, width + 5)) ** 2 < rng.integers(2, 50) ** 2
+        masks[6] = rng.random((height, width)) < 0.05
+        masks[7, -1] = masks[8, :, -3:] = True
+        masks = masks[masks.any((1, 2))]
+        distorted = DISTORTIONS.build({"plugin": str(rng.choice(DISTORTIONS.names()))})(reference, int(rng.integers(SETTINGS)))
+        expected = QualityLabel.label(label, distorted, reference, masks)
+        np.testing.assert_allclose(label.against(reference, masks)(distorted), expected, atol=1e-6)
+        np.testing.assert_allclose(label.label(distorted, reference, masks), expected, atol=1e-6)
+
+
+def test_against_refuses_what_label_refuses(label, photograph):
+    masks = masks_of(*photograph.shape[:2], np.random.default_rng(0))[:2]
+    judged = label.against(photograph, masks)
+    with pytest.raises(ValueError, match="all need the same height and width"):
+        judged(photograph[1:])
+    masks = masks.copy()
+    masks[1] = False
+    with pytest.raises(ValueError, match="region 1 has no pixel to judge"):
+        label.against(photograph, masks)
+
+
 def test_regions_are_judged_one_by_one(label, photograph):
     masks = masks_of(*photograph.shape[:2], np.random.default_rng(2))
     distorted = BLUR(photograph, 12)
