@@ -46,12 +46,13 @@ def trainer(folder, every=3, stop=-1, accumulate=1):
     )
 
 
-@pytest.mark.parametrize("name", SCORERS.names())
-def test_resuming_equals_not_stopping(name, tmp_path):
-    whole = module(name)
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in SCORERS.names()), ("roi_vlm", {"objective": {"judgments": 0.5}})])
+def test_resuming_equals_not_stopping(name, changes, tmp_path):
+    """Judgments too are drawn as they would have been."""
+    whole = module(name, **changes)
     trainer(tmp_path).fit(whole, data(whole.scorer))
     assert (tmp_path / "step3.ckpt").exists()
-    resumed = module(name)
+    resumed = module(name, **changes)
     trainer(tmp_path / "b").fit(resumed, data(resumed.scorer), ckpt_path=tmp_path / "step3.ckpt", weights_only=True)
     for (key, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
