@@ -3,6 +3,7 @@
 python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released checkpoint -> a model of ours
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
+python prepare.py merge outputs/mine models/mine                  a run with LoRA adapters -> a model without, which is the same
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
 python prepare.py synthesize photos data/mine mode=mixed images=1000   clean photographs -> distorted, labelled data
 """
@@ -28,6 +29,7 @@ from components.scorers.base import SCORERS
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model, load_options
 from inference.load import find
+from inference.merged import DTYPES, write_merged
 from inference.saved import About, describe, is_saved, save, share
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import write_json
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("--official", type=Path, help="folder official/ of the imported checkpoint (default: that in the model's folder)")
     sub = command("save", save_model, "makes a run, or another model, a folder that describes itself", "a new folder")
     sub.add_argument("--licence", default="", help="of the weights, for the model card")
+    sub = command("merge", merge_model, "merges LoRA adapters into the language model, and shows that it is still the same", "a new folder")
+    sub.add_argument("--dtype", choices=DTYPES, default="", help="of the language model written (default: that of the adapters' base)")
+    sub.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="what to merge and compare on")
     sub = commands.add_parser("validate", help="looks for everything that is wrong with data", description=validate_data.__doc__)
     sub.add_argument("folder", type=Path, help="a folder of tables")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
@@ -132,6 +137,21 @@ def save_model(args: argparse.Namespace) -> dict[str, Any]:
         save(draft, scorer, node, about)
     print(f"model: {args.out}")
     return {"out": str(args.out)}
+
+
+def merge_model(args: argparse.Namespace) -> dict[str, Any]:
+    """A run or saved model with adapters -> `out`, a saved model without."""
+    from eval import choose_device
+
+    scorer, node, about = find(args.folder, choose_device(args.accelerator))
+    with _made(args) as draft:
+        count, found = write_merged(draft, scorer, node, about, args.dtype)
+    print(f"{count} linear maps merged. On a probe, logits differ from the unmerged model's by {found.error:.2g} of their spread (the")
+    print(
+        f"adapters change them by {found.effect:.2g}), scores by {found.answers:.2g} at most; {found.texts} of the generated texts differ"
+    )
+    print(f"model: {args.out}")
+    return {"merged": count, **vars(found), "out": str(args.out)}
 
 
 def synthesize(args: argparse.Namespace) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def save(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About) ->
     keys = scorer.trained_keys()
     trained = {k: v.detach().cpu().contiguous() for k, v in scorer.state_dict().items() if k in keys}
     save_file(trained, folder / WEIGHTS, metadata={"format": "pt"})
-    describe(folder, scorer, _pinned(_portable(node, SCORERS.part(node, "model"), folder), scorer), about, foundations)
+    told = {part: {**base, "model": _HERE + part} if Path(base["model"]).exists() else base for part, base in foundations.items()}
+    describe(folder, scorer, _pinned(_portable(node, SCORERS.part(node, "model"), folder), scorer), about, told)
 
 
 def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About, foundations: Foundations | None = None) -> None:
@@ -208,6 +209,8 @@ def _local(value: str) -> Path | None:
 
 def _taken(source: Path, folder: Path, name: str) -> str:
     """Copies a file or the weights and tokenizer of a folder to `folder`/`name`; returns the name."""
+    if source.resolve().parent == folder.resolve():
+        return source.name  # it was written there
     target = folder / (name + source.suffix if source.is_file() else name)
     if source.is_file():
         shutil.copyfile(source, target)

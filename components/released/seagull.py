@@ -201,7 +201,8 @@ def pack(folder: Path, out: Path, official: Path | None = None) -> list[str]:
     adapters = sorted(k for k in ours if "lora_" in k)
     if adapters:
         raise CheckpointError(
-            f"{folder} holds LoRA adapters ({_listed(adapters)}), for which the released names have no room: merge them first"
+            f"{folder} holds LoRA adapters ({_listed(adapters)}), for which the released names have no room: merge them first "
+            "(python prepare.py merge)"
         )
     dead = open_tensors(official / _DEAD_FILE)
     untold = sorted(name for name in ours if to_released(name) is None)
