@@ -11,8 +11,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import eval as evaluation_entry
+import prepare
 import train
 from components.registry import ConfigError
+from inference.load import load
 from lightning_modules.ranks import Ranks, devices, ranks
 from lightning_modules.runs import Run
 from tests.lightning_modules.attempts import attempt, free_port, small
@@ -76,10 +79,17 @@ def test_a_rank_that_fails_ends_the_others(root):
 
 
 def test_the_entry_starts_the_other_ranks(tmp_path):
-    metrics = train.main(small(tmp_path, "two", "trainer.steps=2", "trainer.devices=2"))
-    assert json.loads((tmp_path / "two" / "metrics.json").read_text()) == json.loads(json.dumps(metrics))
+    """And a model that was trained in shards is measured, measured again and saved like any other."""
+    run = Run(tmp_path / "two")
+    metrics = train.main(small(tmp_path, "two", "trainer.steps=2", "trainer.devices=2", "trainer.strategy=fsdp"))
+    assert json.loads(run.metrics.read_text()) == json.loads(json.dumps(metrics))
     assert not dist.is_initialized()
     assert "LOCAL_RANK" not in os.environ
+    assert run.checkpoint.is_dir()
+    assert evaluation_entry.main([str(run.folder)]) == metrics
+    prepare.main(["save", str(run.folder), str(tmp_path / "saved")])
+    one, other = (load(folder).state_dict() for folder in (run.folder, tmp_path / "saved"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_two_nodes_are_killed_and_go_on(tmp_path, root):

@@ -71,3 +71,12 @@ def test_told_to_go(setting):
     assert read(told.checkpoint)["global_step"] == 5
     assert attempt(arguments("told"), world) == [0] * world
     same_run(whole, told)
+
+
+def test_a_finished_training_has_nothing_left(setting):
+    """Killed while its result is measured, it goes on to that at once."""
+    world, arguments, whole = setting
+    before, curves = read(whole.checkpoint), whole.curves().read_text()
+    assert attempt(arguments("whole"), world) == [0] * world
+    equal(before["state_dict"], read(whole.checkpoint)["state_dict"])
+    assert whole.curves().read_text() == curves
