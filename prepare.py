@@ -4,6 +4,7 @@ python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released c
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
 python prepare.py merge outputs/mine models/mine                  a run with LoRA adapters -> a model without, which is the same
+python prepare.py index SEAGULL-100w data/seagull-100w              SEAGULL-100w as it is downloaded -> tables
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
 python prepare.py synthesize photos data/mine mode=mixed images=1000   clean photographs -> distorted, labelled data
 """
@@ -66,6 +67,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub = command("merge", merge_model, "merges LoRA adapters into the language model, and shows that it is still the same", "a new folder")
     sub.add_argument("--dtype", choices=DTYPES, default="", help="of the language model written (default: that of the adapters' base)")
     sub.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="what to merge and compare on")
+    sub = commands.add_parser("index", help="SEAGULL-100w as downloaded -> tables", description=index_data.__doc__)
+    sub.add_argument("folder", type=Path, help="with Dist.Images/, Labels/ and Ref.Images.zip, archives left as they are")
+    sub.add_argument("out", type=Path, help="a new folder: the tables")
+    sub.add_argument("--mapping", type=Path, help="YAML: which keys of the label files mean what, where they differ from what we infer")
+    sub.add_argument(
+        "--importance", choices=("higher", "lower"), help="which end of its scores is the most important (default: the mapping's)"
+    )
+    sub.add_argument("--shares", type=float, nargs=3, default=(0.9, 0.05, 0.05), metavar=("TRAIN", "VAL", "TEST"), help="of the references")
+    sub.add_argument("--seed", type=int, default=0, help="of the split")
+    sub.add_argument("--threads", type=int, default=1, help="that parse and sort")
+    sub.set_defaults(run=index_data)
     sub = commands.add_parser("validate", help="looks for everything that is wrong with data", description=validate_data.__doc__)
     sub.add_argument("folder", type=Path, help="a folder of tables")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
@@ -79,6 +91,24 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.set_defaults(run=synthesize)
     args = parser.parse_args(argv)
     return dict(args.run(args))
+
+
+def index_data(args: argparse.Namespace) -> dict[str, Any]:
+    """SEAGULL-100w as it is downloaded -> tables, in constant memory; a run that was killed goes on when it is given again."""
+    from datamodules.archives import ImageFiles
+    from datamodules.label_mapping import load_mapping
+    from datamodules.rows import parts_of, scan
+    from datamodules.seagull_100w import Indexer
+
+    mapping = load_mapping(args.mapping)
+    if args.importance:
+        mapping["scales"]["importance"]["direction"] = args.importance
+    found = Indexer(args.folder, args.out, mapping, tuple(args.shares), args.seed, args.threads).run()
+    coverage = scan(parts_of(args.out), ImageFiles(args.folder)).coverage()
+    print("\n".join(f"{count:>14,} {what}" for what, count in found["counts"].items()))
+    print(f"importance: {mapping['scales']['importance']['direction']} scores are the more important (not published: see --importance)")
+    print(f"{args.out}: {coverage}")
+    return {**found, "coverage": coverage, "out": str(args.out)}
 
 
 def validate_data(args: argparse.Namespace) -> dict[str, Any]:

@@ -97,6 +97,11 @@ def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
     Raises:
         RegionError: as `decode` does, and for an empty region, which has no box.
     """
+    return measure(rle)[0]
+
+
+def measure(rle: Mapping[str, Any]) -> tuple[tuple[int, int, int, int], int]:
+    """`box` and `area` in one reading."""
     height, _ = size(rle)
     runs = _runs(rle)
     ends = np.cumsum(runs)[1::2]
@@ -104,13 +109,14 @@ def box(rle: Mapping[str, Any]) -> tuple[int, int, int, int]:
     starts, ends = starts[ends > starts], ends[ends > starts]  # a run of no pixels is legal
     if ends.size == 0:
         raise RegionError("an empty region has no box: drop it, or check how it was made")
+    inside = int((ends - starts).sum())
     columns, last_columns = starts // height, (ends - 1) // height
     rows, last_rows = starts % height, (ends - 1) % height
     left, right = int(columns.min()), int(last_columns.max())
     if (last_columns > columns).any():  # a run that passes the foot of a column goes on at the head of the next
-        return left, 0, right - left + 1, height
+        return (left, 0, right - left + 1, height), inside
     top, bottom = int(rows.min()), int(last_rows.max())
-    return left, top, right - left + 1, bottom - top + 1
+    return (left, top, right - left + 1, bottom - top + 1), inside
 
 
 def _runs(rle: Mapping[str, Any]) -> NDArray[np.int64]:

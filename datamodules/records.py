@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -21,6 +21,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Direction = Literal["higher", "lower"]
 Box = tuple[int, int, int, int]
+Number = TypeVar("Number", float, NDArray[np.float64])
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Scale:
         if self.direction not in ("higher", "lower"):
             raise ValueError(f"the direction of a scale is 'higher' (is better) or 'lower', got {self.direction!r}")
 
-    def unit(self, given: float) -> float:
-        """A score on this scale -> on [0, 1], 1 = best or most important."""
+    def unit(self, given: Number) -> Number:
+        """A score on this scale, or an array of them -> on [0, 1], 1 = best or most important."""
         share = (given - self.low) / (self.high - self.low)
         return share if self.direction == "higher" else 1 - share
 
@@ -102,8 +103,8 @@ class RegionRecord:
         """
         if self.box is not None and self.area is not None:
             return self
-        code = {"size": [height, width], "counts": self.counts}
-        return replace(self, box=rle.box(code), area=rle.area(code))
+        box, area = rle.measure({"size": [height, width], "counts": self.counts})
+        return replace(self, box=box, area=area)
 
 
 @dataclass(frozen=True)

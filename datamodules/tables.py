@@ -61,6 +61,17 @@ SCHEMA = pa.schema(
 )
 
 
+_TASKS = ("quality", "importance")
+_REPEATED = ["source", "split", "height", "width"] + [  # columns whose values stand many times in a row group
+    f"regions.list.element.{name}"
+    for name in (
+        *("counts", "box.left", "box.top", "box.width", "box.height", "area", "semantic", "description"),
+        *("distortions.list.element.type", "distortions.list.element.severity"),
+        *(f"{task}_scale.{of}" for task in _TASKS for of in _SCALE.names),
+    )
+]
+
+
 def to_row(record: ImageRecord) -> dict[str, Any]:
     """A record -> the row of `SCHEMA` that it is written as.
 
@@ -72,7 +83,7 @@ def to_row(record: ImageRecord) -> dict[str, Any]:
 
 def _to_struct(region: RegionRecord) -> dict[str, Any]:
     struct: dict[str, Any] = {**vars(region), "box": dict(zip(_BOX.names, region.box or (), strict=True))}
-    for task in ("quality", "importance"):
+    for task in _TASKS:
         scale: Scale = struct[f"{task}_scale"]
         struct[f"{task}_scale"] = asdict(scale)
         if scale != UNIT:
@@ -99,7 +110,7 @@ def from_row(row: Mapping[str, Any]) -> ImageRecord:
 
 def _from_struct(struct: Mapping[str, Any]) -> RegionRecord:
     region = dict(struct)
-    for task in ("quality", "importance"):
+    for task in _TASKS:
         scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
         region[f"{task}_scale"] = scale
         if scale != UNIT:
@@ -121,7 +132,7 @@ class RecordWriter:
         self.path, self._rows, self._bytes = path, list[dict[str, Any]](), 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._draft = path.with_name(f".{path.name}.{os.getpid()}")
-        self._file = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd")
+        self._file = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd", use_dictionary=_REPEATED)
 
     def write(self, record: ImageRecord) -> None:
         """Raises RegionError as `to_row` does."""
@@ -130,10 +141,10 @@ class RecordWriter:
         if len(self._rows) >= GROUP_IMAGES or self._bytes >= GROUP_BYTES:
             self._flush()
 
-    def write_table(self, table: pa.Table) -> None:
-        """A table of `SCHEMA` becomes a row group of its own."""
+    def write_table(self, table: pa.Table, images: int) -> None:
+        """A table of `SCHEMA` becomes row groups of its own, of `images` images each."""
         self._flush()
-        self._file.write_table(table, row_group_size=max(1, len(table)))
+        self._file.write_table(table, row_group_size=images)
 
     def _flush(self) -> None:
         rows, self._rows, self._bytes = self._rows, [], 0

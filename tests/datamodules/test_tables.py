@@ -192,7 +192,7 @@ def test_a_file_is_written_and_read_row_group_by_row_group(tmp_path, monkeypatch
     with RecordWriter(tmp_path / "a.parquet") as writer:
         for one in records[:4]:
             writer.write(one)
-        writer.write_table(pa.Table.from_pylist([to_row(r) for r in records[4:6]], SCHEMA))
+        writer.write_table(pa.Table.from_pylist([to_row(r) for r in records[4:6]], SCHEMA), 2)
         for one in records[6:]:
             writer.write(one)
     with pq.ParquetFile(tmp_path / "a.parquet") as file:

@@ -1,0 +1,111 @@
+"""Cuts a JSON file of any size into files of whole records, at places that can be come back to.
+
+The file holds a list of records, or a mapping of names to records; a record is a mapping or a list. Only brackets and quotes are
+looked at here, by arrays, which takes a small share of the time that parsing takes; what reads the records checks them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 2**22  # bytes read at a time; a longer record is read in several
+_QUOTE, _BACKSLASH, _OPEN, _CLOSE = b'"'[0], b"\\"[0], b"{"[0], b"}"[0]
+_BRACKET = 32  # [ and ] differ from { and } by this bit
+_BETWEEN = re.compile(rb'\s*,?\s*(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
+
+Form = Literal["list", "mapping"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Whole records of a file.
+
+    Attributes:
+        start, end: bytes of the file; the next chunk starts at `end`.
+        records: them as JSON, in a list; those of a mapping as {"key": name, "value": record}.
+    """
+
+    start: int
+    end: int
+    records: bytes
+
+
+def form_of(path: Path) -> tuple[Form, int]:
+    """Whether a file holds a list or a mapping, and where its first record may begin.
+
+    Raises:
+        ValueError: neither.
+    """
+    with path.open("rb") as file:
+        head = file.read(4096)
+    first = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if first[:1] not in (b"[", b"{"):
+        raise ValueError(f"{path} does not hold a list or a mapping of records: it begins with {head[:40]!r}")
+    return ("list" if first[:1] == b"[" else "mapping"), len(head) - len(first) + 1
+
+
+def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
+    """The records from byte `start` on, which is the end of a chunk or what `form_of` says, in chunks of about `size` bytes.
+
+    Raises:
+        ValueError: the file ends in the middle of a record, or something else than records stands in it.
+    """
+    form, _ = form_of(path)
+    held, place, begun, found = b"", start, start, list[bytes]()  # `held` begins at byte `place`
+    with path.open("rb") as file:
+        file.seek(start)
+        while True:
+            block = file.read(BLOCK)
+            held += block
+            used = 0
+            for left, right in _records(held):
+                key = _BETWEEN.fullmatch(held[used:left])
+                if key is None or (key[1] is None) != (form == "list"):
+                    raise ValueError(f"{path} holds {held[used:left][:40]!r} at byte {place + used:,}, where a {form} has a record")
+                record = held[left:right]
+                found.append(record if form == "list" else b'{"key":' + key[1] + b',"value":' + record + b"}")
+                used = right
+                if place + used - begun >= size:  # after a record, not after a block: cuts do not depend on where reading began
+                    yield Chunk(begun, place + used, b"[" + b",".join(found) + b"]")
+                    begun, found = place + used, []
+            held, place = held[used:], place + used
+            if not block:
+                break
+    if found:
+        yield Chunk(begun, place, b"[" + b",".join(found) + b"]")
+    if held.strip() != (b"]" if form == "list" else b"}"):
+        raise ValueError(f"{path} stops at byte {place:,} with {held[:40]!r}: it was not fetched whole, or holds more than records")
+
+
+def _records(text: bytes) -> list[tuple[int, int]]:
+    """Where the whole records in `text`, which begins between two of them, begin and end."""
+    codes = np.frombuffer(text, np.uint8)
+    quotes = _unescaped(np.flatnonzero(codes == _QUOTE), codes)
+    folded = codes | _BRACKET
+    brackets = np.flatnonzero((folded == _OPEN) | (folded == _CLOSE))
+    brackets = brackets[np.searchsorted(quotes, brackets) % 2 == 0]  # those inside strings are text
+    opens = folded[brackets] == _OPEN
+    depth = np.cumsum(np.where(opens, 1, -1))
+    outside = np.minimum.accumulate(depth) >= 0  # before the bracket that closes the file
+    starts, ends = brackets[opens & (depth == 1) & outside], brackets[~opens & (depth == 0) & outside] + 1
+    return list(zip(starts[: len(ends)].tolist(), ends.tolist(), strict=True))
+
+
+def _unescaped(quotes: NDArray[np.int64], codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Without those that an odd number of backslashes stands before."""
+    doubtful = quotes[(quotes > 0) & (codes[quotes - 1] == _BACKSLASH)]
+    escaped = []
+    for quote in doubtful.tolist():
+        first = quote
+        while first > 0 and codes[first - 1] == _BACKSLASH:
+            first -= 1
+        if (quote - first) % 2:
+            escaped.append(quote)
+    return np.setdiff1d(quotes, escaped) if escaped else quotes

@@ -1,0 +1,206 @@
+"""Which key of a label file means what, checked against the file's first record, as the SQL that reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.registry import ConfigError, check_keys
+from datamodules.json_chunks import chunks, form_of
+from datamodules.records import Scale
+
+DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
+LARGEST = 2**24  # bytes of a record
+KEY, SELF, POSITION = "$key", "$self", "$position"
+_REGION = {  # what is known of a region -> its type
+    "region": "VARCHAR",
+    "size": "INTEGER[]",
+    "counts": "VARCHAR",
+    "semantic": "VARCHAR",
+    "description": "VARCHAR",
+    "quality": "DOUBLE",
+    "quality_std": "DOUBLE",
+    "importance": "DOUBLE",
+    "importance_std": "DOUBLE",
+}
+
+
+def load_mapping(path: Path | None) -> dict[str, Any]:
+    """The default mapping, with the lines of `path` in place of its own.
+
+    Raises:
+        ConfigError: no mapping, or an unknown key.
+    """
+    mapping: dict[str, Any] = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+    given = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path} must hold a mapping like {DEFAULT.name}, got {type(given).__name__}")
+    check_keys(given, list(mapping), str(path))
+    for key, value in given.items():
+        if not isinstance(mapping[key], dict) or key == "types":
+            mapping[key] = value
+            continue
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {key} is a mapping with the keys {', '.join(mapping[key])}, got {value!r}")
+        check_keys(value, list(mapping[key]), f"{path}: {key}")
+        for name, inner in value.items():
+            mapping[key][name] = {**mapping[key][name], **inner} if isinstance(inner, dict) else inner
+    if mapping["severity"] not in ("quality", "unknown"):
+        raise ConfigError(f"severity: 'quality' or 'unknown', got {mapping['severity']!r}")
+    for scale in mapping["scales"].values():
+        Scale(**scale)
+    return mapping
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How one label file is read.
+
+    Attributes:
+        path: the file. start: the byte at which its records begin.
+        columns: what `select` gives of each region besides image and position.
+    """
+
+    path: Path
+    start: int
+    columns: tuple[str, ...]
+    _type: str
+    _image: str
+    _regions: str
+    _named: bool
+    _fields: Mapping[str, str]
+
+    def select(self, chunk: Path, of_image: str) -> str:
+        """The query that reads a chunk's file: a row for each region, with `image`, `position` from 1 on, and the columns.
+
+        Args:
+            of_image: expressions of `image`, with names; worked out once an image.
+        """
+        listed = "map_entries(regions)" if self._named else "regions"
+        records = (
+            f"SELECT {self._image} AS image, {self._regions} AS regions "
+            f"FROM read_json('{_quoted(str(chunk))}', format='array', records='false', maximum_object_size={LARGEST}, "
+            f"columns={{json: '{self._type}'}})"
+        )
+        told = f"SELECT {listed} AS listed, image, {of_image} FROM ({records})"
+        rows = f"SELECT unnest(listed) AS found, generate_subscripts(listed, 1) AS position, * EXCLUDE (listed) FROM ({told})"
+        fields = ", ".join(f"{expression} AS {name}" for name, expression in self._fields.items())
+        return f"SELECT * EXCLUDE (found), {fields} FROM ({rows})"
+
+
+def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
+    """Of `mapping`, one of "masks" and "scores" (`where`).
+
+    Raises:
+        FileNotFoundError: the label file is not there.
+        ConfigError: its first record has no such keys: the message shows what it has.
+        ValueError: it is no list or mapping of records.
+    """
+    path = folder / mapping["file"]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: fetch it, or name it in a mapping ({where}.file)")
+    form, start = form_of(path)
+    first = next((json.loads(c.records)[0] for c in chunks(path, start, 1)), None)
+    if first is None:
+        raise ConfigError(f"{path} holds no records")
+    name, record = (first["key"], first["value"]) if form == "mapping" else (KEY, first)
+    wanted = {k: str(mapping[k]) for k in _REGION if mapping.get(k)}
+    regions = record if mapping["regions"] == SELF else _at(record, mapping["regions"])
+    example = (
+        next(iter(regions.values() if isinstance(regions, dict) else regions or ()), None) if isinstance(regions, (dict, list)) else None
+    )
+    wrong = [] if mapping["image"] == KEY and form == "mapping" else [("image", record, mapping["image"])]
+    wrong += [("regions", record, mapping["regions"])] if mapping["regions"] != SELF else []
+    wrong += [(k, example, p) for k, p in wanted.items() if not (p == POSITION or (p == KEY and isinstance(regions, dict)))]
+    missing = [f"{where}.{key}: no '{p}'" for key, holder, p in wrong if _at(holder, p) is None]
+    if missing:
+        raise ConfigError(
+            f"{path} is not laid out as the mapping says ({'; '.join(missing)}). It is a {form} of records, the first of which"
+            + (f", named {name!r}," if form == "mapping" else "")
+            + f" is\n{shape(record)}\nWrite what differs into a file of your own, as {DEFAULT.name} does, and give it as --mapping:\n"
+            f"{where}:\n" + "\n".join(f"  {m.split(':')[0].split('.')[1]}: <path of keys>" for m in missing)
+        )
+    root = "json.value" if form == "mapping" else "json"
+    region_type = _struct({p: _REGION[k] for k, p in wanted.items() if p not in (POSITION, KEY)})
+    regions_type = f"MAP(VARCHAR, {region_type})" if isinstance(regions, dict) else f"{region_type}[]"
+    paths = {} if mapping["image"] == KEY else {mapping["image"]: "VARCHAR"}
+    record_type = regions_type if mapping["regions"] == SELF else _struct({**paths, mapping["regions"]: regions_type})
+    value = "found.value" if isinstance(regions, dict) else "found"
+    special = {POSITION: "CAST(position AS VARCHAR)", KEY: "found.key"}
+    return Reader(
+        path,
+        start,
+        tuple(wanted),
+        (f"STRUCT(key VARCHAR, value {record_type})" if form == "mapping" else record_type).replace("'", "''"),
+        "json.key" if mapping["image"] == KEY else root + _access(mapping["image"]),
+        root if mapping["regions"] == SELF else root + _access(mapping["regions"]),
+        isinstance(regions, dict),
+        {k: special.get(p) or value + _access(p) for k, p in wanted.items()},
+    )
+
+
+def shape(value: Any, indent: str = "  ") -> str:
+    """What a JSON value is made of: its keys, their types, and the first of each list."""
+    if isinstance(value, dict):
+        shown = list(value.items())[:12]
+        lines = [f"{indent}{key}: {_brief(inner)}" + (f"\n{shape(inner, indent + '  ')}" if _nested(inner) else "") for key, inner in shown]
+        return "\n".join([*lines, *([f"{indent}and {len(value) - len(shown)} more keys"] if len(value) > len(shown) else [])])
+    if isinstance(value, list) and value:
+        return f"{indent}first: {_brief(value[0])}" + (f"\n{shape(value[0], indent + '  ')}" if _nested(value[0]) else "")
+    return f"{indent}{_brief(value)}"
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], (dict, list)))
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"mapping of {len(value)}"
+    text = json.dumps(value)
+    text = text if len(text) <= 40 else f"{text[:40]}..."
+    return f"list of {len(value)}, {text}" if isinstance(value, list) else f"{type(value).__name__}, {text}"
+
+
+def _at(value: Any, path: str) -> Any:
+    """What stands at a path of keys; None where there is nothing."""
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _struct(paths: Mapping[str, str]) -> str:
+    """Paths with types -> the type of the mapping that holds them."""
+    tree: dict[str, Any] = {}
+    for path, kind in paths.items():
+        *above, last = path.split(".")
+        node = tree
+        for key in above:
+            node = node.setdefault(key, {})
+        node[last] = kind
+    return _type_of(tree)
+
+
+def _type_of(tree: Any) -> str:
+    if isinstance(tree, str):
+        return tree
+    if not tree:
+        return "JSON"
+    return "STRUCT({})".format(", ".join(f"{_name(k)} {_type_of(v)}" for k, v in tree.items()))
+
+
+def _access(path: str) -> str:
+    return "".join(f".{_name(key)}" for key in path.split("."))
+
+
+def _name(key: str) -> str:
+    return '"{}"'.format(key.replace('"', '""'))
+
+
+def _quoted(text: str) -> str:
+    return text.replace("'", "''")

@@ -1,0 +1,263 @@
+"""SEAGULL-100w as it is downloaded -> tables: archives stay packed, label files are streamed, memory does not grow with them.
+
+Three stages, each of files that are whole or not there, so that a killed run goes on: the masks, piece by piece; the scores, piece
+by piece; then the tables. Every row carries a bucket, which its reference decides, and a table is the join of one bucket's masks and
+scores: both files may be in any order. The 120 versions of a reference stand together, so that a table holds a mask a few times only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from components import rle
+from components.registry import ConfigError
+from datamodules.archives import ImageFiles
+from datamodules.json_chunks import chunks
+from datamodules.label_mapping import Reader, reader
+from datamodules.label_rows import RowMaker, whole_images
+from datamodules.tables import VERSION, RecordWriter
+
+VERSION_OF_INDEX = 1  # changes whenever the same files would give other tables
+CHUNK = 2**24  # bytes of a label file read at a time
+BUCKET = 2**26  # bytes of the score file whose rows make a table
+GROUP, GROUPS = 64, 4  # images in a row group; row groups that are made at a time
+MEMORY = "300MB"  # of the engine that parses and sorts
+SCORES = ("quality", "quality_std", "importance", "importance_std")
+MANIFEST, WORK = "data.json", ".work"
+
+
+class Indexer:
+    """One run of the index.
+
+    Args:
+        folder: the data set as downloaded.
+        out: the folder of the tables.
+        mapping: see `label_mapping.load_mapping`.
+        shares: of references in train, val and test; there is no official split.
+        seed: of the split.
+        threads: of the engine.
+
+    Raises:
+        ConfigError: shares that are none; label files that are laid out otherwise than the mapping says.
+        FileNotFoundError: a label file is missing.
+        FileExistsError: `out` holds something else.
+    """
+
+    def __init__(
+        self, folder: Path, out: Path, mapping: Mapping[str, Any], shares: tuple[float, float, float], seed: int, threads: int = 1
+    ) -> None:
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
+            raise ConfigError(f"the shares of train, val and test are at least 0 and sum to 1, got {shares}")
+        self.out, self.mapping = out, mapping
+        self.readers = {where: reader(folder, mapping[where], where) for where in ("masks", "scores")}
+        self.maker = RowMaker(mapping, ImageFiles(folder), shares, seed)
+        self.buckets = max(1, -(-self.readers["scores"].path.stat().st_size // BUCKET))
+        self.made = {
+            "made_by": f"prepare.py index, version {VERSION_OF_INDEX}, schema {VERSION}",
+            "images": os.path.relpath(folder, out),
+            "labels": {w: {"file": mapping[w]["file"], "mark": _mark(r.path)} for w, r in self.readers.items()},
+            "mapping": dict(mapping),
+            "shares": list(shares),
+            "seed": seed,
+            "quality label": "as published (TOPIQ-FR by the data set's authors)",
+        }
+        self.work = out / WORK
+        self._claim()
+        self.sql = duckdb.connect(config={"threads": threads, "memory_limit": MEMORY, "preserve_insertion_order": False})
+        self.sql.execute(f"SET temp_directory = '{str(self.work / 'spill').replace(chr(39), chr(39) * 2)}'")
+
+    def run(self) -> dict[str, Any]:
+        """Makes what is not there yet. Returns what `data.json` says.
+
+        Raises:
+            ConfigError: names that the mapping's patterns do not fit, or types of distortions that are none.
+            ValueError: a label file is damaged.
+        """
+        if (self.out / MANIFEST).is_file():
+            shutil.rmtree(self.work, ignore_errors=True)
+            return dict(json.loads((self.out / MANIFEST).read_text(encoding="utf-8")))
+        self._stage("masks", self._write_masks)
+        self._stage("scores", self._write_scores)
+        counts: Counter[str] = Counter()
+        for bucket in tqdm(range(self.buckets), unit="table", desc="writing tables"):
+            note = self.work / f"table-{bucket:05d}.json"
+            if not note.is_file():
+                part = self.out / f"part-{bucket:05d}-of-{self.buckets:05d}.parquet"
+                _write_text(note, json.dumps(self._write_table(bucket, part)))
+            counts.update(json.loads(note.read_text()))
+        for name in self.readers:
+            counts.update(json.loads((self.work / f"{name}.json").read_text()))
+        found = {**self.made, "counts": dict(sorted(counts.items()))}
+        for draft in self.out.glob(".part-*"):  # of a killed run
+            draft.unlink()
+        _write_text(self.out / MANIFEST, json.dumps(found, indent=2) + "\n")
+        shutil.rmtree(self.work)
+        return found
+
+    def _claim(self) -> None:
+        """Makes `out` ours, or finds that it is: what a killed run of the same files and options left."""
+        manifest, claim = self.out / MANIFEST, self.work / "made.json"
+        there = next((p for p in (claim, manifest) if p.is_file()), None)
+        if there is not None:
+            theirs = json.loads(there.read_text(encoding="utf-8"))
+            if {k: theirs.get(k) for k in self.made} == json.loads(json.dumps(self.made)):
+                return
+            raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
+        if self.out.exists() and any(self.out.iterdir()):
+            raise FileExistsError(f"{self.out} is not empty, and holds no tables of this command: choose another folder")
+        self.work.mkdir(parents=True, exist_ok=True)
+        _write_text(claim, json.dumps(self.made))
+
+    def _stage(self, name: str, write: Any) -> None:
+        """Writes the pieces of a label file that are not there; a piece's name says which bytes it was made of."""
+        done = self.work / f"{name}.json"
+        if done.is_file():
+            return
+        source = self.readers[name]
+        place, counts = source.start, Counter[str]()
+        with tqdm(total=source.path.stat().st_size, initial=place, unit="B", unit_scale=True, desc=f"reading {name}") as bar:
+            for piece in self._pieces(name, place):
+                place = piece[1]
+                counts.update(json.loads(piece[2].with_suffix(".json").read_text()))
+            bar.update(place - source.start)
+            for chunk in chunks(source.path, place, CHUNK):
+                text = self.work / "chunk.json"
+                text.write_bytes(chunk.records)
+                piece_path = self.work / f"{name}-{chunk.start}-{chunk.end}.parquet"
+                counted = write(source, text, piece_path.with_suffix(".draft"))
+                _write_text(piece_path.with_suffix(".json"), json.dumps(counted))
+                piece_path.with_suffix(".draft").replace(piece_path)
+                counts.update(counted)
+                bar.update(chunk.end - place)
+                place = chunk.end
+        _write_text(done, json.dumps(counts))
+
+    def _pieces(self, name: str, start: int) -> Iterator[tuple[int, int, Path]]:
+        """The pieces that are there, one after the other from byte `start` on."""
+        ends = {int(p.stem.split("-")[1]): int(p.stem.split("-")[2]) for p in self.work.glob(f"{name}-*.parquet")}
+        while start in ends:
+            yield start, ends[start], self.work / f"{name}-{start}-{ends[start]}.parquet"
+            start = ends[start]
+
+    def _write_masks(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
+        """A piece of the mask file; masks that are none, or cover no pixel, are left out and counted."""
+        name = f"regexp_extract(image, {_literal(self.mapping['masks']['name'])}, 1) AS reference"
+        found = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
+        odd = next((i for i, r in zip(found["image"].to_pylist(), found["reference"].to_pylist(), strict=True) if not r), None)
+        if odd is not None:
+            raise ConfigError(
+                f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd!r}: correct it in a mapping"
+            )
+        measured = [_measured(size, counts) for size, counts in zip(found["size"].to_pylist(), found["counts"].to_pylist(), strict=True)]
+        kept = found.filter(pa.array([m is not None for m in measured])).drop_columns(["image", "size"])
+        numbers = np.array([m for m in measured if m is not None], np.int32).reshape(-1, 7)
+        for column, values in zip(("height", "width", "left_", "top_", "w", "h", "area"), numbers.T, strict=True):
+            kept = kept.append_column(column, pa.array(values))
+        for column in {"semantic", "description"} - set(source.columns):
+            kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
+        self.sql.register("kept", kept)
+        self._sorted_copy("kept", out)
+        self.sql.unregister("kept")
+        return {"masks": len(kept), "masks left out": len(found) - len(kept)}
+
+    def _write_scores(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
+        """A piece of the score file."""
+        pattern = _literal(self.mapping["scores"]["name"])
+        bucket = self._bucket("struct_extract(parts, 'reference')")
+        parts = f"regexp_extract(image, {pattern}, ['type', 'setting', 'reference']) AS parts, {bucket}"
+        missing = "".join(f", NULL::DOUBLE AS {c}" for c in SCORES if c not in source.columns)
+        self.sql.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT *{missing} FROM ({source.select(text, parts)})")
+        odd = self.sql.execute("SELECT image FROM found WHERE coalesce(parts.type, '') = '' LIMIT 1").fetchall()
+        if odd:
+            raise ConfigError(
+                f"scores.name: {pattern} finds no type, setting and reference in the image {odd[0][0]!r}: correct it in a mapping"
+            )
+        named = "parts.reference AS reference, parts.type AS type, CAST(parts.setting AS INTEGER) AS setting"
+        self._sorted_copy(f"(SELECT {named}, * EXCLUDE (image, parts) FROM found)", out)
+        ((count,),) = self.sql.execute("SELECT count(*) FROM found").fetchall()
+        return {"scores": count}
+
+    def _bucket(self, reference: str) -> str:
+        return f"md5_number_lower({reference}) % {self.buckets} AS bucket"
+
+    def _table(self, query: str) -> pa.Table:
+        return self.sql.sql(query).to_arrow_table()
+
+    def _sorted_copy(self, rows: str, out: Path) -> None:
+        """By bucket, so that one is read without the others."""
+        to = f"{_literal(str(out))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 16384)"
+        self.sql.execute(f"COPY (SELECT * FROM {rows} ORDER BY bucket) TO {to}")
+
+    def _write_table(self, bucket: int, path: Path) -> dict[str, int]:
+        """Joins one bucket; scores without a mask, and masks without a score, are counted."""
+        of = f"WHERE bucket = {bucket}"
+        masks = self._table(
+            f"SELECT * EXCLUDE (bucket) FROM read_parquet({_literal(str(self.work / 'masks-*.parquet'))}) {of} "
+            "ORDER BY reference, position, region"
+        )
+        self.sql.register(
+            "masks", masks.select(["reference", "region", "position"]).append_column("number", pa.array(np.arange(len(masks))))
+        )
+        scores = f"(SELECT * FROM read_parquet({_literal(str(self.work / 'scores-*.parquet'))}) {of})"
+        rows = self._table(
+            f"SELECT s.reference, s.type, s.setting, m.number, s.quality, s.quality_std, s.importance, s.importance_std "
+            f"FROM {scores} s JOIN masks m ON s.reference = m.reference AND s.region = m.region "
+            f"ORDER BY s.reference, s.type, s.setting, m.number"
+        )
+        ((asked,),) = self.sql.execute(f"SELECT count(*) FROM {scores}").fetchall()
+        self.sql.unregister("masks")
+        images = 0
+        with RecordWriter(path) as writer:
+            for group in whole_images(rows, GROUPS * GROUP):
+                table = self.maker.table(group, masks)
+                writer.write_table(table, GROUP)
+                images += len(table)
+        used = len(np.unique(rows["number"].to_numpy()))
+        return {
+            "images": images,
+            "regions": len(rows),
+            "scores without a mask": asked - len(rows),
+            "masks without a score": len(masks) - used,
+        }
+
+
+def _measured(size: list[int] | None, counts: str | None) -> tuple[int, ...] | None:
+    """Height, width, box and area of a mask; None where it is none."""
+    code = {"size": size, "counts": counts}
+    try:
+        box, area = rle.measure(code)
+        return *rle.size(code), *box, area
+    except rle.RegionError:
+        return None
+
+
+def _mark(path: Path) -> str:
+    """Of a label file, which is too large to read for it: its size, its beginning and its end."""
+    size, mark = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as file:
+        mark.update(file.read(2**20))
+        file.seek(max(0, size - 2**20))
+        mark.update(file.read())
+    return f"{size} bytes, ends {mark.hexdigest()[:16]}"
+
+
+def _literal(text: str) -> str:
+    return "'{}'".format(text.replace("'", "''"))
+
+
+def _write_text(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.draft")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)

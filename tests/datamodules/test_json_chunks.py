@@ -1,0 +1,73 @@
+"""Chunks put together are the file, whatever their size, wherever reading begins again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from datamodules import json_chunks
+from datamodules.json_chunks import chunks, form_of
+
+NASTY = ['"', "\\", '\\"', "\\\\", "}", "]{", '"}],', "ünï \U0001f98a", "", "\\" * 5 + '"', "a\nb"]
+
+
+def records(count=14):
+    rng = np.random.default_rng(0)
+    for n in range(count):
+        text = "".join(NASTY[i] for i in rng.integers(0, len(NASTY), rng.integers(0, 6)))
+        yield {"id": f"{text}{n}", "rois": [{text: [n, [text, None]], "q": rng.random()} for _ in range(rng.integers(0, 4))]}
+
+
+def read(path, size, start=None):
+    start = form_of(path)[1] if start is None else start
+    return list(chunks(path, start, size))
+
+
+@pytest.mark.parametrize("block", [1, 7, 100, 10**6])
+@pytest.mark.parametrize("size", [1, 300, 10**6])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_chunks_are_the_file(tmp_path, monkeypatch, block, size, indent):
+    monkeypatch.setattr(json_chunks, "BLOCK", block)
+    listed = list(records())
+    named = {r["id"]: r["rois"] for r in listed}
+    for value, ascii_only in ((listed, True), (listed, False), (named, False)):
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(value, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+        found = read(path, size)
+        together = [r for c in found for r in json.loads(c.records)]
+        assert together == (value if isinstance(value, list) else [{"key": k, "value": v} for k, v in named.items()])
+        assert [c.start for c in found[1:]] == [c.end for c in found[:-1]]
+        middle = len(found) // 2
+        assert read(path, size, found[middle].start) == found[middle:]
+
+
+@pytest.mark.parametrize(("text", "form"), [("[]", "list"), ("{ }", "mapping"), ("\ufeff [\n]", "list")])
+def test_nothing_in_it(tmp_path, text, form):
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert form_of(tmp_path / "a.json")[0] == form
+    assert read(tmp_path / "a.json", 10) == []
+
+
+@pytest.mark.parametrize("text", ['"a"', "", "3", '{"a"'[3:]])
+def test_what_is_neither_a_list_nor_a_mapping(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match="does not hold a list or a mapping of records: it begins with"):
+        read(tmp_path / "a.json", 10)
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1}, {"a"', '[{"a": 1}', '[{"a": 1}] more', '[{"a": "}', '{"a": {"b": 1}, "c": 3}'])
+def test_a_file_that_was_not_fetched_whole(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"stops at byte \d+ with .*: it was not fetched whole, or holds more than records"):
+        read(tmp_path / "a.json", 10)
+
+
+@pytest.mark.parametrize(
+    "text", ['[1, {"a": 1}]', '[{"a": 1} {"b": 2} x {"c": 3}]', '{"a": 1, "b": {"c": 3}}', '{{"a": 1}}', '["a": {"b": 1}]']
+)
+def test_what_stands_between_records(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"at byte \d+, where a (list|mapping) has a record"):
+        read(tmp_path / "a.json", 10)

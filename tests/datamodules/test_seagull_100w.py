@@ -1,0 +1,271 @@
+"""The official layout, small: archives as downloaded, one missing, one cut short; killed at several moments, the bytes are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import prepare
+from components import rle
+from components.registry import ConfigError
+from datamodules import seagull_100w
+from datamodules.archives import ImageFiles
+from datamodules.datasets.indexed import Indexed
+from datamodules.label_mapping import load_mapping
+from datamodules.records import SPLITS
+from datamodules.seagull_100w import Indexer
+from datamodules.tables import read_records
+from datamodules.validation import validate
+from tests.datamodules.seagull_100w_files import DAMAGED, MISSING, REGIONS, SETTINGS, masks_of, scores_of, write_images, write_labels
+
+REFERENCES = 9
+IMAGES = REFERENCES * 6 * SETTINGS
+SHARES = (0.6, 0.2, 0.2)
+BY_NAME = {"image": "$key", "regions": "$self"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pieces():
+    """So that a small data set has several pieces of each label file, and several tables."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seagull_100w, "CHUNK", 3000)
+        patch.setattr(seagull_100w, "BUCKET", 12000)
+        yield
+
+
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("download") / "SEAGULL 100w's"
+    write_labels(folder, REFERENCES)
+    write_images(folder, REFERENCES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexed(downloaded):
+    out = downloaded.parent / "tables"
+    return out, Indexer(downloaded, out, load_mapping(None), SHARES, 0).run()
+
+
+def tables(out):
+    return sorted(out.glob("*.parquet"))
+
+
+def contents(out):
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def test_every_image_has_its_regions_masks_and_scores(indexed):
+    out, found = indexed
+    records = read_records(tables(out))
+    assert len(tables(out)) > 2
+    assert found["counts"] == {
+        "images": IMAGES,
+        "masks": REFERENCES * REGIONS,
+        "masks left out": 0,
+        "masks without a score": 0,
+        "regions": IMAGES * REGIONS,
+        "scores": IMAGES * REGIONS,
+        "scores without a mask": 0,
+    }
+    assert len({r.id for r in records}) == IMAGES
+    for record in records:
+        folder, reference = record.id.split("/")
+        kind, setting = folder.split("_")
+        assert (record.source, record.path) == (reference, f"Dist.Images/{kind}/{folder}.zip::{folder}/{reference}.png")
+        assert record.reference == f"Ref.Images.zip::Ref.Images/{reference}.png"
+        assert record.split in SPLITS
+        for region, mask, score in zip(record.regions, masks_of(reference), scores_of(reference, kind.lower(), int(setting)), strict=True):
+            assert region.id == f"{record.id}/{mask['id']}"
+            assert {"size": [record.height, record.width], "counts": region.counts} == mask["segmentation"]
+            assert (region.box, region.area) == (rle.box(mask["segmentation"]), rle.area(mask["segmentation"]))
+            assert (region.semantic, region.description) == (mask["semantic"], mask["description"])
+            assert region.quality == score["quality_score"]
+            assert region.importance == 1 - score["importance_score"]  # as measured, a low score is an important region
+            severity = ("extreme", "severe", "moderate", "minor", "trivial")[min(int(region.quality * 5), 4)]
+            assert region.distortions == ((kind.lower(), severity),)
+
+
+def test_versions_of_a_reference_stand_together_in_one_split(indexed):
+    records = read_records(tables(indexed[0]))
+    order = list(dict.fromkeys(r.source for r in records))
+    assert [r.source for r in records] == [s for s in order for _ in range(6 * SETTINGS)]
+    assert len({(r.source, r.split) for r in records}) == REFERENCES
+
+
+def test_archives_give_checksums_and_what_is_missing_is_told(indexed, downloaded):
+    out, found = indexed
+    for record in read_records(tables(out)):
+        whole = not {MISSING, DAMAGED} & {record.id.split("/")[0]}
+        assert record.hash.startswith("crc32:") == whole
+    assert found["images"] == os.path.relpath(downloaded, out)
+    dataset = Indexed(root=str(out))
+    told = rf"90 of {IMAGES} images .*{MISSING}\.zip is missing \(9 images\); .*{DAMAGED}\.zip is damaged \(9 images\)"
+    with pytest.warns(UserWarning, match=told):
+        dataset.prepare()
+    sample = dataset.split("train")[0]
+    assert sample.masks().any((1, 2)).all()
+    assert dataset.describe()["made"]["mapping"]["scales"]["importance"]["direction"] == "lower"
+    report = validate(out, ImageFiles(downloaded), decode=True)
+    assert report.counts == {"archive missing": 2, "image missing": 2 * REFERENCES}
+
+
+def test_a_mapping_by_name_gives_the_same_tables(indexed, downloaded, tmp_path):
+    write_labels(tmp_path / "named", REFERENCES, mapping=True)
+    (tmp_path / "named" / "Dist.Images").symlink_to(downloaded / "Dist.Images")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(json.dumps({"masks": BY_NAME, "scores": BY_NAME}))  # YAML, too
+    Indexer(tmp_path / "named", tmp_path / "out", load_mapping(mine), SHARES, 0).run()
+    assert read_records(tables(tmp_path / "out")) == read_records(tables(indexed[0]))
+
+
+def test_regions_by_name_by_place_and_deeper_keys(indexed, tmp_path):
+    """Regions in a mapping, numbers below keys of their own, and regions that have no name but their place."""
+    labels = tmp_path / "Labels"
+    labels.mkdir()
+    mapping = load_mapping(None)
+    ids = [f"{n:06d}" for n in range(2)]
+    masks = [{"meta": {"file": f"Ref/{i}.png"}, "rois": [{**m, "id": None} for m in masks_of(i)]} for i in ids]
+    scores = [
+        {"img": f"Noise_1/{i}.png", "rois": {str(s["id"] + 1): {"q": {"value": s["quality_score"]}} for s in scores_of(i, "noise", 1)}}
+        for i in ids
+    ]
+    (labels / "m.json").write_text(json.dumps(masks))
+    (labels / "s.json").write_text(json.dumps(scores))
+    mapping["masks"] |= {"file": "Labels/m.json", "image": "meta.file", "regions": "rois", "region": "$position", "semantic": ""}
+    mapping["scores"] |= {
+        "file": "Labels/s.json",
+        "image": "img",
+        "regions": "rois",
+        "region": "$key",
+        "quality": "q.value",
+        "importance": "",
+    }
+    mapping["severity"] = "unknown"
+    Indexer(tmp_path, tmp_path / "out", mapping, SHARES, 0).run()
+    found = {r.id: r for r in read_records(tables(tmp_path / "out"))}
+    theirs = {r.id: r for r in read_records(tables(indexed[0]))}
+    assert set(found) == {f"Noise_1/{i}" for i in ids}
+    for name, record in found.items():
+        assert [r.counts for r in record.regions] == [r.counts for r in theirs[name].regions]
+        assert [r.quality for r in record.regions] == [r.quality for r in theirs[name].regions]
+        assert {(r.importance, r.semantic, r.distortions) for r in record.regions} == {(None, None, None)}
+
+
+def test_masks_and_scores_that_do_not_meet_are_counted(tmp_path):
+    write_labels(tmp_path, 2)
+    path = tmp_path / "Labels" / "SEAGULL-100w_mask-based-rois.json"
+    masks = json.loads(path.read_text())
+    masks[0]["annotations"][0]["segmentation"]["counts"] = "no mask"
+    masks[0]["annotations"][1]["id"] = 77
+    path.write_text(json.dumps(masks))
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    versions = 6 * SETTINGS
+    assert (counts["masks"], counts["masks left out"], counts["masks without a score"]) == (5, 1, 1)
+    assert (counts["scores without a mask"], counts["regions"]) == (2 * versions, 4 * versions)
+
+
+def test_unknown_keys_are_shown_with_how_to_name_them(tmp_path):
+    labels = tmp_path / "Labels"
+    labels.mkdir()
+    (labels / "SEAGULL-100w_mask-based-rois.json").write_text(json.dumps([{"image_id": 3, "rois": [{"rle": {"size": [4, 5]}}]}]))
+    with pytest.raises(ConfigError) as raised:
+        Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0)
+    text = str(raised.value)
+    for said in (
+        "masks.image: no 'id'; masks.regions: no 'annotations'",
+        "It is a list of records, the first of which is",
+        "image_id: int, 3",
+        "rois: list of 1",
+        "size: list of 2, [4, 5]",
+        "give it as --mapping:\nmasks:\n  image: <path of keys>",
+    ):
+        assert said in text
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"masks": {"file": "Labels/nothing.json"}}, FileNotFoundError, r"nothing\.json is missing: fetch it, or name it .*masks\.file"),
+        ({"masks": {"name": "^nothing$()"}}, ConfigError, r"masks\.name: .* finds no reference in the image '000000'"),
+        ({"scores": {"name": "(x)(y)(z)"}}, ConfigError, r"scores\.name: .* finds no type, setting and reference in the image 'Blur_0/"),
+        ({"types": {"blur": "haze"}}, ConfigError, "types: a distortion is called 'Blur', known are blur, colorfulness"),
+        ({"mask": {}}, ConfigError, "unknown key 'mask'. Did you mean 'masks'"),
+        ({"masks": {"rle": "x"}}, ConfigError, "masks: unknown key 'rle'"),
+        ({"masks": 3}, ConfigError, "masks is a mapping with the keys file, image"),
+        ({"severity": "folder"}, ConfigError, "severity: 'quality' or 'unknown', got 'folder'"),
+        ({"scales": {"quality": {"low": 3}}}, ValueError, "a scale goes from a lower to a higher"),
+        ([1], ConfigError, "must hold a mapping like seagull_100w.yaml, got list"),
+    ],
+)
+def test_a_mapping_that_will_not_do(downloaded, tmp_path, change, error, message):
+    (tmp_path / "mine.yaml").write_text(json.dumps(change))
+    with pytest.raises(error, match=message):
+        Indexer(downloaded, tmp_path / "out", load_mapping(tmp_path / "mine.yaml"), SHARES, 0).run()
+
+
+def test_shares_that_are_none(downloaded, tmp_path):
+    with pytest.raises(ConfigError, match="the shares of train, val and test are at least 0 and sum to 1, got"):
+        Indexer(downloaded, tmp_path / "out", load_mapping(None), (0.5, 0.2, 0.2), 0)
+
+
+def test_a_label_file_without_records(tmp_path):
+    write_labels(tmp_path, 1)
+    (tmp_path / "Labels" / "SEAGULL-100w_scores.json").write_text("[]")
+    with pytest.raises(ConfigError, match="holds no records"):
+        Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
+def test_another_folders_files_are_not_mixed_with_ours(downloaded, indexed, tmp_path):
+    with pytest.raises(FileExistsError, match="holds tables of other label files or options"):
+        Indexer(downloaded, indexed[0], load_mapping(None), SHARES, 1)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FileExistsError, match="is not empty, and holds no tables of this command"):
+        Indexer(downloaded, tmp_path, load_mapping(None), SHARES, 0)
+    before = contents(indexed[0])
+    assert Indexer(downloaded, indexed[0], load_mapping(None), SHARES, 0).run() == indexed[1]
+    assert contents(indexed[0]) == before
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from datamodules import seagull_100w
+from datamodules.label_mapping import load_mapping
+seagull_100w.CHUNK, seagull_100w.BUCKET = 3000, 12000
+left, replace = int(sys.argv[3]), Path.replace
+def counted(self, target):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)  # a file is written and not yet in its place
+    return replace(self, target)
+Path.replace = counted
+seagull_100w.Indexer(Path(sys.argv[1]), Path(sys.argv[2]), load_mapping(None), (0.6, 0.2, 0.2), 0).run()
+"""
+
+
+def test_killed_at_several_moments_the_bytes_are_the_same(downloaded, indexed, root):
+    """A run is killed before its third file is in place, the next before its fifth, and so on, until one comes through."""
+    out = indexed[0].parent / "killed"
+    statuses = []
+    for left in (3, 7, 11, 5, 2, 0):
+        command = [sys.executable, "-c", KILLED, str(downloaded), str(out), str(left)]
+        statuses.append(subprocess.run(command, cwd=root, capture_output=True, timeout=60, check=False).returncode)
+    assert statuses == [-signal.SIGKILL] * 5 + [0]
+    assert contents(out) == contents(indexed[0])
+
+
+def test_the_command(downloaded, tmp_path, capsys):
+    found = prepare.main(["index", str(downloaded), str(tmp_path / "out"), "--importance", "higher", "--shares", "0.6", "0.2", "0.2"])
+    assert found["mapping"]["scales"]["importance"]["direction"] == "higher"
+    said = capsys.readouterr().out
+    assert f"{IMAGES:>14,} images" in said
+    assert "importance: higher scores are the more important (not published" in said
+    assert "90 of 108 images (83.3%) can be used" in said
