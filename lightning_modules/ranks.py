@@ -23,7 +23,7 @@ from components.registry import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = timedelta(days=7)  # ranks wait this long while one of them makes the data
-GRACE = 10.0  # seconds in which a rank may fail by itself once another has failed
+GRACE = 5.0  # seconds in which a rank may fail by itself once another has failed
 _STORE = "ROI_IQA_STORE"  # host:port of the rank that started this one
 
 
@@ -161,7 +161,9 @@ def _grouped(rank: int, world: int, local: int, environment: ClusterEnvironment,
 def _started(count: int, experiment: str) -> Iterator[dist.TCPStore]:
     """Ranks 1 to `count` - 1 of this node, and the store in which they find each other."""
     store = dist.TCPStore("127.0.0.1", 0, count, is_master=True, wait_for_workers=False)
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+    share = max(1, (os.cpu_count() or 1) // count)
+    torch.set_num_threads(min(torch.get_num_threads(), share))
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(share)}
     before = os.environ.get("LOCAL_RANK")
     os.environ["LOCAL_RANK"] = "0"  # by which Lightning sees that the others are there
     with tempfile.TemporaryDirectory() as folder:

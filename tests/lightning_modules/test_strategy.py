@@ -82,9 +82,8 @@ def test_a_sharded_run_is_read_like_any_other(alone, sharded):
         ((2, FSDP), (1, "trainer.strategy=auto")),
         ((2, FSDP), (1, FSDP)),
         ((1, "trainer.strategy=auto"), (2, FSDP)),
-        ((2, "trainer.strategy=ddp"), (1, "trainer.strategy=auto")),
     ],
-    ids=["two shards to one rank", "two shards to one", "one rank to two shards", "two ranks to one"],
+    ids=["two shards to one rank", "two shards to one", "one rank to two shards"],
 )
 def test_another_number_of_ranks_goes_on(folder, alone, before, after):
     """Stopped after two steps by one number of ranks, finished by another: as if one had done it all."""
@@ -96,14 +95,13 @@ def test_another_number_of_ranks_goes_on(folder, alone, before, after):
     assert distance(alone, Run(folder / name)) < 1e-5
 
 
-@pytest.mark.parametrize("lacking", [("distortions",), ("distortions", "quality", "importance")], ids=["no distortion", "nothing"])
-def test_a_rank_whose_images_lack_an_answer_keeps_nobody_waiting(folder, lacking):
-    """One of the two ranks never sees such a label: its part of the model has no gradient there."""
-    name, options = f"lacking{len(lacking)}", {"lacking": lacking}
-    assert attempt(small(folder, name, *STEPS, ALONE), **options) == [0]
+def test_a_rank_whose_images_lack_labels_keeps_nobody_waiting(folder):
+    """Nothing is known of every other micro-batch, which one of two ranks reads: no part of the model has a gradient there."""
+    options = {"lacking": ("distortions", "quality", "importance")}
+    assert attempt(small(folder, "lacking", *STEPS, ALONE), **options) == [0]
     for sharing in ("ddp", "fsdp"):
-        assert attempt(small(folder, name + sharing, *STEPS, TOGETHER, f"trainer.strategy={sharing}"), 2, **options) == [0, 0]
-        assert distance(Run(folder / name), Run(folder / f"{name}{sharing}")) < 1e-5
+        assert attempt(small(folder, f"lacking-{sharing}", *STEPS, TOGETHER, f"trainer.strategy={sharing}"), 2, **options) == [0, 0]
+        assert distance(Run(folder / "lacking"), Run(folder / f"lacking-{sharing}")) < 1e-5
 
 
 def test_adapters_are_sharded_too(folder):
