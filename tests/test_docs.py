@@ -18,6 +18,7 @@ PAGES = (
     "docs/data.md",
     "docs/decisions.md",
     "docs/memory.md",
+    "docs/performance.md",
     "docs/predict.md",
     "docs/released.md",
     "docs/training.md",

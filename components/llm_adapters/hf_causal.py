@@ -12,16 +12,17 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers import PretrainedConfig as Architecture
 from transformers import PreTrainedModel as Model
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import cached_file
 
-from components.attention import BY_BRANCH, PLAIN, Attention, Reading, reading
+from components.attention import BY_BRANCH, PLAIN, Attention, reading
 from components.cache import RowCache
 from components.foundation import RANDOM, fingerprint, fingerprint_of_files
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
+from components.packable import arguments, cache_name, heedless, unpackable
 from components.registry import check_keys
 from components.rows import Rows
 from components.tokenizer import project_tokenizer
@@ -105,7 +106,7 @@ class HFCausal(LLMAdapter):
         if model._supports_attention_backend:
             self._options["attn_implementation"] = BY_BRANCH[attention]
             model.set_attn_implementation(BY_BRANCH[attention])
-        self._unpackable = _unpackable(model)
+        self._unpackable = unpackable(model, _decoder(model)[1])
         vocabulary, self.width = cast(nn.Embedding, model.get_input_embeddings()).weight.shape
         self.tokenizer = _tokenizer(tokenizer, source, revision, vocabulary)
         self.blocks = tuple({type(block): None for block in _decoder(model)[1]})
@@ -135,9 +136,9 @@ class HFCausal(LLMAdapter):
             raise RuntimeError("attention 'flex' has no backward pass on a CPU: take 'sdpa' to train there, or score under no_grad")
         embeddings = embeddings.to(self._embedding.weight.dtype)
         with reading(self._rows(positions, branch, cache)) as seen:
-            output = self.model(**_arguments(self.model, embeddings, positions, cache, 0 if keep is None else keep))
+            output = self.model(**arguments(self.model, embeddings, positions, cache, 0 if keep is None else keep))
         if seen is not None and self._unpackable is None:
-            self._unpackable = _heedless(self.model, seen)
+            self._unpackable = heedless(_decoder(self.model)[1], seen)
             self.check_packed()
         return output.logits.float()
 
@@ -387,69 +388,12 @@ def _tokenizer(name: str, source: str, revision: str, vocabulary: int) -> Any:
     return tokenizer
 
 
-def _cache_name(model: Model) -> str:
-    """What the forward of a model calls its key-value cache: transformers 5.24 renamed it, family by family."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
-def _arguments(model: Model, embeddings: Tensor, positions: Tensor, cache: Any, keep: Tensor | int) -> dict[str, Any]:
-    arguments = {"inputs_embeds": embeddings, _cache_name(model): cache, "use_cache": cache is not None, "logits_to_keep": keep}
-    if cache is None:
-        # Given positions alone, transformers would take a restart for a new sequence and cut attention there.
-        arguments["attention_mask"] = embeddings.new_ones(embeddings.shape[:2], dtype=torch.bool)
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        arguments["position_ids"] = positions
-    return arguments
-
-
 def _refuse_unfit(model: Model) -> None:
     """Raises ValueError where the model cannot read embeddings behind a cache."""
-    needed = ("inputs_embeds", "attention_mask", _cache_name(model), "logits_to_keep")
+    needed = ("inputs_embeds", "attention_mask", cache_name(model), "logits_to_keep")
     missing = [n for n in needed if n not in inspect.signature(model.forward).parameters]
     if missing:
         raise ValueError(f"'{model.config.model_type}' cannot be used: its forward does not read {', '.join(missing)}")
-
-
-def _unpackable(model: Model) -> str | None:
-    """Why the model would not read a branch of a packed row as if it stood alone; "" if it does, None if a real pass must show it."""
-    if any(DynamicCache(config=model.config).is_linear):
-        return "its recurrent layers would carry one branch into the next"
-    if "position_ids" not in inspect.signature(model.forward).parameters or getattr(model.config, "alibi", False):
-        return "it takes positions from the columns (alibi)"
-    if not model._supports_attention_backend:
-        return f"transformers gives no access to its attention ({type(model).__name__})"
-    return _tried(model)
-
-
-@torch.no_grad()
-def _tried(model: Model) -> str | None:
-    """As `_unpackable`, by reading a small packed row."""
-    branch, positions = torch.tensor([[[0, 0, 1, 2]], [[0, 1, 2, 2]]], device="cpu")
-    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
-    arguments = _arguments(model, weight.new_zeros(1, 4, weight.shape[1]), positions.to(weight.device), None, 0)
-    training = model.training
-    model.eval()
-    try:
-        with reading(Rows(branch, positions, 4)) as seen:
-            model(**arguments)
-    except Exception as error:  # whatever a family does to a mask that it does not expect
-        with contextlib.suppress(Exception):
-            model(**arguments)
-            return f"its layers do not take the mask of one ({type(error).__name__}: {error})"
-        return None  # nor does it run without branches: experts are not told apart on the meta device
-    finally:
-        model.train(training)
-    assert seen is not None
-    return _heedless(model, seen)
-
-
-def _heedless(model: Model, seen: Reading) -> str:
-    """Which layers did not get the masks that were made for them, as they were made; "" if all did."""
-    told = {id(module) for module, mask in seen.used if any(mask is made for made in seen.masks)}
-    deaf = [block for block in _decoder(model)[1] if not told & {id(m) for m in block.modules()}]
-    if deaf or len(told) < len({id(module) for module, _ in seen.used}):
-        return f"not all of its layers look at what a mask says ({type(deaf[0] if deaf else model).__name__})"
-    return ""
 
 
 def _decoder(model: Model) -> tuple[str, nn.ModuleList]:

@@ -7,7 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeDecoderLayer
 from transformers.tokenization_python import PythonBackend
 
-from components.llm_adapters import hf_causal
+from components import packable
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.llm_adapters.hf_causal import HFCausal, _decoder
 from components.registry import ConfigError
@@ -463,7 +463,7 @@ def test_experts_are_looked_at_when_they_first_run(monkeypatch):
     config = {"model_type": "qwen3_moe", **WITHOUT_HEAD_DIM, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
     with torch.device("meta"):
         make(config=config).check_packed()
-    monkeypatch.setattr(hf_causal, "_tried", lambda model: None)
+    monkeypatch.setattr(packable, "_tried", lambda model, blocks: None)
     read(make(config=config), ids_of(1, 4), branch=torch.tensor([[0, 0, 1, 2]]))
     monkeypatch.setattr(Qwen3MoeDecoderLayer, "forward", lambda self, hidden_states, **options: hidden_states)
     with pytest.raises(ValueError, match=r"not all of its layers look at what a mask says \(Qwen3MoeDecoderLayer\)"):
