@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +37,6 @@ class Reference:
     split: Split
     bytes: int
     sha256: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def read_reference(root: Path, reference: Reference, size: int) -> Clean:
     return Clean(pixels)
 
 
-class ChangedError(RuntimeError):
+class ChangedError(ValueError):
     """A photograph is not the one that the data was begun with."""
 
 

@@ -8,6 +8,7 @@ written last and says what the data is. `plan.json` is written first: what the j
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder
 from components.registry import ConfigError, Part
 from datamodules import raw
-from datamodules.distortions.base import DISTORTIONS, SETTINGS
+from datamodules.distortions.base import DISTORTIONS
 from datamodules.engines.base import ENGINES, Engine
 from datamodules.making import identity, make_all, write_json
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
@@ -30,6 +31,10 @@ PLAN, DATA = "plan.json", "data.json"
 PARTS = ("mask_encoder", "quality_label", "engine")  # the options that are plugins
 LIBRARIES = ("numpy", "scipy", "scikit-image", "pillow", "pyarrow", "torch")  # that what is made depends on
 Mode = Literal["seagull_100w", "mixed"]
+OF_MODE: dict[Mode, tuple[str, ...]] = {
+    "seagull_100w": ("objects", "components"),
+    "mixed": ("images", "mixed", "clean", "regions", "several"),
+}
 
 
 class Synthesis:
@@ -99,10 +104,14 @@ class Synthesis:
         ):
             if not good:
                 raise ConfigError(f"synthesize: {name}: {allowed}; got {value}")
-        if images and mode != "mixed":
-            raise ConfigError(
-                f"synthesize: mode {mode} makes {len(distortions) * SETTINGS} images of each photograph; images={images} is for mode=mixed"
-            )
+        given = {"images": images, "mixed": mixed, "clean": clean, "regions": regions, "several": several}
+        given |= {"objects": objects, "components": components}
+        for name in OF_MODE["mixed" if mode == "seagull_100w" else "seagull_100w"]:
+            if given[name] != inspect.signature(type(self)).parameters[name].default:
+                raise ConfigError(
+                    f"synthesize: {name}={given[name]} is not for mode={mode}, whose own options are {', '.join(OF_MODE[mode])}: "
+                    f"change the mode, or leave {name} out"
+                )
         mask_encoder = mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"})
         quality_label = quality_label or QUALITY_LABELS.part({"plugin": "local_similarity"})
         if not mask_encoder.cls.can_propose and (mode == "mixed" or objects):

@@ -72,12 +72,20 @@ class Work(ABC):
         """Makes the shard and writes it. The files depend on the job and the number alone, and `is_done` once all of them are there."""
 
 
+class EngineError(RuntimeError):
+    """An engine cannot go on, through no fault of a shard: it is not there, or a process of it was lost. What is finished is finished."""
+
+
 class Engine(ABC):
     """Does the shards of a job somewhere, in any order. What is written does not depend on the engine or its options."""
 
     @abstractmethod
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
-        """Each shard with what became of it, as they end. An error of a shard is raised, and those that run are given up."""
+        """Each shard with what became of it, as they end. An error of a shard is raised, and those that wait are given up.
+
+        Raises:
+            EngineError: the engine is not there, or lost a process.
+        """
 
     @classmethod
     @abstractmethod

@@ -7,11 +7,12 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from components.registry import ConfigError
-from datamodules.engines.base import ENGINES, Engine, Made, Work, make_held
+from datamodules.engines.base import ENGINES, Engine, EngineError, Made, Work, make_held
 
 AHEAD = 2  # shards handed out per worker: one being made, one waiting
 
@@ -49,6 +50,11 @@ class Processes(Engine):
                     break
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     yield running.pop(done), done.result()
+        except BrokenProcessPool as error:
+            raise EngineError(
+                f"one of {workers} processes was killed, most often for want of memory: what is finished is kept, give the same line again "
+                "with fewer workers"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from components.registry import ConfigError
-from datamodules.engines.base import ENGINES, Engine, Made, Work, make_held
+from datamodules.engines.base import ENGINES, Engine, EngineError, Made, Work, make_held
 
 try:
     import ray
@@ -37,17 +37,28 @@ class RayCluster(Engine):
         self.address, self.retries, self.ahead = address, retries, ahead
 
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
-        """Raises ConnectionError where there is no cluster at the address."""
+        """A Ray that this process is connected to already is used, whatever the address. See the contract."""
         if not shards:
             return
         own = not ray.is_initialized()
         if own:
-            ray.init(address=self.address or "local", log_to_driver=False, include_dashboard=False if not self.address else None)
+            self._connect()
         try:
             yield from self._run(work, shards)
         finally:
             if own:
                 ray.shutdown()
+
+    def _connect(self) -> None:
+        try:
+            if self.address:
+                ray.init(address=self.address, log_to_driver=False)
+            else:
+                ray.init(address="local", log_to_driver=False, include_dashboard=False)
+        except ConnectionError as error:
+            raise EngineError(
+                f"ray: no cluster at address={self.address}: start one (`ray start --head`), or leave the address out"
+            ) from error
 
     def _run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
         make = ray.remote(num_cpus=1, max_retries=self.retries)(make_held)
@@ -63,9 +74,19 @@ class RayCluster(Engine):
             if not running:
                 break
             for done in ray.wait(list(running))[0]:
-                yield running.pop(done), ray.get(done)
+                yield running.pop(done), _got(done)
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """See the contract."""
         return {}
+
+
+def _got(done: Any) -> Made:
+    """What a task gave, or its own error in place of Ray's account of it."""
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise EngineError(f"ray lost a shard more often than `retries` allows; what is finished is kept: {error}") from error

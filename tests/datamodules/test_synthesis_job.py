@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import ray
 
 import prepare
 from components import rle
+from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError, configured
 from datamodules import raw, synthesis_shards
 from datamodules.distortions.base import DISTORTIONS, Distortion
@@ -204,6 +206,7 @@ def test_only_the_missing_shard_is_made(photographs, mixed, tmp_path):
 
 
 def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(photographs, mixed, tmp_path, ray_cluster):
+    assert sum(node["Alive"] for node in ray.nodes()) == 2
     job(photographs, tmp_path / "data", "ray", **MIXED).run()
     assert files(tmp_path / "data") == files(mixed[0])
 
@@ -243,6 +246,18 @@ def alive(group: int) -> bool:
         if int(fields[2]) == group and fields[0] != "Z":
             return True
     return False
+
+
+def test_segment_anything_gives_objects_and_components(photographs, tmp_path):
+    one = tmp_path / "photographs"
+    one.mkdir()
+    shutil.copy(photographs / "c.png", one)
+    sam = {"plugin": "sam", **MASK_ENCODERS.get("sam").tiny()}
+    options = {**WHOLE, "val": 0, "test": 0, "mask_encoder": sam, "min_area": 0.0, "components": 3}
+    said = job(one, tmp_path / "data", **options).run()
+    assert said["recipe"]["mask_encoder"]["model_type"] == "tiny"
+    names = {r.id.split("/")[-1].partition("-")[0] for record in records(tmp_path / "data") for r in record.regions}
+    assert names == {"object", "component"}
 
 
 def test_images_beside_the_table(photographs, mixed, tmp_path):
@@ -345,9 +360,10 @@ def test_a_folder_without_photographs(tmp_path):
         ({"images": -1}, "images: a number of images, 0 for one of each photograph; got -1"),
         ({"size": 8}, "size: a number of pixels, at least 32, or 0"),
         ({"distortions": []}, "distortions: one type at least"),
-        ({"objects": 0, "components": 0}, "objects and components: numbers of regions, one at least"),
+        ({"objects": 0, "components": 0, "mode": "seagull_100w"}, "objects and components: numbers of regions, one at least"),
         ({"val": 0.6, "test": 0.5}, "val and test: shares that leave some to train"),
-        ({"mode": "seagull_100w"}, "mode seagull_100w makes 120 images of each photograph; images=37 is for mode=mixed"),
+        ({"mode": "seagull_100w"}, "images=37 is not for mode=seagull_100w, whose own options are objects, components: change the mode"),
+        ({"components": 3}, "components=3 is not for mode=mixed, whose own options are images, mixed, clean, regions, several"),
         ({"mode": "seagul"}, "mode: got 'seagul', expected"),
         ({"mask_encoder": {"plugin": "given"}}, "Given cannot propose regions by itself: take superpixel or sam"),
         ({"several": 0}, "several is at least 1, got 0"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.registry import ConfigError
-from datamodules.engines.base import ENGINES
+from datamodules.engines.base import ENGINES, EngineError
 from tests.datamodules.engines.counting import Counting
 
 
@@ -57,3 +57,39 @@ def test_an_error_of_a_shard_is_raised(engine, tmp_path):
 def test_options_out_of_range(node, message):
     with pytest.raises(ConfigError, match=message):
         ENGINES.build(node)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"plugin": "processes", "workers": 2}, "one of 2 processes was killed, .*what is finished is kept.* with fewer workers"),
+        ({"plugin": "ray", "retries": 0}, "ray lost a shard more often than `retries` allows; what is finished is kept"),
+    ],
+    ids=lambda x: x["plugin"] if isinstance(x, dict) else "",
+)
+def test_a_process_that_is_lost(tmp_path, node, message, ray_cluster):
+    with pytest.raises(EngineError, match=message):
+        list(ENGINES.build(node).run(Counting(tmp_path, deadly=1), range(3)))
+
+
+@pytest.mark.parametrize(("address", "expected"), [("", "local"), ("auto", "auto"), ("head:6379", "head:6379")])
+def test_ray_is_started_or_joined_and_left_again(tmp_path, monkeypatch, address, expected):
+    """With a stand-in for its start: the cluster of these tests is joined already."""
+    called = []
+    engine = ENGINES.build({"plugin": "ray", "address": address})
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: called.append(options["address"]))
+    monkeypatch.setattr("ray.shutdown", lambda: called.append("left"))
+    monkeypatch.setattr(type(engine), "_run", lambda self, work, shards: iter([]))
+    assert list(engine.run(Counting(tmp_path), [0])) == []
+    assert called == [expected, "left"]
+
+
+def test_a_cluster_that_is_not_there(tmp_path, monkeypatch):
+    def nobody(**options):
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", nobody)
+    with pytest.raises(EngineError, match="ray: no cluster at address=auto: start one"):
+        list(ENGINES.build({"plugin": "ray", "address": "auto"}).run(Counting(tmp_path), [0]))
