@@ -75,9 +75,15 @@ def has_the_key(experiment, given, override):
 
 def shortened(command):
     """The arguments of a training command, with those small values that its configuration has a key for."""
-    experiment, *given = shlex.split(command)[2:]
+    experiment, given = loaded(command)
     fitting = [override for override in SMALLER if has_the_key(experiment, given, override)]
     return [experiment, *given, *fitting]
+
+
+def loaded(command):
+    """A training command's experiment and overrides."""
+    experiment, *given = shlex.split(command)[2:]
+    return experiment, given
 
 
 def trained(command):
@@ -143,6 +149,8 @@ def ready(place):
         trained(TRAININGS[0])
         patch.setattr(prepare, "load_model", lambda name: {**NODE} if name == "model/seagull_7b" else None)
         for command in (c for c in COMMANDS if c.startswith("python prepare.py ")):
+            for training in (t for t in TRAININGS if f"outputs/{load_config(*loaded(t)).name}" in command.split()):
+                trained(training)
             prepare.main(shlex.split(command)[2:])
 
 

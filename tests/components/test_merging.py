@@ -5,6 +5,7 @@ import torch
 
 from components.batch import RoiScore
 from components.merging import MergeError, adapters, agreement, merge, weights, without_adapters
+from components.scorers.base import check_state
 from tests.components.llm_adapters.test_hf_causal import FAMILIES, LORA, ids_of, loss_of, make, read, trainable
 
 SINGLE, ROUNDED = 2e-6, 5e-2  # measured after 3 and 30 steps: 2e-7 to 6e-7; 5e-3 to 1.6e-2 in bfloat16, 3e-3 to 7e-3 on int8
@@ -74,6 +75,25 @@ def test_logits_are_those_of_the_trained_model(case):
     assert type(linear).__name__ in ("Linear", "Conv1D")
     assert linear.weight.dtype == dtype
     assert not any("lora_" in name or "quant" in name for name in adapter.model.state_dict())
+
+
+@pytest.mark.parametrize("case", ["lora", "rslora", "dora", "nf4", "nf4 rslora", "nf4 dora"])
+@torch.no_grad()
+def test_adapters_are_saved_and_loaded_onto_their_base(case, tmp_path):
+    """What a checkpoint holds, onto a base made again; a file that lacks one is refused by its name."""
+    options = CASES[case][0]
+    with torch.enable_grad():
+        adapter = trained(**options)
+    torch.save({n: p.detach() for n, p in trainable(adapter).items()}, tmp_path / "adapters")
+    state = torch.load(tmp_path / "adapters", weights_only=True)
+    again, ids = make(**{**LORA, **options}).eval(), ids_of(2, 9, seed=5)
+    assert again.foundation() == adapter.foundation()
+    check_state(state, trainable(again))
+    again.load_state_dict(state, strict=False)
+    assert torch.equal(read(again, ids), read(adapter, ids))
+    state.popitem()
+    with pytest.raises(ValueError, match=r"tensors 1 missing \(first: model\."):
+        check_state(state, trainable(again))
 
 
 def test_packing_the_sum_again_would_lose_much():

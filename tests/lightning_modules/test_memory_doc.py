@@ -13,13 +13,14 @@ ROWS = re.findall(r"^\| (?:`([^`]+)` )?\| (\d+) \| ([\d,]+) \| ([\d.]+) \| ([\d.
 
 
 def test_the_table_is_found():
-    assert len(ROWS) == 5
+    assert len(ROWS) == 7
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_a_row_is_what_the_tool_says(row, capsys):
     options, regions, tokens, weights, total = row
-    found = train.main(["seagull_7b", *options.split(), "--plan", "--regions", regions])
+    experiment = [] if options.startswith("seagull_7b") else ["seagull_7b"]  # the second table names its own
+    found = train.main([*experiment, *options.split(), "--plan", "--regions", regions])
     assert found["tokens"]["row"] == int(tokens.replace(",", ""))
     assert f"{found['training']['weights'] / GIB:.1f}" == weights
     said = re.search(r"^GPU memory +([\d.]+)", capsys.readouterr().out, re.MULTILINE)[1]
