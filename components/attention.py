@@ -8,7 +8,7 @@ what the rule is need not be known. Outside of `reading` both are what they are 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -81,9 +81,16 @@ def _sdpa(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attentio
     queries = query.split([piece.length for piece in attention_mask.pieces], 2)
     out = []
     for q, piece in zip(queries, attention_mask.pieces, strict=True):
-        k, v = (torch.cat([x[i] for i in piece.sources], 2) for x in (keys, values))
+        k, v = _joined(key, keys, piece.sources), _joined(value, values, piece.sources)
         out.append(sdpa_attention_forward(module, q, k, v, piece.mask, **options)[0])
     return torch.cat(out, 1), None
+
+
+def _joined(whole: Tensor, stretches: Sequence[Tensor], sources: Sequence[int]) -> Tensor:
+    """Stretches of the columns (B, H, S, d) behind each other, copied only where some are left out."""
+    if len(sources) == len(stretches):
+        return whole
+    return stretches[sources[0]] if len(sources) == 1 else torch.cat([stretches[i] for i in sources], 2)
 
 
 def _eager(module: nn.Module, *args: Any, **options: Any) -> Any:

@@ -114,7 +114,8 @@ class Rows:
         before = self.length - self.new
         spare = (0, width + _BLOCK - self.length)
         branch = torch.nn.functional.pad(self.branch, spare, value=PADDING)  # kernels may ask about columns beyond the last
-        padded = Rows(branch, torch.nn.functional.pad(self.positions, spare), self.new)
+        positions = torch.nn.functional.pad(self.positions, spare)
+        padded = Rows(branch, positions, self.new)
         columns = torch.arange(width, device=device)
         inside = columns < self.length
         some, whole = [], []
@@ -129,7 +130,7 @@ class Rows:
         def allowed(image: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
             row = row + before
             own, other = branch[image, row], branch[image, column]
-            near = rule(image, head, padded.positions[image, row], padded.positions[image, column])
+            near = rule(image, head, positions[image, row], positions[image, column])
             return near & ((other == 0) | (other == own)) & (own != PADDING) | (row == column)
 
         return BlockMask.from_kv_blocks(
