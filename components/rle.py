@@ -45,7 +45,9 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)  # (H, W)
 
 
-def sample(rle: Mapping[str, Any], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+def sample(
+    rle: Mapping[str, Any], rows: NDArray[np.int64], columns: NDArray[np.int64], out: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
     """The mask's pixels at (rows[i], columns[j]) -> (len(rows), len(columns)) bool, equal to `decode(rle)[rows][:, columns]`.
 
     The mask itself is never made: each run's two ends are placed among the pixels asked for. So the cost is that of what is
@@ -53,6 +55,7 @@ def sample(rle: Mapping[str, Any], rows: NDArray[np.int64], columns: NDArray[np.
 
     Args:
         rows, columns: ascending indices into the mask; repeated ones are allowed.
+        out: (len(rows), len(columns)), all False, to draw into; only what is around the region is touched.
 
     Raises:
         RegionError: as `decode` does.
@@ -64,12 +67,26 @@ def sample(rle: Mapping[str, Any], rows: NDArray[np.int64], columns: NDArray[np.
     before = np.searchsorted(wanted, edges // height)
     partly = wanted[np.minimum(before, wanted.size - 1)] == edges // height
     places = before * rows.size + np.where(partly, np.searchsorted(rows, edges % height), 0)  # pixels asked for before each edge
-    mask = np.zeros((rows.size, wanted.size), np.bool_)
-    if places.size and places[0] < places[-1]:
+    mask = np.zeros((rows.size, columns.size), np.bool_) if out is None else out
+    if (places[1::2] > places[0::2]).any():
         first, last = int(places[0]) // rows.size, -(-int(places[-1]) // rows.size)  # columns that the region touches
         runs = np.diff(places, prepend=first * rows.size, append=last * rows.size)
-        mask[:, first:last] = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(last - first, rows.size).T
-    return mask if wanted.size == columns.size else mask[:, again]
+        found = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(last - first, rows.size)  # (columns, rows)
+        if wanted.size == columns.size:
+            low, high = _rows_of(places, rows.size)
+            mask[low:high, first:last] = found[:, low:high].T
+        else:
+            mask[:, (again >= first) & (again < last)] = found[again[(again >= first) & (again < last)] - first].T
+    return mask
+
+
+def _rows_of(places: NDArray[np.int64], height: int) -> tuple[int, int]:
+    """The rows that runs from places[0::2] to places[1::2] touch: first, and last + 1."""
+    starts, ends = places[0::2], places[1::2] - 1
+    starts, ends = starts[ends >= starts], ends[ends >= starts]
+    if (starts // height != ends // height).any():
+        return 0, height
+    return int((starts % height).min()), int((ends % height).max()) + 1
 
 
 def size(rle: Mapping[str, Any]) -> tuple[int, int]:

@@ -189,7 +189,7 @@ class RoiSample:
         columns = width - 1 - columns[::-1] if self.turn & 1 else columns
         masks = np.zeros((len(self.record.regions), size, size), np.bool_)
         for mask, region in zip(masks, self.record.regions, strict=True):
-            mask[:] = rle.sample({"size": [height, width], "counts": region.counts}, rows, columns)
+            rle.sample({"size": [height, width], "counts": region.counts}, rows, columns, mask)
         return _turn(torch.from_numpy(masks), self.turn)
 
     def boxes(self) -> Tensor:

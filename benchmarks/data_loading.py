@@ -1,0 +1,98 @@
+"""python benchmarks/data_loading.py: samples/s of `indexed` with its collating, against decoding the same images alone; one process.
+
+Photograph-like PNG images of 768 x 512 pixels in a zip archive, 34 regions each, visited in random order. "read" adds the row, its labels
+and run lengths to the decoding, "batch" the masks, boxes and labels at the encoder's size. Collating also brings the image to that size,
+which any loader does: "resize" is the decoding with it, and what is ours is measured against that. Rates are per processor second.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from components import rle
+from components.preprocess import Preprocess, prepare_image
+from datamodules.archives import ImageFiles
+from datamodules.collate import Collate
+from datamodules.datasets.indexed import Indexed
+from datamodules.images import decode_image
+from datamodules.records import ImageRecord, RegionRecord, encode_png
+from datamodules.tables import write_records
+
+IMAGES, REGIONS, HEIGHT, WIDTH = 40, 34, 512, 768
+ROUNDS = 3
+
+
+def write_data(folder: Path) -> list[str]:
+    """Returns the images' paths."""
+    rng, records = np.random.default_rng(0), []
+    with zipfile.ZipFile(folder / "Blur_0.zip", "w") as archive:
+        for n in range(IMAGES):
+            smooth = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH, 3)), (3, 3, 0))
+            pixels = np.clip(128 + 300 * smooth + rng.normal(0, 4, smooth.shape), 0, 255).astype(np.uint8)
+            archive.writestr(f"Blur_0/{n:06d}.png", encode_png(pixels))
+            regions = [RegionRecord(f"{n}/{r}", _mask(rng), rng.random(), None, rng.random()) for r in range(REGIONS)]
+            path = f"Blur_0.zip::Blur_0/{n:06d}.png"
+            records.append(ImageRecord(f"Blur_0/{n:06d}", f"{n}", "train", HEIGHT, WIDTH, tuple(regions), path=path))
+    write_records(folder / "part.parquet", records)
+    return [r.path for r in records]
+
+
+def _mask(rng: np.random.Generator) -> str:
+    field = gaussian_filter(rng.standard_normal((HEIGHT // 8, WIDTH // 8)), 6)
+    return str(rle.encode(np.kron(field > np.quantile(field, 0.93), np.ones((8, 8))))["counts"])
+
+
+def rates(loops: dict[str, Callable[[Sequence[int]], object]]) -> dict[str, float]:
+    """Images per second of each loop, the best of several rounds that take turns."""
+    best = dict.fromkeys(loops, 0.0)
+    order = np.random.default_rng(1).permutation(IMAGES).tolist()
+    for _ in range(ROUNDS):
+        for name, loop in loops.items():
+            start = time.process_time()
+            for first in range(0, IMAGES, 8):
+                loop(order[first : first + 8])
+            best[name] = max(best[name], IMAGES / (time.process_time() - start))
+    return best
+
+
+def main() -> None:
+    """Prints rates, and what is ours as a share of decoding."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        paths, files = write_data(Path(name)), ImageFiles(name)
+        for size, crop, k in ((256, 0, REGIONS), (512, 0, REGIONS), (256, 0, 8), (512, 0, 8), (256, 64, 8)):
+            samples = Indexed(root=name, regions=k).split("train")
+            shown = np.flatnonzero(samples.piece == 0).tolist()  # type: ignore[attr-defined]  # a sample of each image
+            preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+            collate = Collate(preprocess, crop)
+
+            def decoded(i: int) -> torch.Tensor:
+                return torch.from_numpy(decode_image(files.read(paths[i]), paths[i])).permute(2, 0, 1)
+
+            loops: dict[str, Callable[[Sequence[int]], object]] = {
+                "decode": lambda batch: [decoded(i) for i in batch],
+                "resize": lambda batch, p=preprocess: [prepare_image(decoded(i), p) for i in batch],  # type: ignore[misc]
+                "read": lambda batch, s=samples, n=shown: [s[n[i]] for i in batch],  # type: ignore[misc]
+                "batch": lambda batch, c=collate, s=samples, n=shown: c([s[n[i]] for i in batch]),  # type: ignore[misc]
+            }
+            found = rates(loops)
+            print(
+                f"encoder {size}, crops {crop or 'none'}: " + ", ".join(f"{k} {v:.1f}/s" for k, v in found.items()),
+                f"; reading a sample costs {found['decode'] / found['read'] - 1:.1%} over decoding, "
+                f"a batch {found['resize'] / found['batch'] - 1:.1%} over decoding and resizing ({k} regions a sample)",
+            )
+
+
+if __name__ == "__main__":
+    main()

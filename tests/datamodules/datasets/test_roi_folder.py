@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from components.registry import ConfigError
+from datamodules.datasets.roi_folder import RoiFolder
+from datamodules.records import SPLITS, Scale, encode_png
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve images of six scenes."""
+    for n in range(12):
+        pixels = np.random.default_rng(n).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        (tmp_path / f"scene{n // 2}.{n % 2}.png").write_bytes(encode_png(pixels))
+    return tmp_path
+
+
+def write(folder, rows, columns="image,id,box,quality"):
+    (folder / "labels.csv").write_text("\n".join([columns, *rows]) + "\n")
+
+
+def rows(extra=""):
+    return [f"scene{n // 2}.{n % 2}.png,{r},{3 * r} 2 9 9,{1 + n % 5}{extra}" for n in range(12) for r in range(2)]
+
+
+def made(folder, **options):
+    dataset = RoiFolder(root=str(folder), quality_scale=(1, 5), cache=str(folder / "cache"), **options)
+    dataset.prepare()
+    return dataset
+
+
+def records(dataset, split):
+    samples = dataset.split(split)
+    return [samples[i].record for i in range(len(samples))]
+
+
+def test_images_regions_and_scores(folder):
+    write(folder, rows())
+    dataset = made(folder)
+    found = {r.id: r for s in SPLITS for r in records(dataset, s)}
+    assert len(found) == 12
+    one = found["scene1.1.png"]
+    assert (one.source, one.height, one.width) == ("scene1", 20, 30)
+    assert [r.id for r in one.regions] == ["scene1.1.png/0", "scene1.1.png/1"]
+    assert (one.regions[1].quality, one.regions[1].quality_scale, one.regions[1].box) == (0.75, Scale(1, 5), (3, 2, 9, 9))
+
+
+def test_scenes_are_dealt_whole_by_the_seed(folder):
+    write(folder, rows())
+
+    def dealt(seed):
+        dataset = made(folder, seed=seed)
+        return {s: {r.source for r in records(dataset, s)} for s in SPLITS}
+
+    assert {s: len(found) for s, found in dealt(0).items()} == {"train": 4, "val": 1, "test": 1}
+    assert set().union(*dealt(0).values()) == {f"scene{n}" for n in range(6)}
+    assert dealt(0) == dealt(0)
+    assert any(dealt(0) != dealt(seed) for seed in (1, 2))
+
+
+def test_splits_and_groups_of_the_list(folder):
+    listed = [
+        f"scene{n // 2}.{n % 2}.png,0,1 2 9 9,3,{'train' if n < 8 else 'val' if n < 10 else 'test'},{'a' if n < 8 else n}"
+        for n in range(12)
+    ]
+    write(folder, listed, "image,id,box,quality,split,group")
+    dataset = made(folder)
+    assert [len(records(dataset, s)) for s in SPLITS] == [8, 2, 2]
+    assert {r.source for r in records(dataset, "train")} == {"a"}
+    torn = [line.replace("train", "test") if line.startswith("scene0.0") else line for line in listed]
+    write(folder, torn, "image,id,box,quality,split,group")
+    with pytest.raises(ConfigError, match="the group 'a' is in several splits: what is tested would have been trained on"):
+        made(folder)
+    write(folder, [*listed[:-1], "scene5.1.png,0,1 2 9 9,3,,11"], "image,id,box,quality,split,group")
+    with pytest.raises(ConfigError, match=r"split is train, val, test in every row, or in none; got \[''\]"):
+        made(folder)
+    write(folder, [*listed, "scene0.0.png,9,1 2 9 9,3,train,other"], "image,id,box,quality,split,group")
+    with pytest.raises(ConfigError, match=r"image scene0\.0\.png is in the groups a, other: it has one"):
+        made(folder)
+
+
+def test_a_list_that_changed_is_read_again(folder):
+    write(folder, rows())
+    before = made(folder).describe()
+    write(folder, rows()[:-2])
+    after = made(folder).describe()
+    assert before["fingerprint"] != after["fingerprint"]
+    assert sum(after["images"].values()) == 11
+
+
+def test_an_image_that_is_missing_is_left_out_or_refused(folder):
+    write(folder, [*rows(), "nowhere.png,0,1 1 2 2,3"])
+    with pytest.warns(UserWarning, match=r"1 of 13 images are left out: image .*nowhere\.png does not exist"):
+        made(folder)
+    with pytest.raises(ConfigError, match="1 of 13 images cannot be used"):
+        RoiFolder(root=str(folder), quality_scale=(1, 5), cache=str(folder / "other"), strict=True).prepare()
+
+
+def test_rows_that_cannot_be_used_are_an_error(folder):
+    write(folder, [r.replace("2 9 9", "2 9 9 9") if r.startswith("scene0.0") else r for r in rows()] + ["scene3.0.png,7,1 1 2 2,9"])
+    with pytest.raises(ConfigError, match=r"2 images have rows that cannot be used: line 2: a box is .*quality 9 lies outside its scale"):
+        made(folder)
+    assert not (folder / "cache").exists()
+
+
+def test_too_few_groups_to_deal(folder):
+    write(folder, rows()[:8])
+    with pytest.raises(ConfigError, match=r"labels\.csv has 2 groups of images: without a column split, three at least are dealt"):
+        made(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quality_scale": (5, 1)}, "quality_scale: a scale goes from a lower to a higher"),
+        ({"importance_scale": (1,)}, r"importance_scale is the lowest and the highest score, got \[1\]"),
+        ({"val": 0.5, "test": 0.5}, "val and test are shares whose sum is below 1, got 0.5 and 0.5"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ConfigError, match=message):
+        RoiFolder(root="x", **options)
