@@ -24,7 +24,7 @@ from components.registry import ConfigError
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = timedelta(days=7)  # ranks wait this long while one of them makes the data
 GRACE = 5.0  # seconds in which a rank may fail by itself once another has failed
-_STORE = "ROI_IQA_STORE"  # host:port of the rank that started this one
+_STORE = "ROI_IQA_STORE"  # port and process id of the rank that started this one
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ def ranks(local: int, nodes: int, *, cuda: bool, group: bool, experiment: str) -
         with _grouped(outside.global_rank(), outside.world_size(), outside.local_rank(), outside, cuda, init_method=address) as found:
             yield found
     elif _STORE in os.environ:
-        host, _, port = os.environ[_STORE].rpartition(":")
+        port, parent = map(int, os.environ[_STORE].split())
         rank = int(os.environ["LOCAL_RANK"])
-        threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
-        store = dist.TCPStore(host, int(port), local, is_master=False)
+        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+        store = dist.TCPStore("127.0.0.1", port, local, is_master=False)
         with _grouped(rank, local, rank, LightningEnvironment(), cuda, store=store) as found:
             yield found
     elif nodes > 1:
@@ -170,7 +170,7 @@ def _started(count: int, experiment: str) -> Iterator[dist.TCPStore]:
         path = Path(folder) / "experiment.yaml"
         path.write_text(experiment)
         command = [sys.executable, str(ROOT / "train.py"), str(path)]
-        shared = {**os.environ, **threads, _STORE: f"127.0.0.1:{store.port}"}
+        shared = {**os.environ, **threads, _STORE: f"{store.port} {os.getpid()}"}
         others = [subprocess.Popen(command, env={**shared, "LOCAL_RANK": str(rank)}) for rank in range(1, count)]
         over = threading.Event()
         threading.Thread(target=_watch, args=(others, over), daemon=True).start()
