@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -43,7 +45,8 @@ class Processes(Engine):
         try:
             while True:
                 for shard in waiting:
-                    running[pool.submit(_make, shard)] = shard
+                    with _program_left_out():
+                        running[pool.submit(_make, shard)] = shard
                     if len(running) >= AHEAD * workers:
                         break
                 if not running:
@@ -70,8 +73,22 @@ def _context(work: Work) -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", type(work).__module__])
+    context.set_forkserver_preload([type(work).__module__])
     return context
+
+
+@contextmanager
+def _program_left_out() -> Iterator[None]:
+    """Workers started meanwhile do not import the program that runs. They need nothing of it, it may be slow to import, and a script that
+    makes data at its top level would make it again in each of them."""
+    main: dict[str, Any] = vars(sys.modules["__main__"])
+    kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+    main["__spec__"] = None
+    main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.update(kept)
 
 
 def _cores() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -93,3 +96,23 @@ def test_a_cluster_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("ray.init", nobody)
     with pytest.raises(EngineError, match="ray: no cluster at address=auto: start one"):
         list(ENGINES.build({"plugin": "ray", "address": "auto"}).run(Counting(tmp_path), [0]))
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, root)
+from pathlib import Path
+from datamodules.engines.processes import Processes
+from tests.datamodules.engines.counting import Counting
+print("run")
+done = Processes(workers=2).run(Counting(Path(data)), range(3))
+print(sorted(shard for shard, _ in done), __file__ and "ends")
+"""
+
+
+def test_a_script_may_make_data_at_its_top_level(tmp_path, root):
+    """It is not run again in the workers."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "script.py").write_text(f"root, data = {str(root)!r}, {str(tmp_path / 'data')!r}\n{SCRIPT}")
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "run\n[0, 1, 2] ends\n", done.stderr
