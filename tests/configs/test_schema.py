@@ -39,6 +39,10 @@ def test_features_are_kept_where_it_says(given, meant, tmp_path):
     assert load_config(str(tmp_path / "again.yaml")) == config
 
 
+def test_devices_are_a_number_or_auto():
+    assert [load_config("quickstart", [f"trainer.devices={d}"]).trainer.devices for d in ("4", "auto")] == [4, "auto"]
+
+
 def test_features_are_kept_nowhere_else():
     with pytest.raises(ConfigError, match=r"trainer.cache_features: .*cloud"):
         load_config("quickstart", ["trainer.cache_features=cloud"])
@@ -65,6 +69,10 @@ def test_layers():
         (["trainner.steps=3"], r"configuration: unknown key 'trainner'. Did you mean 'trainer'\?"),
         (["trainer.steps=many"], r"trainer.steps: .*'many'.*Integer"),
         (["trainer.precision=8bit"], r"trainer.precision: .*8bit"),
+        (["trainer.devices=all"], r"trainer.devices: got 'all', expected a number of at least 1, or auto"),
+        (["trainer.devices=0"], r"trainer.devices: got 0, expected a number of at least 1, or auto"),
+        (["trainer.nodes=0"], r"trainer.nodes: got 0, expected at least 1"),
+        (["trainer.strategy=zero"], r"trainer.strategy: .*zero"),
         (["model.plugin=roi_vml"], r"model.plugin: no scorer plugin 'roi_vml'. Did you mean 'roi_vlm'\?"),
         (["model.llm.layers=two"], r"model.llm.layers: got 'two', expected int"),
         (["model.region_extractor.embde=3"], r"model.region_extractor: unknown key 'embde'. Did you mean 'embed'\?"),
