@@ -22,14 +22,21 @@ def photograph() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
-    """Two nodes of a Ray cluster on this machine, one core each; the tests' process is connected to it."""
-    import ray
+def ray_nodes():
+    """Two nodes of a Ray cluster on this machine, one core each."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 2**27, "include_dashboard": False})
     cluster.add_node(num_cpus=1, object_store_memory=2**27)
-    ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
-    ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster(ray_nodes):
+    """The tests' process is connected to the two nodes, and no longer than these tests: other tests fork, and Ray runs threads here."""
+    import ray
+
+    ray.init(address=ray_nodes.address, log_to_driver=False)
+    yield ray_nodes
+    ray.shutdown()
