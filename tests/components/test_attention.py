@@ -191,3 +191,8 @@ def test_flex_does_not_train_on_a_cpu():
 def test_flex_where_a_family_has_none():
     with pytest.raises(ValueError, match=r"'gpt2' with attention 'flex_attention': .*does not support"):
         make("gpt2", **FLEX)
+
+
+def test_a_mask_that_is_not_a_rule_of_positions():
+    with pytest.raises(ValueError, match=r"'gemma3_text' cannot read packed rows: .* a model whose mask is not a rule of positions alone"):
+        make("gemma3", config={**FAMILIES["gemma3"]["config"], "use_bidirectional_attention": True}).check_packed()
