@@ -5,6 +5,7 @@ python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, und
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
 python prepare.py merge outputs/mine models/mine                  a run with LoRA adapters -> a model without, which is the same
 python prepare.py index SEAGULL-100w data/seagull-100w              SEAGULL-100w as it is downloaded -> tables
+python prepare.py show data/mine mine.html                        images with regions and labels, and the labels' distributions
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
 python prepare.py synthesize photos data/mine mode=mixed images=1000   clean photographs -> distorted, labelled data
 """
@@ -21,7 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError, configured
@@ -78,6 +81,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("--seed", type=int, default=0, help="of the split")
     sub.add_argument("--threads", type=int, default=1, help="that parse and sort")
     sub.set_defaults(run=index_data)
+    sub = commands.add_parser(
+        "show", help="a page of images with regions and labels, and of the labels' distributions", description=show_data.__doc__
+    )
+    sub.add_argument("folder", type=Path, help="a folder of tables")
+    sub.add_argument("out", type=Path, help="the page (.html), which needs nothing else")
+    sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
+    sub.add_argument("--pictures", type=int, default=12, help="images shown")
+    sub.add_argument("--images", type=int, default=2000, help="images whose labels are plotted")
+    sub.add_argument("--seed", type=int, default=0, help="of which they are")
+    sub.set_defaults(run=show_data)
     sub = commands.add_parser("validate", help="looks for everything that is wrong with data", description=validate_data.__doc__)
     sub.add_argument("folder", type=Path, help="a folder of tables")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
@@ -109,6 +122,31 @@ def index_data(args: argparse.Namespace) -> dict[str, Any]:
     print(f"importance: {mapping['scales']['importance']['direction']} scores are the more important (not published: see --importance)")
     print(f"{args.out}: {coverage}")
     return {**found, "coverage": coverage, "out": str(args.out)}
+
+
+def show_data(args: argparse.Namespace) -> dict[str, Any]:
+    """Draws images with their regions and labels, and plots how labels are distributed, as one page."""
+    from datamodules.datasets.indexed import Indexed
+    from datamodules.records import SPLITS
+    from evaluation.data_report import figures, write_page
+    from inference.draw import encode_labelled
+
+    if args.out.suffix != ".html":
+        raise ConfigError(f"{args.out}: the page is a file that ends in .html")
+    dataset = Indexed(root=str(args.folder), images=str(args.image_root or ""))
+    dataset.prepare()
+    splits = [dataset.split(s) for s in SPLITS]
+    places = [(s, i) for s in range(len(splits)) for i in range(len(splits[s]))]
+    chosen = [places[i] for i in np.random.default_rng(args.seed).permutation(len(places))[: max(args.images, args.pictures)]]
+    records = [splits[s].record(i) for s, i in tqdm(chosen[: args.images], unit="image", desc="reading labels")]
+    pictures = {}
+    for s, i in tqdm(chosen[: args.pictures], unit="image", desc="drawing"):
+        sample = splits[s][i]
+        pictures[f"{sample.record.id} ({sample.record.split})"] = encode_labelled(sample)
+    drawn = f"Of {len(records):,} of {len(places):,} images, drawn by seed {args.seed}"
+    write_page(args.out, str(args.folder), dataset.rows.coverage(), drawn, pictures, figures(records))
+    print(f"page: {args.out}")
+    return {"out": str(args.out), "images": len(records), "pictures": len(pictures)}
 
 
 def validate_data(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
-from components.batch import RoiScore, Task
+from components.batch import TASKS, RoiScore, Task
 from components.mask_encoders.base import Masks
+from datamodules.records import RegionRecord, RoiSample
 from inference.predict import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -43,6 +45,27 @@ def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]
     canvas = Image.fromarray(picture)
     _number(canvas, small, colours, stroke)
     return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
+
+
+def encode_labelled(sample: RoiSample) -> bytes:
+    """An image with its regions and what is known of them -> JPEG."""
+    record = sample.record
+    rows = [Row(record.id, region.id, "rle", scores=_labels(region)) for region in record.regions]
+    picture = draw(sample.image.permute(1, 2, 0).numpy(), sample.masks().numpy(), rows, TASKS)
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def _labels(region: RegionRecord) -> dict[Task, RoiScore]:
+    found: dict[Task, RoiScore] = {}
+    if region.quality is not None:
+        found["quality"] = RoiScore("quality", region.quality, region.quality_std)
+    if region.importance is not None:
+        found["importance"] = RoiScore("importance", region.importance, region.importance_std)
+    if region.distortions is not None:
+        found["distortion"] = RoiScore("distortion", distortions=region.distortions)
+    return found
 
 
 def save(picture: Pixels, path: Path) -> None:

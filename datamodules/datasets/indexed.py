@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from components import rle
 from components.registry import ConfigError
 from datamodules.archives import ImageFiles
-from datamodules.datasets.base import DATASETS, RoiDataset, Samples
+from datamodules.datasets.base import DATASETS, RoiDataset
 from datamodules.images import ImageError, decode_image
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
 from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
@@ -103,7 +103,7 @@ class Indexed(RoiDataset):
         path = self.root / MANIFEST
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
-    def split(self, name: Split) -> Samples:
+    def split(self, name: Split) -> IndexedSamples:
         """The samples of a split."""
         return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed)
 
@@ -149,6 +149,19 @@ class IndexedSamples(Dataset[RoiSample]):
         return self.sizes
 
     def __getitem__(self, index: int) -> RoiSample:
+        row = self._row(index)
+        try:
+            data = row.pop("png") or self.files.read(row["path"])
+            pixels = decode_image(data, row["path"] or row["id"])
+        except ImageError as error:
+            raise ImageError(f"{error}. {_GO_ON}") from error
+        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), from_row(row))
+
+    def record(self, index: int) -> ImageRecord:
+        """What is known of a sample, without its pixels."""
+        return from_row({**self._row(index), "png": None})
+
+    def _row(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         image, piece = int(self.image[index]), int(self.piece[index])
@@ -156,12 +169,7 @@ class IndexedSamples(Dataset[RoiSample]):
         if self.pieces[image] > 1:
             row["regions"] = [row["regions"][r] for r in self._share(row["id"], len(row["regions"]), image, piece)]
             row["id"] = f"{row['id']}#{piece}"
-        try:
-            data = row.pop("png") or self.files.read(row["path"])
-            pixels = decode_image(data, row["path"] or row["id"])
-        except ImageError as error:
-            raise ImageError(f"{error}. {_GO_ON}") from error
-        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), from_row(row))
+        return row
 
     def _share(self, name: str, count: int, image: int, piece: int) -> list[int]:
         """Which regions of an image stand in its sample `piece`; the draw depends on the image's name alone."""

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+import prepare
+from components import rle
+from components.registry import ConfigError
+from datamodules.datasets.base import DATASETS
+from datamodules.records import ImageRecord, RegionRecord
+from evaluation.data_report import distortion_counts, figures, histogram
+
+MASK = np.zeros((10, 10), bool)
+MASK[:5] = True
+
+
+def record(*known) -> ImageRecord:
+    regions = tuple(RegionRecord(str(i), rle.encode(MASK)["counts"], **k) for i, k in enumerate(known))
+    return ImageRecord("a", "s", "train", 10, 10, regions)
+
+
+def heights(figure):
+    return [patch.get_height() for patch in figure.axes[0].patches]
+
+
+def widths(figure):
+    return [patch.get_width() for patch in figure.axes[0].patches]
+
+
+def test_a_histogram_counts_and_leaves_out_what_is_unknown():
+    figure = histogram([0.1, 0.1, 0.9, float("nan")], "Quality", "quality")
+    assert sum(heights(figure)) == 3
+    assert max(heights(figure)) == 2
+    assert any("n = 3, 1 unknown   mean 0.367" in t.get_text() for t in figure.axes[0].texts)
+
+
+def test_distortions_are_counted_by_type_and_severity():
+    regions = record(
+        {"distortions": (("blur", "minor"), ("noise", "minor"))}, {"distortions": ()}, {}, {"distortions": (("blur", "severe"),)}
+    )
+    figure = distortion_counts(regions.regions)
+    assert sum(widths(figure)) == 4  # three named, one clean
+    assert any("1 of 4 regions unknown" in t.get_text() for t in figure.axes[0].texts)
+
+
+def test_what_nobody_labelled_has_no_figure():
+    assert set(figures([record({})])) == {"area", "regions"}
+    assert set(figures([record({"quality": 0.5, "quality_std": 0.1, "distortions": ()})])) == {
+        "quality",
+        "quality_std",
+        "distortions",
+        "area",
+        "regions",
+    }
+
+
+def test_the_page_of_a_data_set(tmp_path):
+    root = DATASETS.get("indexed").tiny()["root"]
+    found = prepare.main(["show", root, str(tmp_path / "page.html"), "--pictures", "3", "--images", "5"])
+    assert (found["images"], found["pictures"]) == (5, 3)
+    page = (tmp_path / "page.html").read_text()
+    assert len(re.findall('src="data:image/jpeg;base64,', page)) == 3
+    assert len(re.findall('src="data:image/png;base64,', page)) == 6
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)
+    assert "9 of 9 images (100.0%) can be used" in page
+    assert "Of 5 of 9 images, drawn by seed 0" in page
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["page.html"]
+
+
+def test_the_page_is_a_page(tmp_path):
+    with pytest.raises(ConfigError, match=r"the page is a file that ends in \.html"):
+        prepare.main(["show", "x", str(tmp_path / "page.pdf")])
