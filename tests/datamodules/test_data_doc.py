@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import json
 import re
+import shlex
 
+import numpy as np
+import PIL.Image
 import pytest
 
+import prepare
 from components.prompts import DISTORTION_TYPES, SEVERITIES
+from components.registry import ConfigError
+from configs.schema import load_config
+from datamodules.archives import ImageFiles
+from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import EMBEDDED, SMALLEST, Photographs
 from datamodules.distortions.base import DISTORTIONS
 from datamodules.quality_labels.local_similarity import LocalSimilarity
 from datamodules.synthesis import Recipe
 from datamodules.synthesis_job import Synthesis
+from datamodules.tables import REGION, SCHEMA, VERSION
+from datamodules.validation import validate
 
 
 @pytest.fixture
@@ -82,3 +93,45 @@ def test_the_choices_of_making_have_their_defaults(text):
 def test_the_command_is_one_that_the_schema_takes(text):
     (key,) = re.findall(r"python train\.py quickstart name=mine data\.(\w+)=", text)
     assert key in inspect.signature(Photographs).parameters
+
+
+def test_the_list_of_regions_is_read_as_it_stands(text, tmp_path):
+    (listed,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    images = tmp_path / "my_images"
+    for name in {row["image"] for row in csv.DictReader(listed.splitlines())}:
+        (images / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(images / name)
+    (images / "labels.csv").write_text(listed)
+    (command,) = re.findall(r"python train\.py (quickstart name=scored data\.plugin=roi_folder .*)", text)
+    experiment, *overrides = shlex.split(command)
+    overrides = [o.replace("my_images", str(images)) for o in overrides]
+    node = load_config(experiment, [*overrides, f"data.cache={tmp_path / 'cache'}"]).data
+    dataset = DATASETS.build(node)
+    dataset.prepare()
+    assert [len(dataset.split(s)) for s in ("train", "val", "test")] == [2, 1, 1]
+    regions = [r for s in ("train", "val", "test") for i in range(len(dataset.split(s))) for r in dataset.split(s)[i].record.regions]
+    assert len(regions) == 6
+    assert sorted(r.quality for r in regions) == pytest.approx([(q - 1) / 4 for q in (1.5, 2.1, 2.5, 3.0, 4.2, 4.8)])
+
+
+def test_the_table_that_is_written_is_read(text, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/data.md", "exec"), {})
+    report = validate(tmp_path / "mine", ImageFiles(tmp_path / "mine"), decode=True)
+    assert (report.errors, report.images, report.regions) == (0, 1, 1)
+
+
+def test_the_columns_are_the_schemas(text):
+    section = text[text.index("## The table") : text.index("In memory scores and standard deviations")]
+    words = set(re.findall(r"\w+", section))
+    assert words >= {*SCHEMA.names, *(f.name for f in REGION), *(f.name for f in REGION.field("quality_scale").type)}
+    assert f"version {VERSION} of the schema" in section
+
+
+def test_the_commands_are_of_the_entry(text):
+    commands = re.findall(r"^python prepare\.py (index|validate|show) (.*)$", text, re.MULTILINE)
+    assert {c for c, _ in commands} == {"index", "validate", "show"}
+    for name, rest in commands:
+        with pytest.raises((ConfigError, FileNotFoundError)):  # what is named is not there; the arguments are understood
+            prepare.main([name, *rest.split()])
