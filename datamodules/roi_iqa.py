@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +26,19 @@ from datamodules.features import Kept, KeptCollate, fill, open_features
 from datamodules.records import RoiSample, Split
 from datamodules.remembered import Remembered
 from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
+
+
+def leave_with_starter(worker: int) -> None:
+    """Ends a loader process soon after the training that started it was killed; by itself it would wait, for good, to hand over what
+    nobody takes any more."""
+    starter = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class CursorLoader(DataLoader[RoiSample]):
@@ -159,7 +175,14 @@ class RoiIQA(L.LightningDataModule):
             )
         end = self._cursor + (self.steps - self._step) * accumulate * world
         order = CursorBatchSampler(self.order(len(samples)), end, self._cursor, rank, world, before=self._step * accumulate)
-        return CursorLoader(samples, batch_sampler=order, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0)
+        return CursorLoader(
+            samples,
+            batch_sampler=order,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            worker_init_fn=leave_with_starter,
+        )
 
     def _training(self) -> tuple[Any, Callable[[Any], Batch], int]:
         """What training reads, how it becomes a batch, and how many processes read it: none of what is in memory, which each would copy."""
@@ -214,6 +237,7 @@ class RoiIQA(L.LightningDataModule):
             batch_sampler=batches or BatchSampler(range(len(samples)), self.eval_batch_size, drop_last=False),  # type: ignore[arg-type]
             collate_fn=Collate(self.preprocess, self.crop_size, whole),
             num_workers=self.workers,
+            worker_init_fn=leave_with_starter,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:  # type: ignore[no-untyped-def]

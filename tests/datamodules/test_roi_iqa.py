@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
@@ -212,3 +216,28 @@ def test_a_budget_of_tokens_is_refused_at_once_where_none_are_read():
     scorer = SCORERS.build({"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()})
     with pytest.raises(ConfigError, match=r"trainer.max_tokens: PooledMLP has no language model, so it reads no tokens: set it to 0"):
         data(max_tokens=400, row_tokens=scorer.row_tokens)
+
+
+def test_loader_processes_do_not_outlive_a_killed_training(root):
+    """Each holds memory; those of an earlier attempt would be in the way of the next."""
+    code = """
+import multiprocessing, os, signal
+from tests.datamodules.test_roi_iqa import data
+batches = iter(data(steps=50, workers=2).train_dataloader())
+next(batches)
+print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True) as killed:
+        workers = [int(pid) for pid in killed.stdout.readline().split()]
+    assert len(workers) == 2
+    deadline = time.monotonic() + 30
+    while (alive := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive
+
+
+def running(pid) -> bool:
+    """Whether there is such a process that has not ended; one that nobody has waited for has."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
