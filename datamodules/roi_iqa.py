@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import threading
 import time
@@ -31,10 +32,10 @@ from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
 def leave_with_starter(worker: int) -> None:
     """Ends a loader process soon after the training that started it was killed; by itself it would wait, for good, to hand over what
     nobody takes any more."""
-    starter = os.getppid()
+    parent, starter = os.getppid(), multiprocessing.parent_process()  # with a fork server, these are two
 
     def watch() -> None:
-        while os.getppid() == starter:
+        while os.getppid() == parent and (starter is None or starter.is_alive()):
             time.sleep(1)
         os._exit(1)
 
