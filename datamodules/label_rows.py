@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError
@@ -38,9 +37,9 @@ class RowMaker:
         ]
         ids = [f"{n['Type']}_{n['setting']}/{n['id']}" for n in names]
         paths = [self.mapping["images"].format(**n) for n in names]
-        lengths = np.diff([*starts, len(rows)])
+        image = pa.array(np.repeat(np.arange(len(ids)), np.diff([*starts, len(rows)])))  # of each region
         own = masks.take(rows["number"])
-        regions = self._regions(rows, own, np.repeat(ids, lengths), np.repeat(kinds, lengths))
+        regions = self._regions(rows, own, pa.array(ids).take(image), pa.array(kinds).take(image))
         columns = {
             "id": ids,
             "source": first["reference"],
@@ -55,9 +54,9 @@ class RowMaker:
         }
         return pa.Table.from_pydict(columns, SCHEMA)
 
-    def _regions(self, rows: pa.Table, masks: pa.Table, ids: NDArray[np.str_], kinds: NDArray[np.str_]) -> pa.StructArray:
+    def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: pa.Array) -> pa.StructArray:
         count = len(rows)
-        names = pc.binary_join_element_wise(pa.array(ids), masks["region"].combine_chunks(), "/")
+        names = pc.binary_join_element_wise(ids, masks["region"].combine_chunks(), "/")
         box = [masks[c].combine_chunks() for c in ("left_", "top_", "w", "h")]
         fields: dict[str, pa.Array] = {
             "id": names,
@@ -75,7 +74,7 @@ class RowMaker:
         fields |= {name: masks[name].combine_chunks() for name in ("counts", "area", "semantic", "description")}
         return pa.StructArray.from_arrays([fields[f.name].cast(f.type) for f in REGION], fields=list(REGION))
 
-    def _distortions(self, rows: pa.Table, kinds: NDArray[np.str_]) -> pa.Array:
+    def _distortions(self, rows: pa.Table, kinds: pa.Array) -> pa.Array:
         """One for each region, whose severity is a step of the quality; unknown where the quality is, or where it is not to be told."""
         kind, count = REGION.field("distortions").type, len(rows)
         scale = Scale(**self.mapping["scales"]["quality"])
@@ -83,7 +82,9 @@ class RowMaker:
         known = np.isfinite(quality) & (self.mapping["severity"] == "quality")
         share = np.clip(scale.unit(quality[known]), 0, 1)
         step = np.minimum(((1 - share) * len(SEVERITIES)).astype(int), len(SEVERITIES) - 1)
-        pairs = pa.StructArray.from_arrays([pa.array(kinds[known]), pa.array(np.array(SEVERITIES)[step])], fields=list(kind.value_type))
+        pairs = pa.StructArray.from_arrays(
+            [kinds.filter(pa.array(known)), pa.array(SEVERITIES).take(pa.array(step))], fields=list(kind.value_type)
+        )
         offsets = np.concatenate([[0], np.cumsum(known)]).astype(np.int32)
         mask = np.concatenate([~known, [False]])  # a list of no pairs is a clean region; these are unknown
         return pa.ListArray.from_arrays(pa.array(offsets, mask=mask) if count else pa.array(offsets), pairs, type=kind)
