@@ -22,6 +22,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Direction = Literal["higher", "lower"]
 Box = tuple[int, int, int, int]
 Number = TypeVar("Number", float, NDArray[np.float64])
+ROUNDING = 1e-9  # of a scale
+TWO_OPINIONS = math.sqrt(2)  # sample over population standard deviation, where it is largest
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ class Scale:
     def given_std(self, unit: float) -> float:
         """The inverse of `unit_std`."""
         return unit * (self.high - self.low)
+
+    def holds(self, given: float) -> bool:
+        """Whether a score lies on the scale, to rounding; what is no number does not."""
+        rounding = ROUNDING * (self.high - self.low)
+        return self.low - rounding <= given <= self.high + rounding
+
+    def largest_std(self, given: float) -> float:
+        """The largest sample standard deviation that a score on the scale can have: that of opinions at the scale's two ends."""
+        return TWO_OPINIONS * math.sqrt(max((given - self.low) * (self.high - given), 0)) + ROUNDING * (self.high - self.low)
 
 
 UNIT = Scale()

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles
 from datamodules.images import ImageError
+from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
 from datamodules.tables import open_table, read_group
 
@@ -44,6 +45,7 @@ class Rows:
         regions: (N,) how many regions the image has.
         readable: (N,) whether its image is where the table says; images without regions are not.
         left_out: why images are not readable, and how many.
+        unfit: scores and standard deviations that cannot be of their scale: `from_row` takes them for unknown.
     """
 
     parts: tuple[Path, ...]
@@ -54,6 +56,7 @@ class Rows:
     regions: NDArray[np.int32]
     readable: NDArray[np.bool_]
     left_out: Mapping[str, int]
+    unfit: int = 0
 
     def of(self, split: Split) -> NDArray[np.int64]:
         """(n,) which images of a split can be used, in the tables' order."""
@@ -65,7 +68,9 @@ class Rows:
         regions = int(self.regions[self.readable].sum())
         text = f"{good:,} of {whole:,} images ({good / max(whole, 1):.1%}) can be used, with {regions:,} regions"
         reasons = [f"{why} ({count:,} image{'s' if count > 1 else ''})" for why, count in self.left_out.items()]
-        return text + (f"; left out: {'; '.join(reasons)}" if reasons else "")
+        text += f"; left out: {'; '.join(reasons)}" if reasons else ""
+        labels = f"{self.unfit:,} scores or standard deviations that cannot be of their scale are taken for unknown"
+        return text + (f"; {labels}: `python prepare.py validate` lists them" if self.unfit else "")
 
 
 def parts_of(root: Path) -> tuple[Path, ...]:
@@ -94,6 +99,7 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     found: list[tuple[NDArray[Any], ...]] = []
     sources: dict[str, str] = {}
     why: Counter[str] = Counter()
+    unfit = 0
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         table, groups, rows = _columns(part)
         _check_splits(table, sources, part)
@@ -103,9 +109,10 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
         reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
         why.update(r for r in reasons.tolist() if r)
         split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8)
+        unfit += count_unfit(table["regions"])
         found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
     part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))
-    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())))
+    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())), unfit)
 
 
 def most_types(parts: Sequence[Path]) -> int:
@@ -122,7 +129,7 @@ def most_types(parts: Sequence[Path]) -> int:
 
 
 def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]:
-    wanted = ["id", "source", "split", "path", "regions.list.element.area"]
+    wanted = ["id", "source", "split", "path", "regions.list.element.area", *LABELS]
     with open_table(part) as file:
         groups = [read_group(file, part, g, wanted) for g in range(file.num_row_groups)]
         table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()

@@ -101,6 +101,9 @@ def _rounded(value: float | None, convert: Callable[[float], float]) -> float | 
 def from_row(row: Mapping[str, Any]) -> ImageRecord:
     """A row of `SCHEMA` -> its record. No scale is [0, 1], higher is better; no path, hash, reference or image is an empty one.
 
+    A score outside its scale, and a standard deviation that cannot be of it or has no score, are unknown (`datamodules.rows.scan`
+    counts them, `datamodules.validation` locates them): what else is known of the region teaches.
+
     Raises:
         ValueError: a scale that is none.
     """
@@ -113,13 +116,20 @@ def _from_struct(struct: Mapping[str, Any]) -> RegionRecord:
     for task in _TASKS:
         scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
         region[f"{task}_scale"] = scale
-        if scale != UNIT:
-            region[task] = None if region[task] is None else scale.unit(region[task])
-            region[f"{task}_std"] = None if region[f"{task}_std"] is None else scale.unit_std(region[f"{task}_std"])
+        region[task], region[f"{task}_std"] = _on_unit(region[task], region[f"{task}_std"], scale)
     pairs, box = region["distortions"], region["box"]
     region["distortions"] = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
     region["box"] = None if box is None else cast(Box, tuple(box[side] for side in _BOX.names))
     return RegionRecord(**region)
+
+
+def _on_unit(score: float | None, std: float | None, scale: Scale) -> tuple[float | None, float | None]:
+    if score is None or not scale.holds(score):
+        return None, None
+    std = None if std is None or not 0 <= std <= scale.largest_std(score) else std
+    if scale == UNIT:
+        return score, std
+    return scale.unit(score), None if std is None else scale.unit_std(std)
 
 
 class RecordWriter:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,6 @@ from datamodules.tables import open_table, read_group
 SHOWN = 5  # finds of each sort that are named
 SAMPLED = 100_000  # standard deviations whose median is taken
 FEW, SMALL = 20, 0.04  # so many standard deviations with a median below this share of the scale were hardly given on it
-_BOUND = math.sqrt(2)  # sample over population standard deviation, of two opinions
 
 Weight = Literal["error", "warning"]
 KINDS: dict[str, tuple[Weight, str]] = {
@@ -203,7 +201,7 @@ class _Check:
             if not self._mask(region, row["height"], row["width"], here):
                 report.unusable[row["id"]] = None
             for task in ("quality", "importance"):
-                self._score(region, task, here)
+                self._score(row["id"], region, task, here)
             self._distortions(region["distortions"], here)
 
     def finish(self) -> frozenset[int]:
@@ -299,7 +297,7 @@ class _Check:
             self.report.add("box or area", where, f"box {given}, area {region['area']}; the mask's are {box} and {area}")
         return True
 
-    def _score(self, region: Mapping[str, Any], task: str, where: str) -> None:
+    def _score(self, image: str, region: Mapping[str, Any], task: str, where: str) -> None:
         value, std = region[task], region[f"{task}_std"]
         self.report.labelled[task] += value is not None
         if std is not None:
@@ -308,15 +306,16 @@ class _Check:
             scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
         except (TypeError, ValueError) as error:
             self.report.add("scale", where, f"{task}: {error}")
+            self.report.unusable[image] = None
             return
         of = f"on {scale.low:g} to {scale.high:g}"
-        if value is not None and not scale.low <= value <= scale.high:
+        if value is not None and not scale.holds(value):
             self.report.add("label out of scale", where, f"{task} {value:g} {of}")
         elif std is not None and value is None:
             self.report.add("std without score", where, f"{task}_std {std:g}")
         elif std is not None and value is not None:
-            largest = _BOUND * math.sqrt((value - scale.low) * (scale.high - value))
-            if not 0 <= std <= largest + 1e-9 * (scale.high - scale.low):
+            largest = scale.largest_std(value)
+            if not 0 <= std <= largest:
                 self.report.add(
                     "std not of the scale", where, f"{task} {value:g} with a standard deviation of {std:g} {of}; at most {largest:.3g}"
                 )

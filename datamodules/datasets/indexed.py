@@ -78,7 +78,7 @@ class Indexed(RoiDataset):
             raise ConfigError(f"{self.root}: {rows.coverage()}. Fetch what is missing, or set strict to false to go on without")
         if not rows.readable.any():
             raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. Is {self.files.root} the folder of the images?")
-        if rows.left_out:
+        if rows.left_out or rows.unfit:
             warnings.warn(f"{self.root}: {rows.coverage()}", stacklevel=2)
 
     @functools.cached_property
@@ -216,7 +216,7 @@ def _tiny_folder() -> tempfile.TemporaryDirectory[str]:
             mask[4 + 10 * r : 16 + 10 * r, 5 + n : 30 + n] = True
             quality, importance = rng.random(2).tolist()
             counts, distortions = rle.encode(mask)["counts"], (("blur", "minor"),)[: r % 2]
-            regions.append(RegionRecord(f"{n}-{r}", counts, quality, 0.1, importance, distortions=distortions))
+            regions.append(RegionRecord(f"{n}-{r}", counts, quality, quality * (1 - quality), importance, distortions=distortions))
         pixels = encode_png(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
         split = (*SPLITS, "train", "train")[n % 5]
         records.append(ImageRecord(f"image {n}", f"scene {n}", split, 40, 56, tuple(regions), pixels))

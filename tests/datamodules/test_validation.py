@@ -131,9 +131,9 @@ FAULTS = {
     "a score above its scale": (in_region(quality=5.01), {"label out of scale": 1}, "region '4-0'", 0),
     "a score below its scale": (in_region(quality=0.4), {"label out of scale": 1}, "region '4-0'", 0),
     "a score that is no number": (in_region(importance=float("nan")), {"label out of scale": 1}, "region '4-0'", 0),
-    "a scale upside down": (in_region(quality_scale={"low": 5, "high": 1, "direction": "higher"}), {"scale": 1}, "region '4-0'", 0),
-    "half a scale": (in_region(quality_scale={"low": 5, "high": None, "direction": "higher"}), {"scale": 1}, "region '4-0'", 0),
-    "an unknown direction": (in_region(quality_scale={"low": 1, "high": 5, "direction": "up"}), {"scale": 1}, "region '4-0'", 0),
+    "a scale upside down": (in_region(quality_scale={"low": 5, "high": 1, "direction": "higher"}), {"scale": 1}, "region '4-0'", 1),
+    "half a scale": (in_region(quality_scale={"low": 5, "high": None, "direction": "higher"}), {"scale": 1}, "region '4-0'", 1),
+    "an unknown direction": (in_region(quality_scale={"low": 1, "high": 5, "direction": "up"}), {"scale": 1}, "region '4-0'", 1),
     "a std without its score": (in_region(importance=None, importance_std=0.1), {"std without score": 1}, "region '4-0'", 0),
     "a std below zero": (in_region(quality_std=-0.1), {"std not of the scale": 1}, "region '4-0'", 0),
     "stds of 0 to 100 beside scores of 1 to 5": (every_std(25), {"std not of the scale": 90}, "at most", 0),
@@ -214,6 +214,26 @@ def test_training_goes_on_with_what_is_whole(data, capsys):
     for split in ("train", "val", "test"):
         samples = dataset.split(split)
         assert all(samples[i].masks().any() for i in range(len(samples)))
+
+
+def test_labels_that_cannot_be_of_their_scale_do_not_teach_and_are_counted(data):
+    """The region's other labels do; a scale that is none makes its image unusable."""
+    folder, rows = data
+    region(rows, 0).update(quality=5.5)
+    region(rows, 0, 1).update(quality_std=9.0)
+    region(rows, 0, 2).update(importance=float("nan"))
+    region(rows, 1).update(quality_scale={"low": 5, "high": 1, "direction": "higher"})
+    report = found(folder, rows, decode=False)
+    (folder / "problems.json").write_text(json.dumps(report.as_dict()))
+    dataset = Indexed(root=str(folder), exclude=str(folder / "problems.json"))
+    assert dataset.rows.unfit == 6  # a score and its std, a std, a nan, and both of the scale that is none
+    with pytest.warns(UserWarning, match=r"scores or standard deviations that cannot be of their scale are taken for unknown"):
+        dataset.prepare()
+    first, second, third = dataset.split("train")[0].record.regions
+    assert (first.quality, first.quality_std, second.quality_std, third.importance) == (None, None, None, None)
+    assert None not in (first.importance, second.quality, third.quality, third.quality_std)
+    for split in ("train", "val", "test"):
+        assert all(dataset.split(split)[i].record.regions for i in range(len(dataset.split(split))))
 
 
 def test_the_exit_status_says_whether_there_is_an_error(data, root):
