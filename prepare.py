@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,7 +38,11 @@ from inference.saved import About, describe, is_saved, save, share
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import write_json
 
+if TYPE_CHECKING:
+    from datamodules.datasets.indexed import Indexed
+
 _SEAGULL = "model/seagull_7b"
+_DATA = "options of the data, as train.py takes them: of a list of regions, quality_scale=[1,5]"
 _SEAGULL_LICENCE = "Apache-2.0 (SEAGULL); the language model is derived from Llama 2, under the Llama 2 Community Licence"
 _SEAGULL_BASES = (
     {"part": "all", "id": "Zevin2023/SEAGULL-7B", "revision": "unknown: read from a local folder"},
@@ -84,16 +88,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub = commands.add_parser(
         "show", help="a page of images with regions and labels, and of the labels' distributions", description=show_data.__doc__
     )
-    sub.add_argument("folder", type=Path, help="a folder of tables")
+    sub.add_argument("folder", type=Path, help="of tables, or of images with labels.csv or labels.jsonl")
     sub.add_argument("out", type=Path, help="the page (.html), which needs nothing else")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
+    sub.add_argument("--data", nargs="+", default=[], metavar="key=value", help=_DATA)
     sub.add_argument("--pictures", type=int, default=12, help="images shown")
     sub.add_argument("--images", type=int, default=2000, help="images whose labels are plotted")
     sub.add_argument("--seed", type=int, default=0, help="of which they are")
     sub.set_defaults(run=show_data)
     sub = commands.add_parser("validate", help="looks for everything that is wrong with data", description=validate_data.__doc__)
-    sub.add_argument("folder", type=Path, help="a folder of tables")
+    sub.add_argument("folder", type=Path, help="of tables, or of images with labels.csv or labels.jsonl")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
+    sub.add_argument("--data", nargs="+", default=[], metavar="key=value", help=_DATA)
     sub.add_argument("--images", action="store_true", help="reads and decodes every image, too")
     sub.add_argument("--json", type=Path, help="a file for what was found; data.exclude=<it> trains on what is whole")
     sub.set_defaults(run=validate_data)
@@ -126,40 +132,47 @@ def index_data(args: argparse.Namespace) -> dict[str, Any]:
 
 def show_data(args: argparse.Namespace) -> dict[str, Any]:
     """Draws images with their regions and labels, and plots how labels are distributed, as one page."""
-    from datamodules.datasets.indexed import Indexed
     from datamodules.records import SPLITS
     from evaluation.data_report import figures, write_page
     from inference.draw import encode_labelled
 
     if args.out.suffix != ".html":
         raise ConfigError(f"{args.out}: the page is a file that ends in .html")
-    dataset = Indexed(root=str(args.folder), images=str(args.image_root or ""))
+    dataset = _labelled(args)
     dataset.prepare()
     splits = [dataset.split(s) for s in SPLITS]
-    places = [(s, i) for s in range(len(splits)) for i in range(len(splits[s]))]
-    chosen = [places[i] for i in np.random.default_rng(args.seed).permutation(len(places))[: max(args.images, args.pictures)]]
+    ends = np.cumsum([len(s) for s in splits])
+    drawn = np.random.default_rng(args.seed).permutation(ends[-1])[: max(args.images, args.pictures)]
+    which = np.searchsorted(ends, drawn, side="right")
+    chosen = [(int(s), int(i - ends[s] + len(splits[s]))) for s, i in zip(which, drawn, strict=True)]
     records = [splits[s].record(i) for s, i in tqdm(chosen[: args.images], unit="image", desc="reading labels")]
     pictures = {}
     for s, i in tqdm(chosen[: args.pictures], unit="image", desc="drawing"):
         sample = splits[s][i]
         pictures[f"{sample.record.id} ({sample.record.split})"] = encode_labelled(sample)
-    drawn = f"Of {len(records):,} of {len(places):,} images, drawn by seed {args.seed}"
-    write_page(args.out, str(args.folder), dataset.rows.coverage(), drawn, pictures, figures(records))
+    said = f"Of {len(records):,} of {ends[-1]:,} images, drawn by seed {args.seed}"
+    write_page(args.out, str(args.folder), dataset.rows.coverage(), said, pictures, figures(records))
     print(f"page: {args.out}")
     return {"out": str(args.out), "images": len(records), "pictures": len(pictures)}
 
 
 def validate_data(args: argparse.Namespace) -> dict[str, Any]:
     """Finds, counts and locates every problem of data, and says how much of it can be used. Exit status 1 if there is an error."""
-    from datamodules.datasets.indexed import Indexed
     from datamodules.validation import validate
 
-    files = Indexed(root=str(args.folder), images=str(args.image_root or "")).files
-    report = validate(args.folder, files, args.images)
+    dataset = _labelled(args)
+    report = validate(dataset.root, dataset.files, args.images)
     if args.json:
         write_json(args.json, report.as_dict())
     print(report.text())
     return report.as_dict()
+
+
+def _labelled(args: argparse.Namespace) -> Indexed:
+    """The data of `args.folder`, tables or a list of regions."""
+    from datamodules.folder import tables_of
+
+    return tables_of(args.folder, load_options([*args.data, *([f"images={args.image_root}"] if args.image_root else [])], ()))
 
 
 def import_seagull(args: argparse.Namespace) -> dict[str, Any]:

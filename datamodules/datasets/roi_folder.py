@@ -86,6 +86,11 @@ class RoiFolder(RoiDataset):
         """The samples of a split."""
         return self._tables.split(name)
 
+    @property
+    def tables(self) -> Indexed:
+        """The data set of the table that `prepare` makes of the list."""
+        return self._tables
+
     def describe(self) -> dict[str, Any]:
         """As `indexed`, with the list's hash and the scales."""
         scales = {name: vars(scale) for name, scale in self.scales.items()}

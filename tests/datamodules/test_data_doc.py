@@ -134,4 +134,4 @@ def test_the_commands_are_of_the_entry(text):
     assert {c for c, _ in commands} == {"index", "validate", "show"}
     for name, rest in commands:
         with pytest.raises((ConfigError, FileNotFoundError)):  # what is named is not there; the arguments are understood
-            prepare.main([name, *rest.split()])
+            prepare.main([name, *shlex.split(rest)])

@@ -1,0 +1,33 @@
+"""The data of a folder as training would read it: its tables, or the list of regions that stands in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.registry import configured
+from datamodules.datasets.indexed import Indexed
+from datamodules.datasets.roi_folder import RoiFolder
+
+LISTS = ("labels.csv", "labels.jsonl")
+
+
+def tables_of(folder: Path, options: Mapping[str, Any]) -> Indexed:
+    """The data set `indexed` of a folder; of a list, with the table that `roi_folder` makes of it, if it was not made yet.
+
+    A list is taken where it has one of the names `LISTS` and no table stands beside it, or where `options` names it (`table`).
+
+    Args:
+        options: of `roi_folder` (the scales of the scores, say), or of `indexed`.
+
+    Raises:
+        ConfigError: an option that the data set has not; of a list, its mistakes.
+    """
+    own = {"root": str(folder), **options}
+    listed = next((name for name in LISTS if (folder / name).is_file()), "")
+    if "table" not in options and (not listed or any(folder.glob("*.parquet"))):
+        return configured(Indexed, own, "indexed")()
+    dataset = configured(RoiFolder, {"table": listed, **own}, "roi_folder")()
+    dataset.prepare()
+    return dataset.tables

@@ -1,0 +1,48 @@
+"""Anybody's own images are checked and shown, from a list or from tables, as training would read them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import prepare
+from components.registry import ConfigError
+from datamodules.datasets.base import DATASETS
+from datamodules.folder import tables_of
+
+
+@pytest.fixture
+def listed(tmp_path) -> Path:
+    """Five images with boxes and scores of 1 to 5, and no table."""
+    folder = tmp_path / "my_images"
+    shutil.copytree(DATASETS.get("roi_folder").tiny()["root"], folder, ignore=shutil.ignore_patterns("cache"))
+    return folder
+
+
+def test_a_list_is_checked_and_shown(listed, tmp_path, capsys):
+    options = ["--data", "quality_scale=[1,5]", f"cache={tmp_path / 'cache'}"]
+    report = prepare.main(["validate", str(listed), "--images", *options])
+    assert (report["errors"], report["coverage"]["images"], report["coverage"]["regions"]) == (0, 5, 15)
+    assert "5 of 5 images (100.0%) can be used" in capsys.readouterr().out
+    shown = prepare.main(["show", str(listed), str(tmp_path / "page.html"), "--pictures", "2", *options])
+    assert (shown["images"], shown["pictures"]) == (5, 2)
+    assert not list(listed.glob("*.parquet"))
+
+
+def test_a_list_of_another_name_and_what_it_does_not_take(listed, tmp_path):
+    (listed / "labels.csv").rename(listed / "scores.csv")
+    options = {"table": "scores.csv", "quality_scale": [1, 5], "cache": str(tmp_path / "cache")}
+    assert len(tables_of(listed, options).rows.parts) == 1
+    with pytest.raises(ConfigError, match=r"holds no Parquet file"):
+        prepare.main(["validate", str(listed)])
+    with pytest.raises(ConfigError, match="roi_folder: unknown key 'images'"):
+        prepare.main(["validate", str(listed), "--data", "table=scores.csv", "--image-root", "elsewhere"])
+
+
+def test_tables_are_read_as_they_are():
+    root = DATASETS.get("indexed").tiny()["root"]
+    assert tables_of(Path(root), {"images": "elsewhere"}).files.root == Path("elsewhere")
+    with pytest.raises(ConfigError, match="indexed: unknown key 'quality_scale'"):
+        tables_of(Path(root), {"quality_scale": [1, 5]})
