@@ -229,7 +229,8 @@ def merge_model(args: argparse.Namespace) -> dict[str, Any]:
         count, found = write_merged(draft, scorer, node, about, args.dtype)
     print(f"{count} linear maps merged. On a probe, logits differ from the unmerged model's by {found.error:.2g} of their spread (the")
     print(
-        f"adapters change them by {found.effect:.2g}), scores by {found.answers:.2g} at most; {found.texts} of the generated texts differ"
+        f"adapters change them by {found.effect:.2g}, of which {found.share:.1%} arrived), scores by {found.answers:.2g} at most; "
+        f"{found.texts} of the generated texts differ"
     )
     print(f"model: {args.out}")
     return {"merged": count, **vars(found), "out": str(args.out)}

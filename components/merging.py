@@ -30,11 +30,14 @@ class Agreement:
     Attributes:
         error: root mean square of the difference, over the standard deviation of the unmerged model's logits.
         effect: the same of the difference that the adapters make.
+        share: of what the adapters do to the logits that the merged model does too: the projection of its difference from the model without
+            them on theirs. 1 for a merge that is right but for rounding, which points elsewhere; s where the adapters were scaled by s.
         answers: largest difference of a score. texts: how many generated answers differ.
     """
 
     error: float
     effect: float
+    share: float
     answers: float
     texts: int
 
@@ -109,11 +112,13 @@ def weights(layer: Any) -> tuple[Tensor, Tensor]:
 
 def agreement(unmerged: tuple[Tensor, list[Any]], plain: Tensor, merged: tuple[Tensor, list[Any]]) -> Agreement:
     """Compares logits (N, V) and answers of the unmerged and the merged model; `plain` are the logits without adapters."""
-    spread = unmerged[0].double().std()
-    error, effect = (float((x.double() - unmerged[0].double()).square().mean().sqrt() / spread) for x in (merged[0], plain))
+    trained, without = unmerged[0].double(), plain.double()
+    error, effect = (float((x.double() - trained).square().mean().sqrt() / trained.std()) for x in (merged[0], plain))
+    done = trained - without
+    share = float(((merged[0].double() - without) * done).sum() / done.square().sum())
     pairs = list(zip(unmerged[1], merged[1], strict=True))
     values = [abs(a.value - b.value) for a, b in pairs if a.value is not None and b.value is not None]
-    return Agreement(error, effect, max(values, default=0.0), sum(a.text != b.text for a, b in pairs))
+    return Agreement(error, effect, share, max(values, default=0.0), sum(a.text != b.text for a, b in pairs))
 
 
 def _is_packed(linear: nn.Module) -> bool:

@@ -144,3 +144,4 @@ def test_agreement_in_closed_form():
     found = agreement((logits, before), logits + 1, (logits + 0.1, after))
     assert (found.error, found.effect) == (pytest.approx(0.1 * 3**0.5 / 2), pytest.approx(3**0.5 / 2))
     assert (found.answers, found.texts) == (0.25, 1)
+    assert found.share == pytest.approx(0.9)

@@ -1,5 +1,6 @@
 """The whole way: a checkpoint is imported, adapted, merged, scored without peft and exported; and nothing is left where it fails."""
 
+import functools
 import json
 import shutil
 import sys
@@ -10,11 +11,12 @@ import yaml
 
 import prepare
 import train
-from components.merging import Agreement, MergeError
+from components import merging
+from components.merging import Agreement, MergeError, weights
 from components.released.seagull import to_released
 from components.released.shards import Shards
 from components.scorers.base import SCORERS
-from inference.load import load
+from inference.load import find, load
 from inference.merged import _check, write_merged
 from tests.components.released.official import NODE, write_checkpoint, write_model_file
 from tests.components.scorers.samples import picture
@@ -33,14 +35,14 @@ def place(tmp_path_factory):
     return folder
 
 
-def adapted(place, name, **llm):
+def adapted(place, name, lr=1e-2, **llm):
     """The folder of a short training of adapters on the imported model."""
     ours = place / "ours"
     model = {**NODE, "weights": str(ours / "model.safetensors")}
     model["vision_encoder"] = {**NODE["vision_encoder"], "weights": str(ours / "vision_encoder.safetensors")}
     model["llm"] = {"plugin": "hf_causal", "source": str(ours / "llm"), "lora_rank": 4, "lora_alpha": 16, **llm}
     values = {"name": name, "outputs": str(place / "outputs"), "model": model, "data": {**DATA, "cache": str(place / "cache")}}
-    values |= {"trainer": TRAINER, "optim": {"lr": 1e-2, "warmup": 0}}
+    values |= {"trainer": TRAINER, "optim": {"lr": lr, "warmup": 0}}
     (place / f"{name}.yaml").write_text(yaml.safe_dump(values))
     train.main([str(place / f"{name}.yaml")])
     return place / "outputs" / name
@@ -115,12 +117,45 @@ def test_what_was_not_trained_leaves_nothing_behind(run, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_wrong_scale_is_refused_although_the_error_is_small(place, tmp_path, monkeypatch):
+    """In bfloat16, after a training that has changed little: the difference is small against the logits, but not against the adapters."""
+    run = adapted(place, "little", lr=5e-5, adaptation="lora", dtype="bfloat16")
+    right = prepare.main(["merge", str(run), str(tmp_path / "right"), "--accelerator", "cpu"])
+    assert right["share"] == pytest.approx(1, abs=0.05)
+
+    def scaled(layer, scale):
+        before, after = weights(layer)
+        return before, before + scale * (after - before)
+
+    for scale, arrived in ((1.3, r"1[234]\d%"), (0.75, r"[56]\d%")):
+        monkeypatch.setattr(merging, "weights", functools.partial(scaled, scale=scale))
+        with pytest.raises(MergeError, match=rf"of which {arrived} arrived, 90% to 110% are allowed"):
+            prepare.main(["merge", str(run), str(tmp_path / "wrong"), "--accelerator", "cpu"])
+    assert [p.name for p in tmp_path.iterdir()] == ["right"]
+
+
+def test_the_unmerged_model_is_gone(run, tmp_path):
+    """Its memory is needed for the merged one, and the caller may still hold it."""
+    scorer, node, about = find(run, torch.device("cpu"))
+    write_merged(tmp_path, scorer, node, about)
+    assert all(p.is_meta for p in scorer.parameters())
+
+
 @pytest.mark.parametrize(
-    ("error", "effect", "exact", "passes"),
-    [(1e-5, 1.0, True, True), (1e-3, 1.0, True, False), (1e-3, 1.0, False, True), (0.2, 1.0, False, False), (0.02, 0.03, False, False)],
+    ("error", "effect", "share", "exact", "passes"),
+    [
+        (1e-5, 1.0, 1.0, True, True),
+        (1e-3, 1.0, 1.0, True, False),
+        (1e-3, 1.0, 1.0, False, True),
+        (0.2, 1.0, 1.0, False, False),
+        (0.02, 0.03, 1.0, False, False),
+        (0.01, 0.1, 0.91, False, True),
+        (0.01, 0.1, 0.89, False, False),
+        (0.01, 0.1, 1.11, False, False),
+    ],
 )
-def test_a_model_that_is_another_is_refused(error, effect, exact, passes):
-    found = Agreement(error, effect, 0.0, 0)
+def test_a_model_that_is_another_is_refused(error, effect, share, exact, passes):
+    found = Agreement(error, effect, share, 0.0, 0)
     if passes:
         _check(found, exact)
     else:
@@ -130,7 +165,7 @@ def test_a_model_that_is_another_is_refused(error, effect, exact, passes):
 
 def test_no_number_is_no_agreement():
     with pytest.raises(MergeError, match="differ by nan"):
-        _check(Agreement(float("nan"), 1.0, 0.0, 0), exact=False)
+        _check(Agreement(float("nan"), 1.0, 1.0, 0.0, 0), exact=False)
 
 
 def test_a_model_without_adapters_is_refused(place, tmp_path):
