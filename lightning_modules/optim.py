@@ -91,6 +91,20 @@ def adamw(
     return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps, final))
 
 
+def repage(optimizer: Optimizer) -> None:
+    """Pages again what a checkpoint has put on the GPU for good: bitsandbytes reads moments into plain tensors, so that a training that
+    goes on would need more memory than the one that was begun. Does nothing to an optimizer that pages nothing."""
+    paged: Any = optimizer
+    if not getattr(paged, "is_paged", False):
+        return
+    for parameter, state in paged.state.items():
+        for name in ("state1", "state2"):
+            moment = state.get(name)
+            if moment is not None and parameter.numel() >= _LEAST_PAGED and not getattr(moment, "is_paged", False):
+                state[name] = paged.get_state_buffer(parameter, dtype=moment.dtype)
+                state[name].copy_(moment)  # from the GPU into memory that both see; it waits
+
+
 def _bitsandbytes(kind: Kind) -> Any:
     from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit  # an extra, which imports slowly
 

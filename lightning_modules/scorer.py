@@ -12,7 +12,7 @@ from torch import Tensor
 from components.batch import Batch
 from components.foundation import Foundations, check_foundations
 from components.scorers.base import Scorer
-from lightning_modules.optim import Kind, adamw, parameter_groups
+from lightning_modules.optim import Kind, adamw, parameter_groups, repage
 from lightning_modules.strategy import shard
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -68,6 +68,9 @@ class ScorerModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.scorer.train()  # Lightning keeps the mode it finds, and a frozen part belongs in eval mode
+
+    def on_train_start(self) -> None:
+        repage(self.trainer.optimizers[0])
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # resuming draws what not stopping would have, and any number of ranks what one rank would have

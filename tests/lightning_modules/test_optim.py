@@ -2,12 +2,14 @@
 
 import importlib.util
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from lightning_modules.optim import adamw, check_optimizer, parameter_groups, state_bytes, warmup_cosine
+from lightning_modules.optim import adamw, check_optimizer, parameter_groups, repage, state_bytes, warmup_cosine
+from lightning_modules.scorer import ScorerModule
 
 
 def test_groups_by_part_and_decay():
@@ -91,6 +93,46 @@ def test_what_is_paged_gives_way():
     everything, there = state_bytes("paged_adamw_8bit", {"large": large, "small": small})
     assert everything == state_bytes("adamw_8bit", {"large": large, "small": small})[0]
     assert everything - there == 2 * large.numel()
+
+
+class Paged:
+    """What `repage` needs of bitsandbytes' paged optimizers, which page nothing on a CPU."""
+
+    is_paged = True
+
+    def __init__(self, *sizes):
+        self.state = {}
+        for number, size in enumerate(sizes, 2):
+            moments = {name: torch.full((size,), number * place, dtype=torch.uint8) for place, name in enumerate(("state1", "state2"), 1)}
+            self.state[nn.Parameter(torch.zeros(size))] = {"step": 3, "absmax1": torch.ones(size // 256), **moments}
+
+    def get_state_buffer(self, parameter, dtype):
+        page = torch.zeros_like(parameter, dtype=dtype)
+        page.is_paged = True
+        return page
+
+
+def test_a_restored_state_is_paged_again_with_its_values():
+    optimizer = Paged(200_000, 99_840)
+    ScorerModule.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[optimizer])))
+    large, small = optimizer.state.values()
+    assert large["state1"].is_paged
+    assert large["state2"].is_paged
+    assert (large["state1"] == 2).all()
+    assert (large["state2"] == 4).all()
+    assert large["state1"].dtype == torch.uint8
+    assert not any(hasattr(x, "is_paged") for x in (large["absmax1"], small["state1"], small["state2"]))
+    pages = [large["state1"], large["state2"]]
+    repage(optimizer)  # what is paged stays where it is
+    assert all(a is b for a, b in zip(pages, (large["state1"], large["state2"]), strict=True))
+
+
+def test_other_optimizers_keep_their_state():
+    for kind in ("adamw", "adamw_8bit"):
+        layer, optimizer = trained(kind, 1)
+        before = dict(optimizer.state[layer.weight])
+        repage(optimizer)
+        assert all(optimizer.state[layer.weight][key] is value for key, value in before.items())
 
 
 def test_paging_needs_a_gpu():
