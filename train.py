@@ -23,13 +23,14 @@ from safetensors.torch import save_file
 
 from components.foundation import check_foundations
 from components.registry import ConfigError
+from components.release import release
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
 from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from lightning_modules.entry import run_entry
-from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, verdict
+from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, usable, verdict
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
 from lightning_modules.runs import Run, RunError, facts, write_json
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent
 CALIBRATION_BATCHES = 12  # for `Scorer.calibrate`
-DEFAULT_REGIONS = 6  # of an image, in a plan for data that do not say
+DEFAULT_REGIONS = 6  # of an image, in a plan for data that do not say, or say 0 for all
 SURELY = 0.9  # of what was planned, to be aimed at when that was too much
 
 
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--list", action="store_true", help="print every plugin with its parameters")
     parser.add_argument("--plan", action="store_true", help="parameters, checkpoint size and predicted GPU memory; trains nothing")
     parser.add_argument(
-        "--gpu", type=float, metavar="GB", help="with --plan: the card's memory; says whether it fits, and what to change if not"
+        "--gpu", type=float, metavar="GB", help="with --plan: the card it is for, as sold; says whether it fits, and what to change if not"
     )
     parser.add_argument("--regions", type=int, metavar="N", help="with --plan: regions an image (default: the data's)")
     args = parser.parse_args(argv)
@@ -89,11 +90,11 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
     if config.trainer.strategy == "fsdp":
         print("that is one of the GPUs that share it (fsdp); the blocks at work and what is outside them are gathered whole\n")
     tried: list[Remedy] = []
-    if gpu is not None and found.training.total > gpu * GIB:
-        tried = proposed(config, lambda more: load_config(experiment, [*overrides, *more]), found, int(gpu * GIB), regions)
+    fits = None if gpu is None else found.training.total <= usable(gpu) * GIB
+    if gpu is not None and not fits:
+        tried = proposed(config, lambda more: load_config(experiment, [*overrides, *more]), found, int(usable(gpu) * GIB), regions)
     command = f"python train.py {shlex.join([experiment, *overrides])}"
     print(cards(found) if gpu is None else verdict(found, gpu, tried, command))
-    fits = None if gpu is None else found.training.total <= gpu * GIB
     return {**dataclasses.asdict(found), "fits": fits, "remedies": [dataclasses.asdict(r) for r in tried]}
 
 
@@ -105,7 +106,7 @@ def planned(config: Experiment, regions: int | None = None) -> tuple[Plan, str]:
     node, note = without_files(config.model)
     with torch.device("meta"):
         scorer = SCORERS.build(node, where="model")
-    count = regions or config.data.get("regions", DEFAULT_REGIONS)
+    count = regions or config.data.get("regions") or DEFAULT_REGIONS
     images = t.max_tokens // int(scorer.row_tokens(np.array([count]), 1)[0]) if t.max_tokens else t.batch_size
     return plan(
         scorer,
@@ -160,6 +161,8 @@ def run(config: Experiment) -> dict[str, Any]:
     if not team.first:
         return {}
     if sharded:
+        data.trainer = None  # which holds the optimizer's shards
+        release(scorer)
         scorer = load(folder.folder, device)  # whole
     if config.save_vision_encoder:
         save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")

@@ -325,7 +325,7 @@ def test_every_experiment_can_be_planned(name, capsys):
     assert found["fits"] is True
     assert found["remedies"] == []
     assert sum(trainable for _, trainable in found["parameters"].values()) > 0
-    assert "fits a card of 80 GB" in capsys.readouterr().out
+    assert "fits a card of 80 GB (79 GiB usable)" in capsys.readouterr().out
 
 
 def test_a_token_budget_is_planned_as_the_images_that_fit():
