@@ -37,6 +37,7 @@ class Directory:
         names: (N,) UTF-8 bytes.
         offsets, lengths: (N,) in bytes; of a zip member, of its local header and of its compressed data.
         methods: (N,) zip's number for the compression; -1 in a tar archive, whose members lie there as they are.
+        sizes: (N,) of the members, when they are decompressed.
         checks: (N,) CRC-32 of the member's bytes; zeros in a tar archive, which has none.
     """
 
@@ -44,13 +45,14 @@ class Directory:
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int64]
     methods: NDArray[np.int16]
+    sizes: NDArray[np.int64]
     checks: NDArray[np.uint32]
 
     def find(self, names: NDArray[np.bytes_]) -> NDArray[np.int64]:
-        """Places of `names` (N,) among the members; -1 where there is none of that name."""
+        """Places of `names` (N,) among the members; -1 where there is none of that name, else the last of that name, the valid one."""
         if not len(self.names):
             return np.full(len(names), -1)
-        places = np.searchsorted(self.names, names).clip(max=len(self.names) - 1)
+        places = (np.searchsorted(self.names, names, side="right") - 1).clip(min=0)
         return np.where(self.names[places] == names, places, -1)
 
 
@@ -66,22 +68,22 @@ def read_directory(path: Path) -> Directory:
         rows = _zip_rows(path) if path.suffix.lower() == ".zip" else _tar_rows(path)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise ImageError(f"archive {path} cannot be read ({error}): it is damaged or was not fetched whole; fetch it again") from error
-    rows.sort()
-    columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[], [], [], [], []]
-    kinds: tuple[Any, ...] = (np.bytes_, np.int64, np.int64, np.int16, np.uint32)
+    rows.sort(key=lambda row: row[0])  # members of one name keep the archive's order
+    columns: list[Any] = [list(c) for c in zip(*rows, strict=True)] or [[], [], [], [], [], []]
+    kinds: tuple[Any, ...] = (np.bytes_, np.int64, np.int64, np.int16, np.int64, np.uint32)
     return Directory(*(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True)))
 
 
-def _zip_rows(path: Path) -> list[tuple[bytes, int, int, int, int]]:
+def _zip_rows(path: Path) -> list[tuple[bytes, int, int, int, int, int]]:
     with zipfile.ZipFile(path) as archive:
         files = [i for i in archive.infolist() if not i.is_dir()]
     odd = next((i for i in files if i.flag_bits & 1 or i.compress_type not in (_STORED, _DEFLATED)), None)
     if odd is not None:
         raise ValueError(f"member {odd.filename} is encrypted, or compressed by something else than deflate")
-    return [(i.filename.encode(), i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in files]
+    return [(_encoded(i.filename), i.header_offset, i.compress_size, i.compress_type, i.file_size, i.CRC) for i in files]
 
 
-def _tar_rows(path: Path) -> list[tuple[bytes, int, int, int, int]]:
+def _tar_rows(path: Path) -> list[tuple[bytes, int, int, int, int, int]]:
     with tarfile.open(path, "r:") as archive:
         members = archive.getmembers()
     end = max((i.offset_data + -(-i.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for i in members), default=0)
@@ -89,7 +91,20 @@ def _tar_rows(path: Path) -> list[tuple[bytes, int, int, int, int]]:
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise ValueError(f"no mark of its end stands behind its {len(members)} members")
-    return [(i.name.encode(), i.offset_data, i.size, -1, 0) for i in members if i.isreg()]
+    return [(_encoded(i.name), i.offset_data, i.size, -1, i.size, 0) for i in members if i.isreg()]
+
+
+def _encoded(name: str) -> bytes:
+    """As `tarfile` decodes: a name that is no UTF-8 keeps its bytes."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    """Never more than a byte above `size`, whatever the data says of itself."""
+    found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+    if len(found) != size:
+        raise ValueError(f"its size disagrees with the archive's directory, which says {size} bytes")
+    return found
 
 
 class ImageFiles:
@@ -135,7 +150,7 @@ class ImageFiles:
 
     def missing(self, archive: str, members: Iterable[str]) -> NDArray[np.bool_]:
         """(N,): which of the members the archive lacks. Raises ImageError where the archive itself cannot be read."""
-        return self.directory(archive).find(np.array([m.encode() for m in members], np.bytes_)) < 0
+        return self.directory(archive).find(np.array([_encoded(m) for m in members], np.bytes_)) < 0
 
     def checksum(self, archive: str, member: str) -> str:
         """ "crc32:...:length" of a member of a zip archive, from its directory alone; "" in a tar archive, or where there is none.
@@ -144,26 +159,26 @@ class ImageFiles:
             ImageError: the archive itself cannot be read.
         """
         directory = self.directory(archive)
-        (place,) = directory.find(np.array([member.encode()], np.bytes_))
+        (place,) = directory.find(np.array([_encoded(member)], np.bytes_))
         if place < 0 or directory.methods[place] < 0:
             return ""
         return f"crc32:{directory.checks[place]:08x}:{directory.lengths[place]}"
 
     def _member(self, archive: str, member: str) -> bytes:
         directory = self.directory(archive)
-        place = int(directory.find(np.array([member.encode()]))[0])
+        place = int(directory.find(np.array([_encoded(member)]))[0])
         if place < 0:
             raise ImageError(f"archive {self.root / archive} has no member {member}: the table is of another version of the archive")
         offset, length = int(directory.offsets[place]), int(directory.lengths[place])
         try:
-            data = self._bytes(archive, offset, length, int(directory.methods[place]))
+            data = self._bytes(archive, offset, length, int(directory.methods[place]), int(directory.sizes[place]))
         except (OSError, ValueError, zlib.error) as error:
             raise ImageError(f"{member} in {self.root / archive} cannot be read ({error}): fetch the archive again") from error
         if directory.methods[place] >= 0 and zlib.crc32(data) != directory.checks[place]:
             raise ImageError(f"{member} in {self.root / archive} is damaged (its checksum is another): fetch the archive again")
         return data
 
-    def _bytes(self, archive: str, offset: int, length: int, method: int) -> bytes:
+    def _bytes(self, archive: str, offset: int, length: int, method: int, size: int) -> bytes:
         file = self._file(archive)
         if method >= 0:
             header = os.pread(file, _LOCAL_LENGTH, offset)
@@ -173,7 +188,7 @@ class ImageFiles:
         data = os.pread(file, length, offset)
         if len(data) < length:
             raise ValueError(f"the archive ends after {len(data)} of {length} bytes")
-        return zlib.decompress(data, -zlib.MAX_WBITS) if method == _DEFLATED else data
+        return _inflated(data, size) if method == _DEFLATED else data
 
     def _file(self, archive: str) -> int:
         if archive not in self._open:

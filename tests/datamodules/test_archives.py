@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -140,3 +142,44 @@ def test_few_files_are_held_open(tmp_path, monkeypatch):
     for i in (0, 1, 2, 0, 4, 3, 3, 1):
         assert files.read(f"{i}.zip::m") == bytes([i])
         assert len(files._open) <= 2
+
+
+@pytest.mark.parametrize("kind", ["a.tar", "a.zip"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_members_that_stand_twice_the_last_is_valid(tmp_path, kind):
+    """As the formats define it, and as an update by `tar -r` leaves them."""
+    for data in (b"old", b"new!"):
+        if kind.endswith("tar"):
+            (tmp_path / "x.png").write_bytes(data)
+            with tarfile.open(tmp_path / kind, "a") as tar:
+                tar.add(tmp_path / "x.png", "x.png")
+        else:
+            with zipfile.ZipFile(tmp_path / kind, "a") as archive:
+                archive.writestr("x.png", data)
+    assert ImageFiles(tmp_path).read(f"{kind}::x.png") == b"new!"
+
+
+def test_a_tar_with_a_name_that_is_no_utf8(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT) as tar:
+        for name in ("caf\udce9.png", "plain.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 4
+            tar.addfile(info, io.BytesIO(b"data"))
+    files = ImageFiles(tmp_path)
+    assert files.read("a.tar::plain.png") == files.read("a.tar::caf\udce9.png") == b"data"
+    assert files.missing("a.tar", ["caf\udce8.png"]).tolist() == [True]
+
+
+def test_a_member_that_grows_beyond_its_size_is_refused_in_bounded_memory(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m", bytes(2**26))
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.rindex(b"PK\1\2") + 24  # the size in the archive's directory
+    data[at : at + 4] = (100).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="its size disagrees with the archive's directory, which says 100 bytes"):
+        ImageFiles(tmp_path).read("a.zip::m")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**22
