@@ -8,7 +8,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -35,11 +35,14 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "source missing": ("error", "an image has no source, so its split cannot be trusted"),
     "source in two splits": ("error", "images of one source are in several splits"),
     "archive missing": ("error", "an archive is missing or damaged"),
+    "path": ("warning", "an image's path is absolute or leaves the data's folder: the data cannot be moved, and reads what is not its own"),
     "image missing": ("error", "an image is not where the table says"),
     "image unreadable": ("error", "an image cannot be decoded"),
     "image changed": ("error", "an image's bytes are not those that the table's hash was taken of"),
     "image of another size": ("error", "an image has another size than its row"),
     "image twice in splits": ("error", "the same image stands in several splits"),
+    "reference in several sources": ("error", "versions of one clean image are of several sources, and these in several splits"),
+    "reference missing": ("warning", "a clean image is not where the table says; training does without"),
     "image twice": ("warning", "the same image stands twice in a split"),
     "no regions": ("warning", "an image has no regions"),
     "mask": ("error", "a mask is malformed, or of another size than its image"),
@@ -172,6 +175,8 @@ class _Check:
         self._splits: dict[str, str] = {}
         self._crossing: set[str] = set()
         self._images: dict[str, tuple[str, str]] = {}
+        self._references: dict[str, str] = {}  # path -> what its bytes are known by, "" where only reading would tell
+        self._versions: dict[str, tuple[str, str, str]] = {}  # by reference: place, source and split of the first version
         self._archives: dict[str, str] = {}
         self._stds: dict[tuple[str, Scale], list[float]] = defaultdict(list)
 
@@ -187,6 +192,7 @@ class _Check:
             report.add("id missing", where)
         self._split(row, where)
         self._pixels(row, where)
+        self._reference(row, where)
         regions = row["regions"] or []
         if not regions:
             report.add("no regions", where)
@@ -229,6 +235,8 @@ class _Check:
     def _pixels(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the image is there, is what its hash says, and stands once; with `decode`, whether it can be read."""
         path, data = row["path"] or "", row["png"] or b""
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            self.report.add("path", where, path)
         if not data and not self._is_there(path, where):
             self.report.unusable[row["id"]] = None
             return
@@ -252,6 +260,35 @@ class _Check:
             said = f"{width} x {height} pixels (width x height), its row says {row['width']} x {row['height']}"
             self.report.add("image of another size", where, said)
             self.report.unusable[row["id"]] = None
+
+    def _reference(self, row: Mapping[str, Any], where: str) -> None:
+        """Whether the clean image is there, and its versions are of one source, though it may lie there under several names."""
+        path = row["reference"] or ""
+        if not path:
+            return
+        if path not in self._references:
+            self._references[path] = self._mark_of_reference(path, where)
+        for mark in {path, self._references[path] or path}:
+            place, source, split = self._versions.setdefault(mark, (where, row["source"], row["split"]))
+            if source != row["source"] and split != row["split"]:
+                said = f"{path}: source {row['source']!r} in {row['split']}, and source {source!r} in {split} at {place}"
+                self.report.add("reference in several sources", where, said)
+                return
+
+    def _mark_of_reference(self, path: str, where: str) -> str:
+        try:
+            return self._checksum(path) or (_sha256(self.files.read(path)) if self.decode else self._found(path))
+        except ImageError as error:
+            self.report.add("reference missing", where, str(error))
+            return ""
+
+    def _found(self, path: str) -> str:
+        """ "" for a file that is there; raises ImageError where it is not."""
+        archive, inside, member = path.partition(INSIDE)
+        there = not self.files.missing(archive, [member])[0] if inside else (self.files.root / path).is_file()
+        if not there:
+            raise ImageError(f"{path} is not there")
+        return ""
 
     def _is_there(self, path: str, where: str) -> bool:
         archive, inside, member = path.partition(INSIDE)

@@ -104,6 +104,7 @@ def every_std(scale):
     return plant(lambda rows: [r.update(quality_std=r["quality_std"] * scale) for row in rows for r in row["regions"]])
 
 
+REFERENCES = ("reference in several sources", "reference missing")  # planted below
 BLACK = encode_png(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
 SMALL = encode_png(np.zeros((3, 4, 3), np.uint8))
 
@@ -114,6 +115,8 @@ FAULTS = {
     "an archive lacks a member": (in_row(5, path="Blur_3.zip::Blur_3/x.png"), {"image missing": 1}, "row 5, image 'image 5'", 1),
     "a file is not there": (lambda f, rows: (f / "photos/4.png").unlink(), {"image missing": 1}, "row 4, image 'image 4'", 1),
     "neither path nor bytes": (in_row(3, png=b""), {"image missing": 1}, "row 3", 1),
+    "an absolute path": (lambda f, rows: rows[4].update(path=str(f / "photos/4.png")), {"path": 1}, "row 4", 0),
+    "a path that leaves the folder": (lambda f, rows: rows[4].update(path=f"../{f.name}/photos/4.png"), {"path": 1}, "row 4", 0),
     "a file is no image": (overwrite("photos/4.png", b"<html>"), {"image unreadable": 1}, "row 4", 1),
     "an embedded image is damaged": (plant(lambda rows: rows[3].update(png=rows[3]["png"][:99])), {"image unreadable": 1}, "row 3", 1),
     "an image of another size": (overwrite("photos/4.png", SMALL), {"image of another size": 1}, "row 4", 1),
@@ -173,6 +176,32 @@ def test_a_planted_fault_is_found_and_nothing_else(data, name):
     assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["coverage"]["usable"] == IMAGES - unusable
 
 
+@pytest.mark.parametrize(("second", "sources"), [("a.png", ("s0", "s1")), ("b.png", ("s0", "s1")), ("b.png", ("s0", "s0"))])
+def test_one_photograph_under_two_sources_crosses_splits(data, second, sources):
+    """The versions differ, so only the clean image shows that what is tested was trained on."""
+    folder, rows = data
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(BLACK)
+    rows[0].update(reference="a.png", source=sources[0], split="train")
+    rows[20].update(reference=second, source=sources[1], split="train" if sources[0] == sources[1] else "test")
+    report = found(folder, rows)
+    kind = "reference in several sources"
+    assert report.counts == ({} if sources[0] == sources[1] else {kind: 1})
+    assert all("part.parquet row 20" in place and "source 's0' in train" in said for place, said in report.finds[kind])
+
+
+def test_a_photograph_that_stands_twice_in_an_archive_shows_without_reading(data):
+    folder, rows = data
+    with zipfile.ZipFile(folder / "Ref.zip", "w") as archive:
+        archive.writestr("a.png", BLACK)
+        archive.writestr("b.png", BLACK)
+    for n, name, split in ((0, "a", "train"), (20, "b", "test"), (24, "c", "train")):
+        rows[n].update(reference=f"Ref.zip::{name}.png", source=f"s{n}", split=split)
+    report = found(folder, rows, decode=False)
+    assert report.counts == {"reference in several sources": 1, "reference missing": 1}
+    assert "Ref.zip::c.png is not there" in report.text()
+
+
 def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read(data):
     folder, rows = data
     (folder / "damaged.parquet").write_bytes(b"PAR1")
@@ -185,7 +214,7 @@ def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read
 
 
 def test_every_sort_of_problem_is_planted_above():
-    assert set().union(*(expected for _, expected, _, _ in FAULTS.values())) | {"table"} == set(KINDS)
+    assert set().union(*(expected for _, expected, _, _ in FAULTS.values())) | {"table", *REFERENCES} == set(KINDS)
 
 
 def test_the_first_finds_are_named_and_the_others_counted(data):
