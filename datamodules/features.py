@@ -134,12 +134,14 @@ def fill(
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
 ) -> None:
-    """Encodes the images of all missing shards, or of each `share[1]`-th of them from `share[0]` on.
+    """Encodes the images of all missing shards, or of those whose number leaves the remainder `share[0]` when divided by `share[1]`.
+
+    Shares go by the numbers of shards, not by places among the missing ones: those change while others write.
 
     Raises:
         ConfigError: the disk has no room for what is missing.
     """
-    todo = features.missing()[share[0] :: share[1]]
+    todo = [shard for shard in features.missing() if shard % share[1] == share[0]]
     if not todo:
         return
     features.tidy()
