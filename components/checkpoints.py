@@ -37,6 +37,7 @@ def write_file(path: Path, checkpoint: Mapping[str, Any]) -> None:
     _save(checkpoint, draft)
     old = path.resolve() if path.is_symlink() else None
     draft.replace(path)
+    _settle(path.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -56,7 +57,9 @@ def write_shards(path: Path, checkpoint: Mapping[str, Any]) -> None:
         link = path.with_name(f".{path.name}.draft")
         link.unlink(missing_ok=True)
         link.symlink_to(folder.name)
+        _settle(folder)
         link.replace(path)
+        _settle(path.parent)  # before the older one is removed
         for other in path.parent.glob(f"{path.stem}-*"):
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -82,7 +85,7 @@ def read(path: Path, place: Callable[[str, Any], Tensor] | None = None, only: st
     reader = HuggingFaceStorageReader(str(path))
     known = reader.read_metadata().state_dict_metadata
     wanted = {name: meta for name, meta in known.items() if name.startswith(only)}
-    shards = {name: (place or _whole)(name, meta) for name, meta in wanted.items()}
+    shards = {name: (place or whole)(name, meta) for name, meta in wanted.items()}
     if shards:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as it should be, by one process
@@ -95,7 +98,8 @@ def is_checkpoint(path: Path) -> bool:
     return path.is_file() or (path / _REST).is_file()
 
 
-def _whole(name: str, meta: Any) -> Tensor:
+def whole(name: str, meta: Any) -> Tensor:
+    """A whole tensor of that shape and precision, to read one into."""
     return torch.empty(meta.size, dtype=meta.properties.dtype)
 
 
@@ -104,6 +108,15 @@ def _save(value: Mapping[str, Any], path: Path) -> None:
         torch.save(dict(value), file)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _settle(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk; what the files hold is there already (`_save`, and PyTorch's writer)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _taken_apart(value: Any, name: str, shards: dict[str, Tensor]) -> Any:

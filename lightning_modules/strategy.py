@@ -88,7 +88,7 @@ class Sharded(ModelParallelStrategy):
 
         def place(name: str, meta: Any) -> Tensor:
             like = _owner(name, parameters)
-            return torch.zeros_like(like, dtype=meta.properties.dtype) if like is not None else torch.empty(meta.size)
+            return torch.zeros_like(like, dtype=meta.properties.dtype) if like is not None else checkpoints.whole(name, meta)
 
         found = checkpoints.read(Path(checkpoint_path), place)
         return {key: _sharded_like(inner, key, parameters) for key, inner in found.items()}

@@ -85,6 +85,37 @@ def test_a_kill_leaves_the_older_one(mesh, tmp_path, monkeypatch, write):
     assert len(list(tmp_path.iterdir())) <= 2
 
 
+@pytest.mark.parametrize("write", [write_file, write_shards])
+def test_what_a_power_cut_could_lose_is_on_the_disk_before_the_older_one_goes(mesh, tmp_path, monkeypatch, write):
+    path, settled = tmp_path / "last.ckpt", set()
+    fsync, replace = os.fsync, Path.replace
+
+    def noted(descriptor):
+        settled.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def unsettled(paths):
+        return [p.name for p in paths if p.stat().st_ino not in settled]
+
+    def named(self, target):
+        new = self.resolve()
+        assert unsettled([new, *new.iterdir()] if new.is_dir() else [new]) == []
+        settled.discard(tmp_path.stat().st_ino)
+        return replace(self, target)
+
+    def removed(folder, **_):
+        assert unsettled([tmp_path]) == []
+        gone.append(folder)
+
+    gone = []
+    write_shards(path, checkpoint(mesh))
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "replace", named)
+    monkeypatch.setattr("components.checkpoints.shutil.rmtree", removed)
+    write(path, checkpoint(mesh) if write is write_shards else {"step": 5})
+    assert len(gone) == 1
+
+
 def test_a_folder_copied_in_part_is_refused(mesh, tmp_path):
     write_shards(tmp_path / "last.ckpt", checkpoint(mesh))
     assert is_checkpoint(tmp_path / "last.ckpt")

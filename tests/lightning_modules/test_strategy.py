@@ -4,10 +4,14 @@ import signal
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
-from components.checkpoints import read
+from components.checkpoints import read, write_shards
 from inference.load import load
 from lightning_modules.runs import Run
+from lightning_modules.strategy import Sharded
 from tests.lightning_modules.attempts import LORA, attempt, small
 
 STEPS = ["trainer.steps=5", "trainer.val_every=5"]
@@ -38,6 +42,20 @@ def distance(one, other):
     assert first.keys() == second.keys()
     pairs += [(first[i][k], second[i][k]) for i in first for k in first[i]]
     return max(float((x.double() - y.double()).abs().max()) for x, y in pairs)
+
+
+def test_what_no_parameter_owns_is_read_in_its_own_precision(tmp_path, monkeypatch):
+    """As a tensor of a part that this training does not have."""
+    monkeypatch.setattr(Sharded, "_parameters", lambda self: {})
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        weight = distribute_tensor(torch.ones(4, 2, dtype=torch.bfloat16), init_device_mesh("cpu", (1,)), [Shard(0)])
+        write_shards(tmp_path / "last.ckpt", {"state_dict": {"w": weight}})
+        found = Sharded(1).load_checkpoint(tmp_path / "last.ckpt")["state_dict"]["w"]
+    finally:
+        dist.destroy_process_group()
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, torch.ones(4, 2, dtype=torch.bfloat16))
 
 
 @pytest.fixture(scope="module")
