@@ -299,7 +299,7 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
 
     t = config.trainer
     validate = min(t.val_every, t.steps)
-    return Trainer(
+    conductor = Trainer(
         accelerator=t.accelerator,
         devices=team.world // t.nodes,
         num_nodes=t.nodes,
@@ -329,6 +329,9 @@ def trainer(config: Experiment, folder: Run, team: Ranks) -> Trainer:
             RecordMemory(folder, lambda: planned(config)[0]),
         ],
     )
+    # else PyTorch fills each new tensor with NaN before a kernel writes its result there
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return conductor
 
 
 def save_vision_encoder(scorer: Scorer, path: Path) -> None:

@@ -21,6 +21,7 @@ from configs.schema import experiments, load_config
 from datamodules.datasets.base import DATASETS
 from inference.load import load
 from lightning_modules.entry import run_entry
+from lightning_modules.ranks import Ranks
 from lightning_modules.runs import Run, RunError
 from lightning_modules.scorer import ScorerModule
 
@@ -441,3 +442,11 @@ def test_the_command_line_says_it_in_one_line(root):
     assert done.returncode == 1
     assert "\nerror: no experiment 'quickstrat'" in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr
+
+
+def test_new_tensors_are_not_written_twice(tmp_path, monkeypatch):
+    """PyTorch fills each with NaN where algorithms are to be deterministic, which Lightning asks for."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    train.trainer(load_config("quickstart", [f"outputs={tmp_path}", "trainer.accelerator=cpu"]), Run(tmp_path), Ranks())
+    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
