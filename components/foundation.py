@@ -34,7 +34,8 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
             return ""
         digest.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
         flat = x.reshape(-1)
-        places = torch.linspace(0, max(0, flat.numel() - 1), min(_SAMPLE, flat.numel()), dtype=torch.float64).long()
+        count = min(_SAMPLE, flat.numel())
+        places = torch.arange(count, device="cpu") * (flat.numel() - 1) // max(1, count - 1)  # whole numbers, the same on any device
         digest.update(flat[places.to(flat.device)].cpu().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 

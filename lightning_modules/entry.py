@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+import torch
+
 from datamodules.engines.base import EngineError
 from lightning_modules.runs import NonFiniteError, RunError
 
@@ -14,14 +16,14 @@ TRACEBACK = "ROI_IQA_TRACEBACK"
 
 def run_entry(main: Callable[[], object]) -> None:
     """Runs `main`. A ValueError (bad configuration, image, region, checkpoint, tokenizer), a file that is missing, in the way or not
-    allowed, a full disk, a package that is not installed, and a run or an engine that cannot go on end in `error: ...` and exit status 1,
-    with the traceback only where the environment asks for it. Ctrl-C ends in one word."""
+    allowed, a full disk, a package that is not installed, a GPU whose memory is full, and a run or an engine that cannot go on end in
+    `error: ...` and exit status 1, with the traceback only where the environment asks for it. Ctrl-C ends in one word."""
     try:
         main()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)  # as a shell reports it
-    except (ValueError, OSError, ImportError, RunError, NonFiniteError, EngineError) as error:
+    except (ValueError, OSError, ImportError, RunError, NonFiniteError, EngineError, torch.OutOfMemoryError) as error:
         if os.environ.get(TRACEBACK):
             raise
         sys.exit(f"error: {error}\n(for the traceback: {TRACEBACK}=1)")

@@ -122,3 +122,10 @@ def test_a_file_that_includes_itself(tmp_path, monkeypatch):
 
 def test_interpolation_is_resolved_before_nodes_are_handed_out():
     assert load_config("quickstart", ["data.seed=${seed}", "seed=5"]).data["seed"] == 5
+
+
+def test_the_first_stage_is_one_epoch_of_the_published_images():
+    """978,720 images in steps of 32; twice the mean of 33.7 regions, so that an image is one sample."""
+    config = load_config("seagull_7b_stage1", [])
+    assert config.trainer.steps * config.trainer.batch_size * config.trainer.accumulate == 978_720
+    assert config.data["regions"] >= 2 * 33.7
