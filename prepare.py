@@ -126,6 +126,8 @@ def index_data(args: argparse.Namespace) -> dict[str, Any]:
     coverage = scan(parts_of(args.out), ImageFiles(args.folder)).coverage()
     print("\n".join(f"{count:>14,} {what}" for what, count in found["counts"].items()))
     print(f"importance: {mapping['scales']['importance']['direction']} scores are the more important (not published: see --importance)")
+    if mapping["severity"] == "quality":
+        print("severities: five equal steps of the quality scores (not published: `severity: unknown` in a --mapping leaves them out)")
     print(f"{args.out}: {coverage}")
     return {**found, "coverage": coverage, "out": str(args.out)}
 

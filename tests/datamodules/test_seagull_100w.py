@@ -112,7 +112,7 @@ def test_archives_give_checksums_and_what_is_missing_is_told(indexed, downloaded
     assert sample.masks().any((1, 2)).all()
     assert dataset.describe()["made"]["mapping"]["scales"]["importance"]["direction"] == "lower"
     report = validate(out, ImageFiles(downloaded), decode=True)
-    assert report.counts == {"archive missing": 2, "image missing": 2 * REFERENCES}
+    assert report.counts == {"archive missing": 2, "image missing": 2 * REFERENCES, "reference missing": REFERENCES}  # Ref.Images.zip
 
 
 def test_a_mapping_by_name_gives_the_same_tables(indexed, downloaded, tmp_path):
@@ -269,3 +269,4 @@ def test_the_command(downloaded, tmp_path, capsys):
     assert f"{IMAGES:>14,} images" in said
     assert "importance: higher scores are the more important (not published" in said
     assert "90 of 108 images (83.3%) can be used" in said
+    assert "severities: five equal steps of the quality scores (not published" in said
