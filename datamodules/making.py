@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def file_hash(path: Path) -> str:
 def write_atomically(path: Path, content: bytes) -> None:
     """The file is whole or it is not there; its folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # pids repeat between containers
     try:
         draft.write_bytes(content)
         draft.replace(path)

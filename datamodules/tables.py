@@ -7,6 +7,7 @@ are on [0, 1]. A direction turns the score around and leaves the standard deviat
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -141,7 +142,7 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         self.path, self._rows, self._bytes = path, list[dict[str, Any]](), 0
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = path.with_name(f".{path.name}.{os.getpid()}")
+        self._draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # pids repeat between containers
         self._file = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd", use_dictionary=_REPEATED)
 
     def write(self, record: ImageRecord) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from components.registry import Part
 from datamodules.engines.base import ENGINES, Clock
 from datamodules.making import file_hash, identity, make_all, write_atomically, write_json
+from datamodules.tables import RecordWriter
 from tests.datamodules.engines.counting import Counting
 
 INLINE = ENGINES.build({"plugin": "inline"})
@@ -53,6 +55,23 @@ def test_a_file_is_whole_or_not_there(tmp_path):
         write_atomically(path, "no bytes")
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_two_writers_of_one_process_number_do_not_meet(tmp_path, monkeypatch):
+    """Containers on one shared folder count their processes from 1 each."""
+    replaced, replace = [], Path.replace
+
+    def meanwhile(draft, target):
+        if not replaced:
+            replaced.append(draft)
+            write_atomically(target, b"same")
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", meanwhile)
+    write_atomically(tmp_path / "a.bin", b"same")
+    with RecordWriter(tmp_path / "part.parquet") as first, RecordWriter(tmp_path / "part.parquet") as second:
+        assert first._draft != second._draft
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.bin", "part.parquet"]
 
 
 def test_json_keeps_order_and_refuses_numbers_that_are_none(tmp_path):
