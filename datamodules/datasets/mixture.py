@@ -20,6 +20,7 @@ from components.registry import ConfigError, Part
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.records import RegionRecord, RoiSample, Split
 
+MOST_REPEATED = 100  # an epoch over the samples there are
 _HIDDEN: dict[Task, dict[str, None]] = {
     "quality": {"quality": None, "quality_std": None},
     "importance": {"importance": None, "importance_std": None},
@@ -77,7 +78,7 @@ class Mixture(RoiDataset):
         """The samples of a split.
 
         Raises:
-            ConfigError: a set has no training samples.
+            ConfigError: a set has no training samples, or the weights make an epoch very much longer than the sets together.
         """
         parts = {n: s.split(name) for n, s in self.sets.items()}
         if name != "train":
@@ -91,7 +92,14 @@ class Mixture(RoiDataset):
     def _counts(self, sizes: dict[str, int]) -> dict[str, int]:
         """Samples of each set in an epoch."""
         needed = max(size / self.weights[name] for name, size in sizes.items())
-        return {name: max(size, round(needed * self.weights[name])) for name, size in sizes.items()}
+        counts = {name: max(size, round(needed * self.weights[name])) for name, size in sizes.items()}
+        if sum(counts.values()) > MOST_REPEATED * sum(sizes.values()):
+            said = ", ".join(f"{name} {counts[name]:,} of its {size:,}" for name, size in sizes.items())
+            raise ConfigError(
+                f"mixture: by the weights {self.weights} an epoch has {sum(counts.values()):,} samples ({said}), more than {MOST_REPEATED} "
+                "times as many as there are: bring the weights nearer to the sets' sizes"
+            )
+        return counts
 
     def describe(self) -> dict[str, Any]:
         """What each set says, the weights and the tasks."""

@@ -74,3 +74,10 @@ def test_a_set_without_training_samples_has_no_share():
     dataset.sets["b"].__dict__["rows"].readable[:] = False
     with pytest.raises(ConfigError, match="mixture: b has no training samples, and so no share"):
         dataset.split("train")
+
+
+def test_weights_that_would_repeat_a_set_without_end_are_refused():
+    """The samples of an epoch are kept as arrays: found before these are made."""
+    with pytest.raises(ConfigError, match=r"an epoch has 5,000,005 samples \(a 5,000,000 of its 10, b 5 of its 5\), more than 100 times"):
+        built(weights={"a": 1, "b": 1e-6}).split("train")
+    assert len(built(weights={"a": 1, "b": 0.01}).split("train")) == 505
