@@ -62,6 +62,16 @@ def test_opinions_become_a_mean_a_deviation_and_what_most_say(tmp_path):
     assert region.distortions == (("blur", "severe"), ("noise", "minor"))
 
 
+def test_one_annotation_for_each_task_is_one_region_without_deviations(tmp_path):
+    """As SEAGULL-3k is presumably laid out: three rows a region, of which each fills one column."""
+    where = {"rle": rle.encode(MASK)["counts"]}
+    rows = ({"quality": "4"}, {"importance": "0.3"}, {"distortion": "severe blur; minor noise"})
+    (region,) = regions(tmp_path, *({**where, **row} for row in rows))
+    assert (region.quality, region.importance) == (pytest.approx(0.75), pytest.approx(0.3))
+    assert (region.quality_std, region.importance_std) == (None, None)
+    assert sorted(region.distortions) == [("blur", "severe"), ("noise", "minor")]
+
+
 def test_two_of_three_say_clean(tmp_path):
     (region,) = regions(tmp_path, *({"box": "3 2 5 4", "distortion": d} for d in ("clean", "minor blur", "clean")))
     assert region.distortions == ()
