@@ -33,12 +33,13 @@ from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
 def live_with_starter(worker: int) -> None:
     """Lets a loader process live as long as the training that started it.
 
-    No shorter: a signal that tells the training to go may be sent to its whole process group (by a scheduler, `kill -- -PGID`, Ctrl-C), and
-    the training needs its batches to finish the step. And no longer: once the training was killed, it would wait, for good, to hand over
-    what nobody takes any more.
+    No shorter: a signal that tells the training to go may be sent to all of its processes (by a scheduler, `kill -- -PGID`, Ctrl-C), and
+    the training needs its batches to finish the step. So the first SIGTERM is not obeyed; one of a loader that shuts down comes again. And
+    no longer: once the training was killed, it would wait, for good, to hand over what nobody takes any more.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
     parent, starter = os.getppid(), multiprocessing.parent_process()  # with a fork server, these are two
 
     def watch() -> None:

@@ -26,11 +26,12 @@ def strategy(sharing: Sharing, world: int) -> Strategy | str:
     """What Lightning is to use.
 
     "auto" is DDP where there are several ranks. DDP looks for unused parameters in every step: a batch whose images have no region, or
-    no region with a known distortion, leaves some without a gradient, and the ranks would otherwise wait for it forever.
+    no region with a known distortion, leaves some without a gradient, and the ranks would otherwise wait for it forever. Gradients are
+    views of what the ranks exchange, which would else be a second copy of them all.
     """
     if sharing == "fsdp":
         return Sharded(world)
-    return DDPStrategy(find_unused_parameters=True) if world > 1 or sharing == "ddp" else "auto"
+    return DDPStrategy(find_unused_parameters=True, gradient_as_bucket_view=True) if world > 1 or sharing == "ddp" else "auto"
 
 
 class AtomicIO(CheckpointIO):
