@@ -22,6 +22,7 @@ from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
 from datamodules.tables import open_table, read_group
 
+OPEN_TABLES = 32  # held open by one process
 NEEDED = ("id", "source", "split", "height", "width", "path", "png")  # for a sample; of its regions, what follows
 _REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
 _REGIONS = (
@@ -180,17 +181,18 @@ class TableFiles:
 
     def __init__(self, parts: Sequence[Path], kept: int = 2) -> None:
         self.parts, self.kept = tuple(parts), kept
-        self._open: dict[int, tuple[pq.ParquetFile, list[str]]] = {}
+        self._open: OrderedDict[int, tuple[pq.ParquetFile, list[str]]] = OrderedDict()
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"parts": self.parts, "kept": self.kept, "_open": {}, "_groups": OrderedDict()}
+        return {"parts": self.parts, "kept": self.kept, "_open": OrderedDict(), "_groups": OrderedDict()}
 
     def row(self, part: int, group: int, row: int) -> dict[str, Any]:
         """A row as `from_row` takes it, without the words of its regions, its hash and its reference.
 
         Raises:
             ValueError: the table is damaged.
+            OSError: the table cannot be opened or read, which says nothing of what it holds.
         """
         key = (part, group)
         if key not in self._groups:
@@ -208,5 +210,8 @@ class TableFiles:
             file = open_table(self.parts[part], repeated)
             leaves = [file.schema.column(i).path for i in range(len(file.schema))]
             wanted = [p for p in leaves if p in NEEDED or (p.startswith("regions.") and p.split(".")[3] in _REGIONS)]
+            if len(self._open) >= OPEN_TABLES:
+                self._open.popitem(last=False)[1][0].close()
             self._open[part] = (file, wanted)
+        self._open.move_to_end(part)
         return self._open[part]

@@ -209,14 +209,13 @@ def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetF
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: the system does not let it be read: no permission, too many open files.
         ValueError: damaged, of another version, or somebody else's.
     """
     try:
         file = pq.ParquetFile(path, read_dictionary=repeated)
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again") from error
+        raise _unread(path, error) from error
     try:
         _check_schema(file.schema.to_arrow_schema(), path)
     except ValueError:
@@ -226,11 +225,20 @@ def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetF
 
 
 def read_group(file: pq.ParquetFile, path: Path, group: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """A row group. Raises ValueError where it is damaged."""
+    """A row group. Raises ValueError where it is damaged, OSError where the system does not read it."""
     try:
         return file.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again") from error
+        raise _unread(path, error) from error
+
+
+def _unread(path: Path, error: Exception) -> Exception:
+    """What the system refuses (it gives an errno) is not taken for damage: nobody is told to delete a whole file."""
+    if isinstance(error, FileNotFoundError):
+        return error
+    if isinstance(error, OSError) and error.errno:
+        return OSError(error.errno, f"cannot be read ({os.strerror(error.errno)}); nothing says that it is damaged", str(path))
+    return ValueError(f"{path} is not a whole Parquet file ({error}): delete it and prepare the data again")
 
 
 def _check_schema(found: pa.Schema, path: Path) -> None:
