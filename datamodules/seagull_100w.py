@@ -115,7 +115,8 @@ class Indexer:
             if {k: theirs.get(k) for k in self.made} == json.loads(json.dumps(self.made)):
                 return
             raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
-        if self.out.exists() and any(self.out.iterdir()):
+        begun = {WORK} if self.work.is_dir() and {p.name for p in self.work.iterdir()} <= {f"{claim.name}.draft"} else set()
+        if self.out.exists() and {p.name for p in self.out.iterdir()} - begun:  # a run killed before its claim leaves `begun`
             raise FileExistsError(f"{self.out} is not empty, and holds no tables of this command: choose another folder")
         self.work.mkdir(parents=True, exist_ok=True)
         _write_text(claim, json.dumps(self.made))

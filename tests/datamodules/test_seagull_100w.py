@@ -262,6 +262,25 @@ def test_killed_at_several_moments_the_bytes_are_the_same(downloaded, indexed, r
     assert contents(out) == contents(indexed[0])
 
 
+@pytest.mark.parametrize("left", [(), ("made.json.draft",)])
+def test_killed_before_it_claims_the_folder(downloaded, indexed, tmp_path, left):
+    work = tmp_path / "out" / seagull_100w.WORK
+    work.mkdir(parents=True)
+    for name in left:
+        (work / name).write_text('{"made_by"')
+    Indexer(downloaded, tmp_path / "out", load_mapping(None), SHARES, 0).run()
+    assert [p.name for p in tables(tmp_path / "out")] == [p.name for p in tables(indexed[0])]
+    assert read_records(tables(tmp_path / "out")) == read_records(tables(indexed[0]))
+
+
+def test_a_work_folder_of_somebody_else_is_not_ours(downloaded, tmp_path):
+    work = tmp_path / "out" / seagull_100w.WORK
+    work.mkdir(parents=True)
+    (work / "theirs.txt").write_text("kept")
+    with pytest.raises(FileExistsError, match="is not empty, and holds no tables of this command"):
+        Indexer(downloaded, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
 def test_the_command(downloaded, tmp_path, capsys):
     found = prepare.main(["index", str(downloaded), str(tmp_path / "out"), "--importance", "higher", "--shares", "0.6", "0.2", "0.2"])
     assert found["mapping"]["scales"]["importance"]["direction"] == "higher"
