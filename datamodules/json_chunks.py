@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 2**22  # bytes read at a time; a longer record is read in several
+LARGEST = 2**24  # bytes of a record; what is longer is a file whose records stand deeper than at its top
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE = b'"'[0], b"\\"[0], b"{"[0], b"}"[0]
 _BRACKET = 32  # [ and ] differ from { and } by this bit
 _BETWEEN = re.compile(rb'\s*,?\s*(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
@@ -55,7 +56,7 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
     """The records from byte `start` on, which is the end of a chunk or what `form_of` says, in chunks of about `size` bytes.
 
     Raises:
-        ValueError: the file ends in the middle of a record, or something else than records stands in it.
+        ValueError: the file ends in the middle of a record, or something else than records stands in it, or a record is longer than `LARGEST`.
     """
     form, _ = form_of(path)
     held, place, begun, found = b"", start, start, list[bytes]()  # `held` begins at byte `place`
@@ -69,6 +70,7 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
                 key = _BETWEEN.fullmatch(held[used:left])
                 if key is None or (key[1] is None) != (form == "list"):
                     raise ValueError(f"{path} holds {held[used:left][:40]!r} at byte {place + used:,}, where a {form} has a record")
+                _check_length(path, place + left, held[left : min(right, left + LARGEST + 1)])
                 record = held[left:right]
                 found.append(record if form == "list" else b'{"key":' + key[1] + b',"value":' + record + b"}")
                 used = right
@@ -76,12 +78,21 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
                     yield Chunk(begun, place + used, b"[" + b",".join(found) + b"]")
                     begun, found = place + used, []
             held, place = held[used:], place + used
+            _check_length(path, place, held)
             if not block:
                 break
     if found:
         yield Chunk(begun, place, b"[" + b",".join(found) + b"]")
     if held.strip() != (b"]" if form == "list" else b"}"):
         raise ValueError(f"{path} stops at byte {place:,} with {held[:40]!r}: it was not fetched whole, or holds more than records")
+
+
+def _check_length(path: Path, place: int, text: bytes) -> None:
+    if len(text) > LARGEST:
+        raise ValueError(
+            f"{path} holds a record of more than {LARGEST:,} bytes from byte {place:,} on: {text[:400]!r}... The list or mapping of records "
+            "must be the whole file: where it stands below a key, write what stands there into a file of its own"
+        )
 
 
 def _records(text: bytes) -> list[tuple[int, int]]:

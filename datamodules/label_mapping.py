@@ -11,11 +11,10 @@ from typing import Any
 import yaml
 
 from components.registry import ConfigError, check_keys
-from datamodules.json_chunks import chunks, form_of
+from datamodules.json_chunks import LARGEST, chunks, form_of
 from datamodules.records import Scale
 
 DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
-LARGEST = 2**24  # bytes of a record
 KEY, SELF, POSITION = "$key", "$self", "$position"
 _REGION = {  # what is known of a region -> its type
     "region": "VARCHAR",

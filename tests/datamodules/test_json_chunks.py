@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -70,4 +71,28 @@ def test_a_file_that_was_not_fetched_whole(tmp_path, text):
 def test_what_stands_between_records(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"at byte \d+, where a (list|mapping) has a record"):
+        read(tmp_path / "a.json", 10)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_records_below_a_key_are_refused_before_much_is_read(tmp_path, monkeypatch, whole):
+    """A file that is one mapping of one list: memory stays that of a record, and no more than that is read."""
+    monkeypatch.setattr(json_chunks, "BLOCK", 2**10)
+    monkeypatch.setattr(json_chunks, "LARGEST", 2**13)
+    path = tmp_path / "a.json"
+    path.write_text('{"annotations": [' + ", ".join(['{"id": "Blur_0/1.png"}'] * 40_000) + ("]}" if whole else ""))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"more than 8,192 bytes from byte 1 on: .*annotations.*must be the whole file"):
+        read(path, 10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 2
+
+
+@pytest.mark.parametrize("block", [7, 10**6])
+def test_a_record_too_long_is_refused_whatever_the_block(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(json_chunks, "BLOCK", block)
+    monkeypatch.setattr(json_chunks, "LARGEST", 50)
+    (tmp_path / "a.json").write_text(json.dumps([{"a": "x" * 20}, {"a": "x" * 60}]))
+    with pytest.raises(ValueError, match=r"a record of more than 50 bytes from byte 3[02] on"):
         read(tmp_path / "a.json", 10)
