@@ -56,7 +56,7 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
     """The records from byte `start` on, which is the end of a chunk or what `form_of` says, in chunks of about `size` bytes.
 
     Raises:
-        ValueError: the file ends in the middle of a record, or something else than records stands in it, or a record is longer than `LARGEST`.
+        ValueError: the file ends in the middle of a record, something else than records stands in it, or one is longer than `LARGEST`.
     """
     form, _ = form_of(path)
     held, place, begun, found = b"", start, start, list[bytes]()  # `held` begins at byte `place`
@@ -90,8 +90,8 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
 def _check_length(path: Path, place: int, text: bytes) -> None:
     if len(text) > LARGEST:
         raise ValueError(
-            f"{path} holds a record of more than {LARGEST:,} bytes from byte {place:,} on: {text[:400]!r}... The list or mapping of records "
-            "must be the whole file: where it stands below a key, write what stands there into a file of its own"
+            f"{path} holds a record of more than {LARGEST:,} bytes from byte {place:,} on: {text[:400]!r}... The list or mapping of "
+            "records must be the whole file: where it stands below a key, write what stands there into a file of its own"
         )
 
 

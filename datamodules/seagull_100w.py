@@ -29,7 +29,7 @@ from datamodules.label_mapping import Reader, reader
 from datamodules.label_rows import RowMaker, whole_images
 from datamodules.tables import VERSION, RecordWriter
 
-VERSION_OF_INDEX = 1  # changes whenever the same files would give other tables
+VERSION_OF_INDEX = 2  # changes whenever the same files would give other tables
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP, GROUPS = 64, 4  # images in a row group; row groups that are made at a time
@@ -202,22 +202,27 @@ class Indexer:
         self.sql.execute(f"COPY (SELECT * FROM {rows} ORDER BY bucket) TO {to}")
 
     def _write_table(self, bucket: int, path: Path) -> dict[str, int]:
-        """Joins one bucket; scores without a mask, and masks without a score, are counted."""
-        of = f"WHERE bucket = {bucket}"
+        """Joins one bucket; what stands twice is taken once, and counted like scores without a mask and masks without a score."""
+        every_mask, every_score = (
+            f"(SELECT * FROM read_parquet({_literal(str(self.work / f'{name}-*.parquet'))}) WHERE bucket = {bucket})"
+            for name in ("masks", "scores")
+        )
         masks = self._table(
-            f"SELECT * EXCLUDE (bucket) FROM read_parquet({_literal(str(self.work / 'masks-*.parquet'))}) {of} "
+            f"SELECT * EXCLUDE (bucket) FROM {every_mask} {_once('reference, region', 'position, counts, semantic, description')} "
             "ORDER BY reference, position, region"
         )
         self.sql.register(
             "masks", masks.select(["reference", "region", "position"]).append_column("number", pa.array(np.arange(len(masks))))
         )
-        scores = f"(SELECT * FROM read_parquet({_literal(str(self.work / 'scores-*.parquet'))}) {of})"
+        scores = f"(SELECT * FROM {every_score} {_once('reference, type, setting, region', ', '.join(SCORES))})"
         rows = self._table(
             f"SELECT s.reference, s.type, s.setting, m.number, s.quality, s.quality_std, s.importance, s.importance_std "
             f"FROM {scores} s JOIN masks m ON s.reference = m.reference AND s.region = m.region "
             f"ORDER BY s.reference, s.type, s.setting, m.number"
         )
-        ((asked,),) = self.sql.execute(f"SELECT count(*) FROM {scores}").fetchall()
+        found, asked, masks_found = (
+            self.sql.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in (every_score, scores, every_mask)
+        )
         self.sql.unregister("masks")
         images = 0
         with RecordWriter(path) as writer:
@@ -231,6 +236,8 @@ class Indexer:
             "regions": len(rows),
             "scores without a mask": asked - len(rows),
             "masks without a score": len(masks) - used,
+            "scores that stand twice": found - asked,
+            "masks that stand twice": masks_found - len(masks),
         }
 
 
@@ -252,6 +259,11 @@ def _mark(path: Path) -> str:
         file.seek(max(0, size - 2**20))
         mark.update(file.read())
     return f"{size} bytes, ends {mark.hexdigest()[:16]}"
+
+
+def _once(key: str, order: str) -> str:
+    """Of rows of one key the first in an order of their values: it depends neither on pieces nor on threads."""
+    return f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1"
 
 
 def _literal(text: str) -> str:

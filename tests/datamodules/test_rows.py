@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def parts(tmp_path_factory):
 def few_descriptors():
     """Room for fewer files than there are tables."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with open("/dev/null") as lowest_free:
+    with Path("/dev/null").open() as lowest_free:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free.fileno() + OPEN_TABLES + 20, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

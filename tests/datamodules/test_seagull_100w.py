@@ -72,6 +72,8 @@ def test_every_image_has_its_regions_masks_and_scores(indexed):
         "regions": IMAGES * REGIONS,
         "scores": IMAGES * REGIONS,
         "scores without a mask": 0,
+        "masks that stand twice": 0,
+        "scores that stand twice": 0,
     }
     assert len({r.id for r in records}) == IMAGES
     for record in records:
@@ -213,6 +215,35 @@ def test_a_mapping_that_will_not_do(downloaded, tmp_path, change, error, message
 def test_shares_that_are_none(downloaded, tmp_path):
     with pytest.raises(ConfigError, match="the shares of train, val and test are at least 0 and sum to 1, got"):
         Indexer(downloaded, tmp_path / "out", load_mapping(None), (0.5, 0.2, 0.2), 0)
+
+
+def test_what_stands_twice_is_taken_once(indexed, tmp_path):
+    write_labels(tmp_path, REFERENCES)
+    labels = tmp_path / "Labels"
+    for name in ("mask-based-rois", "scores"):
+        path = labels / f"SEAGULL-100w_{name}.json"
+        records = json.loads(path.read_text())
+        path.write_text(json.dumps([*records, records[0]]))
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    assert (counts["masks that stand twice"], counts["scores that stand twice"]) == (REGIONS, REGIONS)
+    assert (counts["scores without a mask"], counts["regions"], counts["images"]) == (0, IMAGES * REGIONS, IMAGES)
+    theirs = {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(indexed[0]))}
+    assert {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(tmp_path / "out"))} == theirs
+
+
+def test_of_scores_that_disagree_the_same_one_is_taken_in_any_order(tmp_path):
+    found = []
+    for turned in (1, -1):
+        folder = tmp_path / str(turned)
+        write_labels(folder, 1)
+        path = folder / "Labels" / "SEAGULL-100w_scores.json"
+        records = json.loads(path.read_text())
+        other = json.loads(json.dumps(records[0]))
+        other["annotations"][0]["quality_score"] += 1e-3
+        path.write_text(json.dumps([*records, other][::turned]))
+        Indexer(folder, folder / "out", load_mapping(None), SHARES, 0).run()
+        found.append(read_records(tables(folder / "out")))
+    assert found[0] == found[1]
 
 
 def test_a_label_file_without_records(tmp_path):
