@@ -35,7 +35,7 @@ BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP, GROUPS = 64, 4  # images in a row group; row groups that are made at a time
 MEMORY = "300MB"  # of the engine that parses and sorts
 SCORES = ("quality", "quality_std", "importance", "importance_std")
-MANIFEST, WORK = "data.json", ".work"
+MANIFEST, WORK, CLAIM = "data.json", ".work", "made.json"
 
 
 class Indexer:
@@ -85,16 +85,20 @@ class Indexer:
             ConfigError: names that the mapping's patterns do not fit, or types of distortions that are none.
             ValueError: a label file is damaged.
         """
-        if (self.out / MANIFEST).is_file():
-            shutil.rmtree(self.work, ignore_errors=True)
-            return dict(json.loads((self.out / MANIFEST).read_text(encoding="utf-8")))
+        manifest, parts = self.out / MANIFEST, [self._part(b) for b in range(self.buckets)]
+        if manifest.is_file():
+            if all(p.is_file() for p in parts):
+                shutil.rmtree(self.work, ignore_errors=True)
+                return dict(json.loads(manifest.read_text(encoding="utf-8")))
+            self.work.mkdir(exist_ok=True)  # a damaged table was deleted, as its error says
+            _write_text(self.work / CLAIM, json.dumps(self.made))
+            manifest.unlink()
         self._stage("masks", self._write_masks)
         self._stage("scores", self._write_scores)
         counts: Counter[str] = Counter()
-        for bucket in tqdm(range(self.buckets), unit="table", desc="writing tables"):
+        for bucket, part in enumerate(tqdm(parts, unit="table", desc="writing tables")):
             note = self.work / f"table-{bucket:05d}.json"
-            if not note.is_file():
-                part = self.out / f"part-{bucket:05d}-of-{self.buckets:05d}.parquet"
+            if not (note.is_file() and part.is_file()):
                 _write_text(note, json.dumps(self._write_table(bucket, part)))
             counts.update(json.loads(note.read_text()))
         for name in self.readers:
@@ -102,13 +106,16 @@ class Indexer:
         found = {**self.made, "counts": dict(sorted(counts.items()))}
         for draft in self.out.glob(".part-*"):  # of a killed run
             draft.unlink()
-        _write_text(self.out / MANIFEST, json.dumps(found, indent=2) + "\n")
+        _write_text(manifest, json.dumps(found, indent=2) + "\n")
         shutil.rmtree(self.work)
         return found
 
+    def _part(self, bucket: int) -> Path:
+        return self.out / f"part-{bucket:05d}-of-{self.buckets:05d}.parquet"
+
     def _claim(self) -> None:
         """Makes `out` ours, or finds that it is: what a killed run of the same files and options left."""
-        manifest, claim = self.out / MANIFEST, self.work / "made.json"
+        manifest, claim = self.out / MANIFEST, self.work / CLAIM
         there = next((p for p in (claim, manifest) if p.is_file()), None)
         if there is not None:
             theirs = json.loads(there.read_text(encoding="utf-8"))

@@ -59,7 +59,7 @@ class Shards(Work):
         return min(self.size, self.total - shard * self.size)
 
     def is_done(self, shard: int) -> bool:
-        return self._receipt(shard).exists()
+        return self._receipt(shard).exists() and self._part(shard).exists()  # a damaged part was deleted, as its error says
 
     def get_ready(self) -> None:
         self._encoder = self.job.mask_encoder()
@@ -68,7 +68,7 @@ class Shards(Work):
     def make(self, shard: int) -> Made:
         clock, made, skipped = Clock(), Counter[str](), dict[tuple[str, str], int]()
         records = self._records(range(shard * self.size, shard * self.size + self.images(shard)), clock, skipped)
-        write_records(self.job.out / f"part-{shard:06d}.parquet", self._counted(records, made))
+        write_records(self._part(shard), self._counted(records, made))
         lost = [{"name": name, "images": count, "why": why} for (name, why), count in skipped.items()]
         write_json(self._receipt(shard), {**made, "skipped": lost})
         return Made(sum(made[s] for s in SPLITS), made["regions"], tuple(lost), dict(clock))
@@ -85,6 +85,9 @@ class Shards(Work):
             "skipped": [{"name": n, "images": count, "why": why} for (n, why), count in skipped.items()],
             **self.plan,
         }
+
+    def _part(self, shard: int) -> Path:
+        return self.job.out / f"part-{shard:06d}.parquet"
 
     def _receipt(self, shard: int) -> Path:
         return self.job.out / RECEIPTS / f"{shard:06d}.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,6 +291,15 @@ def test_killed_at_several_moments_the_bytes_are_the_same(downloaded, indexed, r
         command = [sys.executable, "-c", KILLED, str(downloaded), str(out), str(left)]
         statuses.append(subprocess.run(command, cwd=root, capture_output=True, timeout=60, check=False).returncode)
     assert statuses == [-signal.SIGKILL] * 5 + [0]
+    assert contents(out) == contents(indexed[0])
+
+
+def test_a_table_that_was_deleted_is_made_again(downloaded, indexed):
+    """Beside the download as the others, for `data.json` tells the way to it."""
+    out = indexed[0].parent / "deleted"
+    shutil.copytree(indexed[0], out)
+    tables(out)[1].unlink()
+    assert Indexer(downloaded, out, load_mapping(None), SHARES, 0).run() == indexed[1]
     assert contents(out) == contents(indexed[0])
 
 

@@ -205,6 +205,14 @@ def test_only_the_missing_shard_is_made(photographs, mixed, tmp_path):
     assert files(tmp_path / "data") == files(mixed[0])
 
 
+def test_a_part_that_was_deleted_is_made_again(photographs, mixed, tmp_path):
+    out = tmp_path / "data"
+    shutil.copytree(mixed[0], out)
+    (out / "part-000001.parquet").unlink()
+    job(photographs, out, **MIXED).run()
+    assert files(out) == files(mixed[0])
+
+
 def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(photographs, mixed, tmp_path, ray_cluster):
     assert sum(node["Alive"] for node in ray.nodes()) == 2
     job(photographs, tmp_path / "data", "ray", **MIXED).run()
