@@ -123,7 +123,7 @@ class Registry(Generic[T]):
         elif name not in self._classes and name in self._files():
             importlib.import_module(f"{self.package}.{name}")
         if name not in self._classes:
-            raise ConfigError(f"{where or self.kind}: no {self.kind} plugin '{name}'. {_suggest(name, self.names())}")
+            raise ConfigError(f"{where or self.kind}: no {self.kind} plugin '{name}'. {suggest(name, self.names())}")
         return self._classes[name]
 
     def schema(self, name: str) -> dict[str, Parameter]:
@@ -158,7 +158,7 @@ class Registry(Generic[T]):
         importlib.import_module(module)
         if name not in self._classes:
             known = [k.partition(":")[2] for k in self._classes if k.startswith(f"{module}:")]
-            raise ConfigError(f"{where or self.kind}: {module} registers no {self.kind} '{plugin}'. {_suggest(plugin, known)}")
+            raise ConfigError(f"{where or self.kind}: {module} registers no {self.kind} '{plugin}'. {suggest(plugin, known)}")
         return self._classes[name]
 
     def _checked(self, cls: Any, name: str) -> type[T]:
@@ -185,10 +185,11 @@ def check_keys(given: Iterator[str] | Mapping[str, Any], allowed: list[str], whe
     """Raises ConfigError naming the first key that is not allowed, with the nearest allowed one."""
     for key in given:
         if key not in allowed:
-            raise ConfigError(f"{where}: unknown key '{key}'. {_suggest(str(key), allowed)}")
+            raise ConfigError(f"{where}: unknown key '{key}'. {suggest(str(key), allowed)}")
 
 
-def _suggest(name: str, known: list[str]) -> str:
+def suggest(name: str, known: list[str]) -> str:
+    """What was probably meant by an unknown name, and what is known."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(known) or 'none'}"

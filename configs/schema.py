@@ -16,7 +16,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from components.registry import ConfigError, check_keys
+from components.registry import ConfigError, check_keys, suggest
 from components.scorers.base import SCORERS
 from datamodules.datasets.base import DATASETS
 
@@ -230,7 +230,7 @@ def _find(path: str) -> Path:
     candidates = [Path(path), ROOT / "experiment" / f"{path}.yaml"]
     found = next((p for p in candidates if p.is_file()), None)
     if found is None:
-        raise ConfigError(f"no experiment '{path}': it is neither a file nor one of {', '.join(experiments())}")
+        raise ConfigError(f"no experiment '{path}', and no file of that name. {suggest(path, experiments())}")
     return found
 
 

@@ -55,7 +55,7 @@ def _fetched(name: str, **hub: Any) -> Path:
         raise FileNotFoundError(f"{name}: no such folder, and no name on the hub (user/name) either. Runs are under outputs/")
     above = Path(name).parent
     if above.is_dir():
-        there = ", ".join(sorted(p.name for p in above.iterdir() if p.is_dir())) or "nothing"
+        there = ", ".join(sorted(p.name for p in above.iterdir() if (p / "config.yaml").is_file() or is_saved(p))) or "no model"
         raise FileNotFoundError(f"{name}: no such folder; {above} holds {there}")
     try:
         return Path(snapshot_download(name, allow_patterns=_FETCHED, **hub))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
@@ -16,3 +18,7 @@ class Progress(TQDMProgressBar):
         bar.reset(trainer.num_training_batches)
         bar.initial = bar.n = bar.last_print_n = done
         bar.set_description(f"Epoch {trainer.current_epoch}")
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the logger's version, which is the end of a folder's name here."""
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}

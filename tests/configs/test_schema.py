@@ -106,7 +106,7 @@ def test_broken_files(tmp_path, text, message):
 
 
 def test_unknown_experiment_lists_those_there_are():
-    with pytest.raises(ConfigError, match=r"no experiment 'quickstrat': .*quickstart"):
+    with pytest.raises(ConfigError, match=r"no experiment 'quickstrat', .*Did you mean 'quickstart'\? Known: .*seagull_7b"):
         load_config("quickstrat")
 
 

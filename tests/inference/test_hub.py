@@ -85,8 +85,10 @@ def test_a_folder_that_is_no_run(tmp_path):
 
 def test_a_run_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outputs" / "quickstart").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError, match=r"outputs/quickstrat: no such folder; outputs holds quickstart"):
+    for name in ("quickstart", "cache"):
+        (tmp_path / "outputs" / name).mkdir(parents=True)
+    (tmp_path / "outputs" / "quickstart" / "config.yaml").touch()
+    with pytest.raises(FileNotFoundError, match=r"outputs/quickstrat: no such folder; outputs holds quickstart$"):
         load("outputs/quickstrat")
 
 

@@ -14,3 +14,9 @@ def test_a_bar_starts_where_the_training_stands(capsys):
     assert (found["initial"], found["n"], found["total"]) == (6, 6, 10)
     bar.train_progress_bar.close()
     assert "6/10" in capsys.readouterr().out
+
+
+def test_a_bar_shows_the_loss_and_no_loggers_version():
+    logger = SimpleNamespace(version="tensorboard")
+    trainer = SimpleNamespace(loggers=[logger], logger=logger, progress_bar_metrics={"loss": 1.5})
+    assert Progress().get_metrics(trainer, None) == {"loss": 1.5}
