@@ -22,7 +22,7 @@ from datamodules.records import SPLITS, ImageRecord, Scale, Split, encode_png
 from datamodules.region_list import SHOWN, Row, RowError, read_list, regions_of
 from datamodules.tables import RecordWriter
 
-FORMAT = 1  # changes whenever the same files would give another table
+FORMAT = 2  # changes whenever the same files would give another table
 
 
 @DATASETS.register("roi_folder")
@@ -70,16 +70,20 @@ class RoiFolder(RoiDataset):
         self._folder = self.cache
 
     def prepare(self) -> None:
-        """Reads the list, if it was not read before.
+        """Reads the list, if it or a file that it names has changed since it was read. Says each time what is left out.
 
         Raises:
-            ConfigError: rows that cannot be used, each of the first named; fewer than three groups to deal.
+            ConfigError: rows that cannot be used, each of the first named; fewer than three groups to deal; images that are left out, if
+                `strict`.
         """
+        left_out = self._part.with_name("left_out.json")
         if not self._part.is_file():
-            records = self._records()
+            records, missing = self._records()
             with RecordWriter(self._part) as writer:
+                left_out.write_text(json.dumps(missing))  # first, since the table's name is what makes both count
                 for record in records:
                     writer.write(record)
+        self._tell(json.loads(left_out.read_text()))
         self._tables.prepare()
 
     def split(self, name: Split) -> Samples:
@@ -106,10 +110,24 @@ class RoiFolder(RoiDataset):
     def _part(self) -> Path:
         path = self.root / self.table
         mark = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
-        mark.update(json.dumps([FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed]).encode())
+        files = [_stamp(self.root / name) for name in self._named] if path.is_file() else []
+        mark.update(json.dumps([FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed, files]).encode())
         return self._folder / f"roi_folder-{mark.hexdigest()[:16]}" / "part.parquet"
 
-    def _records(self) -> list[ImageRecord]:
+    @property
+    def _named(self) -> list[str]:
+        """The images and mask files of the list."""
+        rows = list(read_list(self.root / self.table))
+        return sorted({str(row[key]) for row in rows for key in ("image", "mask") if row.get(key)})
+
+    def _tell(self, missing: list[str]) -> None:
+        if missing and self.strict:
+            raise ConfigError(f"{len(missing)} images of {self.table} cannot be used: {'; '.join(missing[:SHOWN])}")
+        if missing:
+            warnings.warn(f"{len(missing)} images of {self.table} are left out: {'; '.join(missing[:SHOWN])}", stacklevel=3)
+
+    def _records(self) -> tuple[list[ImageRecord], list[str]]:
+        """Of the images that can be read, and why others are left out."""
         rows: dict[str, list[Row]] = {}
         for row in read_list(self.root / self.table):
             rows.setdefault(str(row["image"]), []).append(row)
@@ -133,11 +151,9 @@ class RoiFolder(RoiDataset):
             raise ConfigError(
                 f"{self.root / self.table}: {len(wrong)} images have rows that cannot be used: {'; '.join(wrong[:SHOWN])}{more}"
             )
-        if missing and (self.strict or not records):
+        if missing and not records:
             raise ConfigError(f"{len(missing)} of {len(rows)} images cannot be used: {'; '.join(missing[:SHOWN])}")
-        if missing:
-            warnings.warn(f"{len(missing)} of {len(rows)} images are left out: {'; '.join(missing[:SHOWN])}", stacklevel=2)
-        return records
+        return records, missing
 
     def _splits(self, rows: dict[str, list[Row]]) -> dict[str, str]:
         """Of each group: as the list says, or dealt by the seed.
@@ -177,6 +193,11 @@ def _scale(score: str, ends: Sequence[float], direction: Literal["higher", "lowe
         return Scale(ends[0], ends[1], direction)
     except ValueError as error:
         raise ConfigError(f"roi_folder: {score}_scale: {error}") from error
+
+
+def _stamp(path: Path) -> list[int]:
+    """Changes whenever a file does; empty where there is none."""
+    return [(found := path.stat()).st_size, found.st_mtime_ns] if path.is_file() else []
 
 
 def _group(image: str, rows: Sequence[Row]) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -90,12 +92,22 @@ def test_a_list_that_changed_is_read_again(folder):
     assert sum(after["images"].values()) == 11
 
 
-def test_an_image_that_is_missing_is_left_out_or_refused(folder):
+def test_an_image_that_is_missing_is_left_out_or_refused_each_time(folder):
     write(folder, [*rows(), "nowhere.png,0,1 1 2 2,3"])
-    with pytest.warns(UserWarning, match=r"1 of 13 images are left out: image .*nowhere\.png does not exist"):
-        made(folder)
-    with pytest.raises(ConfigError, match="1 of 13 images cannot be used"):
-        RoiFolder(root=str(folder), quality_scale=(1, 5), cache=str(folder / "other"), strict=True).prepare()
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"1 images of labels\.csv are left out: image .*nowhere\.png does not exist"):
+            made(folder)
+        with pytest.raises(ConfigError, match=r"1 images of labels\.csv cannot be used: image .*nowhere\.png"):
+            made(folder, strict=True)
+
+
+def test_an_image_that_was_fetched_or_changed_is_read(folder):
+    write(folder, [*rows(), "late.png,0,1 1 2 2,3"])
+    with pytest.warns(UserWarning, match=r"late\.png does not exist"):
+        before = made(folder).describe()
+    shutil.copy(folder / "scene0.0.png", folder / "late.png")
+    after = made(folder).describe()
+    assert sum(after["images"].values()) == sum(before["images"].values()) + 1
 
 
 def test_rows_that_cannot_be_used_are_an_error(folder):
