@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import signal
 import threading
 import time
 import warnings
@@ -30,16 +29,9 @@ from datamodules.remembered import Remembered
 from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
 
 
-def live_with_starter(worker: int) -> None:
-    """Lets a loader process live as long as the training that started it.
-
-    No shorter: a signal that tells the training to go may be sent to all of its processes (by a scheduler, `kill -- -PGID`, Ctrl-C), and
-    the training needs its batches to finish the step. So the first SIGTERM is not obeyed; one of a loader that shuts down comes again. And
-    no longer: once the training was killed, it would wait, for good, to hand over what nobody takes any more.
-    """
-    for number in (signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+def leave_with_starter(worker: int) -> None:
+    """Ends a loader process soon after the training that started it was killed; by itself it would wait, for good, to hand over what
+    nobody takes any more."""
     parent, starter = os.getppid(), multiprocessing.parent_process()  # with a fork server, these are two
 
     def watch() -> None:
@@ -190,7 +182,7 @@ class RoiIQA(L.LightningDataModule):
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
-            worker_init_fn=live_with_starter,
+            worker_init_fn=leave_with_starter,
         )
 
     def _training(self) -> tuple[Any, Callable[[Any], Batch], int]:
@@ -246,7 +238,7 @@ class RoiIQA(L.LightningDataModule):
             batch_sampler=batches or BatchSampler(range(len(samples)), self.eval_batch_size, drop_last=False),  # type: ignore[arg-type]
             collate_fn=Collate(self.preprocess, self.crop_size, whole),
             num_workers=self.workers,
-            worker_init_fn=live_with_starter,
+            worker_init_fn=leave_with_starter,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:  # type: ignore[no-untyped-def]

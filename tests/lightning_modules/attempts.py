@@ -49,7 +49,6 @@ def attempt(
     blow: tuple[str, int, int] | None = None,
     number: int = signal.SIGKILL,
     lacking: tuple[str, ...] = (),
-    group: bool = False,
 ) -> list[int]:
     """Runs train.py with `arguments` in `world` processes as torchrun would start them; the statuses they end with.
 
@@ -57,12 +56,11 @@ def attempt(
         blow: (place, step, rank): where, in which step and to which rank the signal `number` is sent. Places are "loss" (in the step),
             "update" (before the optimizer's) and "write" (a checkpoint is written, but not yet in its place).
         lacking: labels that nothing is known of in every other micro-batch.
-        group: whether the signal goes to all processes of that rank, the loader's too.
     """
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["train", "eval", "lightning.pytorch", "datamodules.roi_iqa", "lightning_modules.scorer", "peft"])
     port = free_port()
-    processes = [context.Process(target=_train, args=(arguments, rank, world, port, blow, number, lacking, group)) for rank in range(world)]
+    processes = [context.Process(target=_train, args=(arguments, rank, world, port, blow, number, lacking)) for rank in range(world)]
     for process in processes:
         process.start()
     for process in processes:
@@ -79,7 +77,7 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def _train(arguments, rank, world, port, blow, number, lacking, group) -> None:
+def _train(arguments, rank, world, port, blow, number, lacking) -> None:
     outputs = next(a for a in arguments if a.startswith("outputs=")).removeprefix("outputs=")
     sys.stdout = sys.stderr = (Path(outputs) / f"rank-{rank}.log").open("a", buffering=1)
     if world > 1:
@@ -97,9 +95,7 @@ def _train(arguments, rank, world, port, blow, number, lacking, group) -> None:
 
     evaluation.evaluate_run = lambda *_: {}
     if blow and rank == blow[2]:
-        if group:
-            os.setsid()  # of its own, or the tests would be struck as well
-        _prepare_blow(blow[0], blow[1], number, os.killpg if group else os.kill)
+        _prepare_blow(blow[0], blow[1], number)
     if lacking:
         _forget(lacking)
     train.main(arguments)
@@ -121,7 +117,7 @@ def _forget(lacking) -> None:
     ScorerModule.training_step = unlabelled
 
 
-def _prepare_blow(place: str, step: int, number: int, kill) -> None:
+def _prepare_blow(place: str, step: int, number: int) -> None:
     from lightning_modules.saving import Saving
     from lightning_modules.scorer import ScorerModule
 
@@ -130,7 +126,7 @@ def _prepare_blow(place: str, step: int, number: int, kill) -> None:
     def struck(original, now):
         def method(self, *args, **kwargs):
             if now(self):
-                kill(os.getpid(), number)
+                os.kill(os.getpid(), number)
             return original(self, *args, **kwargs)
 
         return method

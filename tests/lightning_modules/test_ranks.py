@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +16,7 @@ import prepare
 import train
 from components.registry import ConfigError
 from inference.load import load
-from lightning_modules.ranks import STATUS, Ranks, _watch, devices, ranks
+from lightning_modules.ranks import Ranks, devices, ranks
 from lightning_modules.runs import Run
 from tests.lightning_modules.attempts import attempt, free_port, small
 from tests.lightning_modules.test_strategy import ALONE, TOGETHER, distance
@@ -78,22 +76,6 @@ def test_a_rank_that_fails_ends_the_others(root):
     assert done.returncode == 1
     assert "must hold a mapping of keys" in done.stderr
     assert "rank 1 has failed" in done.stderr
-
-
-@pytest.mark.parametrize(("status", "ended"), [(STATUS, []), (3, [1])])
-def test_a_rank_that_was_told_to_go_has_not_failed(status, ended, monkeypatch, capsys):
-    """The first one may still be saving."""
-    over, left = threading.Event(), []
-    monkeypatch.setattr("lightning_modules.ranks.GRACE", 0.1)
-    monkeypatch.setattr(os, "_exit", left.append)
-    other = SimpleNamespace(poll=lambda: status, kill=lambda: None)
-    watcher = threading.Thread(target=_watch, args=([other], over), daemon=True)
-    watcher.start()
-    watcher.join(1.5)
-    over.set()
-    watcher.join(60)
-    assert left == ended
-    assert ("rank 1 has failed" in capsys.readouterr().err) == bool(ended)
 
 
 def test_the_entry_starts_the_other_ranks(tmp_path):

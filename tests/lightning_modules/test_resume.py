@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from components.checkpoints import read
-from lightning_modules.ranks import STATUS
 from lightning_modules.runs import Run
+from lightning_modules.saving import STATUS
 from tests.lightning_modules.attempts import LORA, attempt, small
 
 
@@ -63,12 +63,11 @@ def test_killed_at_random_moments(setting):
 
 
 def test_told_to_go(setting):
-    """The step is finished and saved, and all leave with a status of their own: one rank and its loader processes, which the signal
-    reaches too, or two, of which the last is told."""
+    """SIGTERM or SIGUSR1 to the last rank: the step is finished and saved, and all leave with a status of their own."""
     world, arguments, whole = setting
     told = Run(whole.folder.parent / "told")
-    number, workers = {1: (signal.SIGUSR1, 2), 2: (signal.SIGTERM, 0)}[world]
-    assert attempt(arguments("told", workers), world, ("loss", 4, world - 1), number, group=workers > 0) == [STATUS] * world
+    number = {1: signal.SIGUSR1, 2: signal.SIGTERM}[world]
+    assert attempt(arguments("told"), world, ("loss", 4, world - 1), number) == [STATUS] * world
     assert read(told.checkpoint)["global_step"] == 5
     assert attempt(arguments("told"), world) == [0] * world
     same_run(whole, told)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
 
-from lightning_modules.ranks import STATUS, Ranks, _outside
-from lightning_modules.saving import PreemptedError, Saving
+from lightning_modules.ranks import Ranks, _outside
+from lightning_modules.saving import STATUS, PreemptedError, Saving
 
 JOB = {"SLURM_JOB_ID": "77", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
 JOB |= {"SLURM_PROCID": "1", "SLURM_LOCALID": "1"}
