@@ -11,14 +11,13 @@ from typing import Any
 import lightning as L
 import torch
 
-from components.registry import ConfigError
 from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.protocols import evaluate
 from evaluation.report import console_table, write_report
-from inference.load import load
+from inference.load import choose_device, load
 from inference.table import score_table
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run, facts, write_json
@@ -41,17 +40,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
     data.prepare_data()
     return evaluate_run(folder, config, scorer, data, device)
-
-
-def choose_device(accelerator: str) -> torch.device:
-    """The device of a configuration's `trainer.accelerator`: "auto" is a GPU where there is one.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-    """
-    if accelerator == "gpu" and not torch.cuda.is_available():
-        raise ConfigError("trainer.accelerator is gpu, but torch sees none here: use auto or cpu")
-    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device) -> dict[str, Any]:

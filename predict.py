@@ -23,9 +23,8 @@ from tqdm.auto import tqdm
 from components.batch import TASKS, Task
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
-from eval import choose_device
 from inference import draw
-from inference.load import load
+from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, table
 from inference.predict import Predictor, Row, Seen
 from inference.requests import MASK_TYPES, Asked, gather, numbers

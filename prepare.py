@@ -224,7 +224,7 @@ def save_model(args: argparse.Namespace) -> dict[str, Any]:
 
 def merge_model(args: argparse.Namespace) -> dict[str, Any]:
     """A run or saved model with adapters -> `out`, a saved model without."""
-    from eval import choose_device
+    from inference.load import choose_device
 
     scorer, node, about = find(args.folder, choose_device(args.accelerator))
     with _made(args) as draft:

@@ -141,8 +141,8 @@ def out_of_memory(config: Experiment, step: int, regions: int, card: int | None)
 
 def run(config: Experiment) -> dict[str, Any]:
     """One experiment from configuration to report. Ranks other than the first have nothing to report, and return nothing."""
-    from eval import choose_device, evaluate_run  # these take seconds, and --plan and --list answer without them
-    from inference.load import load
+    from eval import evaluate_run  # these take seconds, and --plan and --list answer without them
+    from inference.load import choose_device, load
     from lightning_modules.ranks import devices, ranks
 
     folder, t = Run(Path(config.outputs) / config.name), config.trainer

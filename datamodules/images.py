@@ -66,6 +66,16 @@ def _decoded(source: Path | io.BytesIO, name: str, max_pixels: int) -> NDArray[n
         raise ImageError(f"image {name} cannot be decoded ({error}): it is truncated or damaged, fetch it again or remove it") from error
 
 
+def to_rgb(image: Image.Image, name: str = "") -> NDArray[np.uint8]:
+    """As `load_image`, of an image that Pillow has opened; `name` is what errors call it."""
+    try:
+        return _rgb(image, name)
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:  # as above
+        raise ImageError(f"image {name} cannot be decoded ({error}): it is truncated or damaged") from error
+
+
 def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The image files (by `suffixes`, any case) in a folder and its subfolders, sorted by path; names with a leading dot are left out.
 

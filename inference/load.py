@@ -16,12 +16,26 @@ from torch import Tensor
 
 from components.checkpoints import is_checkpoint, read
 from components.foundation import Foundations, check_foundations
+from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
 from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _FETCHED = ["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "*.md"]  # no pickles
+
+
+def choose_device(accelerator: str) -> torch.device:
+    """The device of an accelerator: "auto" is a GPU where there is one.
+
+    Raises:
+        ConfigError: an unknown word, or a GPU is asked for and there is none.
+    """
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise ConfigError(f"accelerator: got {accelerator!r}, expected auto, cpu or gpu")
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("the accelerator is gpu, but torch sees none here: use auto or cpu")
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def load(model: str | Path, device: torch.device | str = "cpu") -> Scorer:

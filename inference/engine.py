@@ -1,0 +1,222 @@
+"""Any number of regions of an image, which is encoded and read once: a trained model in a few lines.
+
+from inference.engine import load
+
+scorer = load("outputs/quickstart")
+for region in scorer.score("photo.jpg", [(40, 30, 120, 90), (150, 80)]):
+    print(region["quality"].value, region["importance"].value, region["distortion"].text)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+from torch import Tensor
+
+from components.batch import Task
+from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.given import Given
+from components.registry import ConfigError
+from components.rle import RegionError
+from components.scorers.base import Look, RegionScores, Scorer
+from datamodules.images import ImageError, load_image, to_rgb
+from inference import load as models
+from inference.load import choose_device
+
+MIB = 2**20
+MEMORY = 512.0  # MiB for what is made of the regions that are asked about at once
+
+ImageLike = str | Path | PILImage.Image | NDArray[np.uint8] | Tensor
+RegionLike = Prompt | Sequence[Any] | Mapping[str, Any] | NDArray[Any] | Tensor | str | Path
+
+
+@dataclass(frozen=True)
+class Looked:
+    """An image that an engine has encoded and read: regions of it can be asked about again and again.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+    """
+
+    image: NDArray[np.uint8]
+    look: Look
+
+
+def load(model: str | Path, accelerator: str = "auto", **options: Any) -> Engine:
+    """A trained model, ready for use.
+
+    Args:
+        model: the folder of a run (`outputs/<name>`), the folder of a saved or imported model, or a name on the hub (`user/name`).
+        accelerator: "auto" is a GPU where there is one; "cpu" or "gpu".
+        options: of `Engine`.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ConfigError: a GPU is asked for and there is none.
+        ValueError: the weights are of another architecture than the configuration says.
+    """
+    return Engine(models.load(model, choose_device(accelerator)), **options)
+
+
+class Engine:
+    """Scores regions of images with one model. May be used from several threads: requests take turns on the model, and each gets the
+    answers that it would get alone.
+
+    Args:
+        scorer: with its weights, in eval mode.
+        segmenter: makes a region of a point; superpixels where none is given.
+        memory: MiB that the regions which are asked about at once may take beside the model and the image; bounds memory, does not
+            change scores.
+
+    Raises:
+        ConfigError: `memory` is not positive.
+    """
+
+    def __init__(self, scorer: Scorer, *, segmenter: MaskEncoder | None = None, memory: float = MEMORY) -> None:
+        if not memory > 0:
+            raise ConfigError(f"memory: got {memory}, expected a positive number of MiB")
+        self.scorer, self.memory = scorer, memory
+        self.segmenter = segmenter or MASK_ENCODERS.build({"plugin": "superpixel"})
+        self._given = Given()
+        self._turn = threading.RLock()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What can be asked."""
+        return self.scorer.tasks
+
+    def look(self, image: ImageLike) -> Looked:
+        """Encodes an image and lets the model read it, once.
+
+        Args:
+            image: a file, a PIL image, (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB.
+
+        Raises:
+            ImageError: a file that cannot be read, or an image of another form.
+        """
+        pixels = as_image(image)
+        with self._turn:
+            return Looked(pixels, Look(self.scorer, torch.from_numpy(pixels).permute(2, 0, 1)))
+
+    def score(
+        self, image: ImageLike | Looked, regions: Sequence[RegionLike] | Masks | Tensor, tasks: Sequence[Task] | None = None
+    ) -> list[RegionScores]:
+        """Scores regions of an image.
+
+        Args:
+            image: see `look`, or what it returned.
+            regions: each a box (left, top, width, height), a point (x, y), a polygon's ring (x0, y0, x1, y1, x2, y2, ...), all in
+                pixels; COCO's run-length code {"size", "counts"}; a mask (H, W) or its file; or a `Prompt`. All masks at once may
+                be one array (R, H, W).
+            tasks: some of `tasks`; all of them where none are named.
+
+        Returns:
+            For each region, in their order, a mapping from task to `RoiScore`.
+
+        Raises:
+            ImageError: as `look`.
+            RegionError: a region that is empty, outside the image or not understood. It says which.
+            ValueError: a task that the model cannot answer.
+        """
+        asked = self.tasks if tasks is None else tuple(tasks)
+        self.scorer.check_tasks(asked)
+        if not len(regions):
+            return []
+        prompts = [as_prompt(region, n) for n, region in enumerate(regions)]
+        looked = image if isinstance(image, Looked) else self.look(image)
+        out: list[RegionScores] = []
+        for masks in self._masks(looked.image, prompts):
+            with self._turn:
+                out += looked.look.score(torch.from_numpy(masks), asked)
+        return out
+
+    def at_once(self, size: tuple[int, int]) -> int:
+        """How many regions of an image of `size` (height, width) are asked about together: as many as `memory` allows, one at least."""
+        return max(1, int(self.memory * MIB / region_bytes(self.scorer, size)))
+
+    def _masks(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Iterator[Masks]:
+        """(R, H, W) of as many regions as are asked about at once, in turn."""
+        step = len(prompts) if self.scorer.coupled else self.at_once(image_size(image))
+        for at in range(0, len(prompts), step):
+            part = prompts[at : at + step]
+            masks = np.empty((len(part), *image.shape[:2]), np.bool_)
+            for grown in (True, False):
+                chosen = [n for n, prompt in enumerate(part) if (prompt.kind == "point") == grown]
+                if chosen:
+                    encoder = self.segmenter if grown else self._given
+                    masks[chosen] = _made(encoder, image, [part[n] for n in chosen], [at + n for n in chosen])
+            yield masks
+
+
+def region_bytes(scorer: Scorer, size: tuple[int, int]) -> int:
+    """What one region of an image of `size` (height, width) takes while it is asked about, in bytes: its mask as drawn and in the
+    model's size (as numbers too), and its crop with what a first convolution makes of it."""
+    side, crop = scorer.preprocess.size, scorer.crop_size
+    return 2 * size[0] * size[1] + 5 * side**2 + 4 * 11 * crop**2
+
+
+def as_image(image: ImageLike) -> NDArray[np.uint8]:
+    """-> (H, W, 3) uint8 RGB. Raises ImageError."""
+    if isinstance(image, str | Path):
+        return load_image(image)
+    if isinstance(image, PILImage.Image):
+        return to_rgb(image)
+    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
+    try:
+        image_size(array)
+    except ValueError as error:
+        raise ImageError(f"{error}; a tensor is (3, height, width) uint8") from error
+    return np.ascontiguousarray(array)
+
+
+def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
+    """A region, however it is said, as a `Prompt`; `number` is what errors call it. Raises RegionError."""
+    if isinstance(region, Prompt):
+        return region
+    if isinstance(region, str | Path):
+        return Prompt(mask=region)
+    if isinstance(region, Mapping):
+        return Prompt(rle=dict(region))
+    if isinstance(region, Tensor):
+        region = region.detach().cpu().numpy()
+    if isinstance(region, np.ndarray) and region.ndim == 2:
+        return Prompt(mask=region)
+    try:
+        values = [float(v) for v in region]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) == 2:
+        return Prompt(point=(values[0], values[1]))
+    if len(values) == 4:
+        return Prompt(box=(values[0], values[1], values[2], values[3]))
+    if len(values) >= 6 and len(values) % 2 == 0:
+        return Prompt(polygon=[values])
+    raise RegionError(
+        f"region {number} is not understood: {_short(region)}. Say a box (left, top, width, height), a point (x, y), a polygon "
+        "(x0, y0, x1, y1, x2, y2, ...), a run-length code, a mask (height, width) or its file, or a Prompt"
+    )
+
+
+def _made(encoder: MaskEncoder, image: NDArray[np.uint8], prompts: Sequence[Prompt], numbers: Sequence[int]) -> Masks:
+    try:
+        return encoder.forward(image, prompts)
+    except RegionError:
+        for number, prompt in zip(numbers, prompts, strict=True):  # once more, to say which it was
+            try:
+                encoder.forward(image, [prompt])
+            except RegionError as error:
+                raise RegionError(f"region {number}: {error}") from error
+        raise
+
+
+def _short(value: object) -> str:
+    text = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

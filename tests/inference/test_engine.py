@@ -1,0 +1,155 @@
+"""The engine: any image, any way to say a region, within a budget, from any thread: always the scorer's own answers."""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from components.mask_encoders.base import MASK_ENCODERS, Prompt
+from components.registry import ConfigError
+from components.rle import RegionError
+from components.scorers.base import SCORERS
+from datamodules.images import ImageError
+from inference.engine import Engine, as_image, as_prompt, region_bytes
+from inference.load import choose_device
+from tests.components.scorers.samples import picture
+
+BOX, OTHER = (5, 10, 30, 20), (40, 2, 33, 50)
+
+
+def built(name):
+    torch.manual_seed(0)
+    scorer = SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()})
+    scorer.load_pretrained()
+    return scorer.eval()
+
+
+@pytest.fixture(scope="module", params=SCORERS.names())
+def any_scorer(request):
+    return built(request.param)
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return built("roi_vlm")
+
+
+def close(got, wanted):
+    assert len(got) == len(wanted)
+    for one, other in zip(got, wanted, strict=True):
+        assert one.keys() == other.keys()
+        for task in one:
+            a, b = one[task], other[task]
+            assert (a.text, a.distortions, a.parsed) == (b.text, b.distortions, b.parsed)
+            for x, y in ((a.value, b.value), (a.std, b.std)):
+                assert x is y is None or math.isclose(x, y, abs_tol=1e-5)
+
+
+def test_it_gives_the_scorers_answers(any_scorer):
+    image, masks = picture(3)
+    engine = Engine(any_scorer)
+    wanted = any_scorer.score(image, masks, any_scorer.tasks)
+    close(engine.score(image, masks), wanted)
+    looked = engine.look(image)
+    close([engine.score(looked, masks[n : n + 1])[0] for n in range(len(masks))], wanted)
+
+
+def test_every_way_to_say_an_image_is_the_same_image(tmp_path):
+    image, _ = picture(1)
+    array = image.permute(1, 2, 0).numpy()
+    Image.fromarray(array).save(tmp_path / "a.png")
+    for said in (image, array, Image.fromarray(array), tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert np.array_equal(as_image(said), array)
+
+
+@pytest.mark.parametrize("image", [np.zeros((3, 8, 9), np.uint8), np.zeros((8, 9, 3)), torch.zeros(3, 8, 9), torch.zeros(8, 9)])
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(ImageError, match="uint8"):
+        as_image(image)
+
+
+def test_every_way_to_say_a_region_is_the_same_region(scorer):
+    image, _ = picture(2)
+    size = image.shape[-2:]
+    mask = np.zeros(size, bool)
+    mask[10:30, 5:35] = True
+    outline = [5, 10, 35, 10, 35, 30, 5, 30]
+    said = [BOX, list(BOX), np.array(BOX), mask, torch.from_numpy(mask), outline, Prompt(box=BOX), Prompt(mask=mask)]
+    runs = np.diff(np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0])), prepend=0)
+    said.append({"size": list(size), "counts": [*runs.tolist(), int(mask.size - runs.sum())]})
+    engine = Engine(scorer)
+    close(engine.score(image, said), engine.score(image, [BOX]) * len(said))
+    close(engine.score(image, np.stack([mask, ~mask]))[:1], engine.score(image, [BOX]))
+
+
+def test_a_point_means_what_the_segmenter_makes_of_it(scorer):
+    image, _ = picture(2)
+    segmenter = MASK_ENCODERS.build({"plugin": "superpixel", "segments": 4})
+    engine = Engine(scorer, segmenter=segmenter)
+    mask = segmenter.forward(as_image(image), [Prompt(point=(20, 20))])
+    close(engine.score(image, [BOX, (20, 20), OTHER]), engine.score(image, [BOX, mask[0], OTHER]))
+
+
+@pytest.mark.parametrize("region", [(1, 2, 3), "x" * 200, {"counts": 3}, object(), (), np.zeros((2, 2, 2)), (math.nan, 1, 2, 3)])
+def test_a_region_that_is_not_understood_is_named(scorer, region):
+    with pytest.raises(RegionError, match="region 1"):
+        Engine(scorer).score(picture(1)[0], [BOX, region])
+
+
+def test_what_is_wrong_with_a_region_says_which(scorer):
+    with pytest.raises(RegionError, match=r"region 2: box .* lies outside"):
+        Engine(scorer).score(picture(1)[0], [BOX, OTHER, (900, 900, 5, 5)])
+
+
+def test_no_region_has_no_answer(scorer):
+    assert Engine(scorer).score(picture(1)[0], []) == []
+
+
+def test_only_tasks_that_are_asked(scorer):
+    assert [list(r) for r in Engine(scorer).score(picture(1)[0], [BOX], ["quality"])] == [["quality"]]
+    with pytest.raises(ValueError, match="task 'beauty'"):
+        Engine(scorer).score(picture(1)[0], [BOX], ["beauty"])
+
+
+@pytest.mark.parametrize("memory", [1e-9, 1.0])
+def test_a_budget_changes_no_score(any_scorer, memory, monkeypatch):
+    image, masks = picture(4)
+    engine = Engine(any_scorer, memory=memory)
+    asked = []
+    answer = type(any_scorer).answer
+    monkeypatch.setattr(type(any_scorer), "answer", lambda self, s, r, t: (asked.append(r.valid.shape[1]), answer(self, s, r, t))[1])
+    close(engine.score(image, masks), any_scorer.score(image, masks, any_scorer.tasks))
+    assert asked[0] == min(len(masks), max(1, int(memory * 2**20 / region_bytes(any_scorer, image.shape[-2:]))))
+
+
+@pytest.mark.parametrize("memory", [0, -1, math.nan])
+def test_a_budget_is_positive(scorer, memory):
+    with pytest.raises(ConfigError, match=r"memory: got .* positive number of MiB"):
+        Engine(scorer, memory=memory)
+
+
+def test_threads_get_the_answers_of_one_after_the_other(any_scorer):
+    engine = Engine(any_scorer)
+    pictures = [picture(seed) for seed in range(6)]
+    wanted = [engine.score(*p) for p in pictures]
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(lambda n: engine.score(*pictures[n % 6]), range(18)))
+    for n, answer in enumerate(got):
+        assert answer == wanted[n % 6]  # to the bit: nothing of another request is read
+
+
+def test_an_accelerator_is_one_that_is_there():
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="torch sees none"):
+            choose_device("gpu")
+
+
+def test_a_prompt_stays_what_it_is():
+    prompt = Prompt(point=(1, 2))
+    assert as_prompt(prompt) is prompt
