@@ -88,6 +88,7 @@ class Batch(_Movable):
         images: (B, 3, H, W), normalised; (B, 3, 0, 0) where `pyramid` stands for them.
         ids: names of each image's regions, for reports.
         pyramid: what a frozen vision encoder saw of the images, if that is known already (`Scorer.precompute`).
+        clean: (B, R, 3, S, S), the regions' crops before the image was distorted; None where that is not known.
     """
 
     images: Tensor
@@ -95,6 +96,7 @@ class Batch(_Movable):
     labels: Labels | None = None
     ids: tuple[tuple[str, ...], ...] = ()
     pyramid: Pyramid | None = None
+    clean: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,8 @@ def split(batch: Batch) -> list[Batch]:
             return None if part is None else _each(part, lambda x: x[b : b + 1, :count].clone(), lambda x: (x[b],))
 
         pyramid = None if batch.pyramid is None else Pyramid(tuple(m[b : b + 1].clone() for m in batch.pyramid.maps))
-        singles.append(Batch(batch.images[b : b + 1].clone(), cut(batch.regions), cut(batch.labels), batch.ids[b : b + 1], pyramid))
+        clean = None if batch.clean is None else batch.clean[b : b + 1, :count].clone()
+        singles.append(Batch(batch.images[b : b + 1].clone(), cut(batch.regions), cut(batch.labels), batch.ids[b : b + 1], pyramid, clean))
     return singles
 
 
@@ -166,6 +169,7 @@ def join(batches: list[Batch]) -> Batch:
         None
         if batches[0].pyramid is None
         else Pyramid(tuple(map(torch.cat, zip(*(b.pyramid.maps for b in batches if b.pyramid), strict=True)))),
+        None if batches[0].clean is None else pad_stack([row for b in batches if b.clean is not None for row in b.clean]),
     )
 
 

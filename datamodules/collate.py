@@ -35,7 +35,7 @@ class Collate:
         records = [() if self.whole else s.record.regions for s in samples]
         ids = tuple((s.record.id,) if self.whole else tuple(r.id for r in s.record.regions) for s in samples)
         regions = stack_regions([self._regions(s) for s in samples])
-        return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid)
+        return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid, self._clean(samples))
 
     def pixels(self, samples: Sequence[RoiSample]) -> Batch:
         """The images alone, without regions."""
@@ -44,6 +44,12 @@ class Collate:
             prepare_regions(s.image, torch.zeros(0, *s.image.shape[1:], dtype=torch.bool), self.preprocess, self.crop_size) for s in samples
         ]
         return stack(images, none)
+
+    def _clean(self, samples: Sequence[RoiSample]) -> Tensor | None:
+        if not self.crop_size or any(s.clean is None for s in samples):
+            return None
+        clean = [RoiSample(s.clean, s.record, s.turn) for s in samples if s.clean is not None]
+        return pad_stack([self._regions(s).crops for s in clean])
 
     def _regions(self, sample: RoiSample) -> Regions:
         if self.whole:

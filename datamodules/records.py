@@ -158,7 +158,8 @@ class RoiSample:
     Attributes:
         image: (3, H, W) uint8, in position `turn`.
         record: as stored, that is in position 0.
-        turn: which of the eight positions of a square, 0 to 7, image and masks are in (see `turned`).
+        turn: which of the eight positions of a square, 0 to 7, images and masks are in (see `turned`).
+        clean: (3, H, W) uint8, the image before it was distorted; None where that is not known.
 
     Raises:
         ValueError: image and record are of different sizes.
@@ -167,6 +168,7 @@ class RoiSample:
     image: Tensor
     record: ImageRecord
     turn: int = 0
+    clean: Tensor | None = None
 
     def __post_init__(self) -> None:
         height, width = self.image.shape[1:] if not self.turn & 4 else self.image.shape[:0:-1]
@@ -220,7 +222,7 @@ class RoiSample:
         """The same sample in position `turn`: mirrored left to right if `turn & 1`, upside down if `& 2`, about the diagonal if `& 4`."""
         if self.turn:
             raise ValueError(f"this sample is in position {self.turn} already: turn the one it was made of")
-        return RoiSample(_turn(self.image, turn), self.record, turn)
+        return RoiSample(_turn(self.image, turn), self.record, turn, None if self.clean is None else _turn(self.clean, turn))
 
 
 def _turn(x: Tensor, turn: int) -> Tensor:

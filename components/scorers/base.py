@@ -31,12 +31,14 @@ class Scorer(nn.Module, ABC):
         tasks: the questions it can answer.
         blocks: module classes that sharded training wraps.
         sources: names of the options that name weights or other files; who packs a model takes along what they point to.
+        needs_clean: whether training reads `Batch.clean`.
     """
 
     preprocess: Preprocess
     crop_size: int = 0
     tasks: tuple[Task, ...] = TASKS
     blocks: tuple[type[nn.Module], ...] = ()
+    needs_clean: bool = False
     sources: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -141,18 +143,19 @@ class Scorer(nn.Module, ABC):
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Takes what statistics it needs from some training images; called once before the first step, never when resuming."""
 
-    def score(self, image: Tensor, masks: Tensor, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:
+    def score(self, image: Tensor, masks: Tensor, tasks: Sequence[Task] | None = None) -> list[RegionScores]:
         """Scores the regions of one image.
 
         Args:
             image: (3, H, W) uint8 RGB.
             masks: (R, H, W) bool, none empty.
-            tasks: some of `self.tasks`.
+            tasks: some of `self.tasks`; None for all.
 
         Returns:
             R mappings from task to answer, in the order of the masks.
         """
-        self.check_tasks(tasks)
+        if tasks is not None:
+            self.check_tasks(tasks)
         return Look(self, image).score(masks, tasks) if len(masks) else []
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
@@ -182,8 +185,9 @@ class Look:
         with _scoring(scorer):
             self._seen = scorer.look(batch)
 
-    def score(self, masks: Tensor, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:
+    def score(self, masks: Tensor, tasks: Sequence[Task] | None = None) -> list[RegionScores]:
         """As `Scorer.score`. All regions are read together: for very many of them, ask in parts."""
+        tasks = self.scorer.tasks if tasks is None else tasks
         self.scorer.check_tasks(tasks)
         if not len(masks):
             return []

@@ -30,9 +30,11 @@ class RoiDataset(ABC):
 
     Attributes:
         cache: folder for what is costly to make and can be made again; None where there is none.
+        pairs: whether every sample knows what its image was before it was distorted.
     """
 
     cache: Path | None = None
+    pairs: bool = False
 
     @property
     def most_types(self) -> int:

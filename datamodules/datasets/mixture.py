@@ -63,6 +63,7 @@ class Mixture(RoiDataset):
         self.sets = {name: part() for name, part in sets.items()}
         self.weights = {name: float(weights.get(name, 1.0)) for name in sets}
         self.cache = Path(cache) if cache else None
+        self.pairs = all(dataset.pairs for dataset in self.sets.values())
 
     @property
     def most_types(self) -> int:

@@ -104,6 +104,7 @@ class Photographs(RoiDataset):
         turns: in how many of a square's eight positions each training sample is shown; a training sample each.
         distortions: the types to draw from.
         mixed, clean, regions, min_area, visible, full_impact, several: see `datamodules.synthesis.Recipe`.
+        pairs: gives each sample the clean image that it was made from, too (`RoiSample.clean`); restoration is learned from these.
         seed: of everything drawn.
         cache: folder for the samples; "" to make them on the fly each time.
         workers: processes that fill the cache; the result does not depend on it.
@@ -135,6 +136,7 @@ class Photographs(RoiDataset):
         visible: float = 0.97,
         full_impact: float = 0.25,
         several: int = 1,
+        pairs: bool = False,
         seed: int = 0,
         cache: str = "outputs/cache",
         workers: int = 2,
@@ -150,7 +152,7 @@ class Photographs(RoiDataset):
             if not good:
                 raise ConfigError(f"photographs: {name}: {allowed}; got {value}")
         self.root, self.size, self.seed, self.workers = root, size, seed, workers
-        self.procedural, self.looks, self.turns = procedural, looks, turns
+        self.procedural, self.looks, self.turns, self.pairs = procedural, looks, turns, pairs
         self.counts: dict[Split, int] = {"train": train, "val": val, "test": test}
         self.distortions = {name: DISTORTIONS.build({"plugin": name}) for name in distortions}
         mask_encoder = mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"})
@@ -199,13 +201,15 @@ class Photographs(RoiDataset):
         if self.cache is None:
             self._get_ready()
             return _OnTheFly(self, name, turns)
-        parts = [self._part_path(name, p) for p in range(-(-self.counts[name] // PART))]
-        missing = [p for p in parts if not p.exists()]
+        count = range(-(-self.counts[name] // PART))
+        parts = [self._part_path(name, p) for p in count]
+        cleans = [self._clean_path(name, p) for p in count] if self.pairs else []
+        missing = [p for p in (*parts, *cleans) if not p.exists()]
         if missing:
             raise RuntimeError(
-                f"{len(missing)} of {len(parts)} parts of the {name} split are not in {missing[0].parent}: call prepare() first"
+                f"{len(missing)} of {len([*parts, *cleans])} parts of the {name} split are not in {missing[0].parent}: call prepare() first"
             )
-        return _Cached(read_records(parts)[: self.counts[name]], turns)
+        return _Cached(read_records(parts)[: self.counts[name]], read_records(cleans)[: self.counts[name]], turns)
 
     def describe(self) -> dict[str, Any]:
         """Names and hashes of the photographs by split, the options, and the label measure."""
@@ -228,9 +232,13 @@ class Photographs(RoiDataset):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def make(self, split: Split, index: int) -> tuple[NDArray[np.uint8], ImageRecord]:
-        """Sample `index` of `split`, from scratch: its pixels (size, size, 3), and its record without them.
+        """Sample `index` of `split`, from scratch: its pixels (size, size, 3), and its record without them. See `make_pair`."""
+        return self.make_pair(split, index)[1:]
 
-        It does not depend on how many samples the split has, so that a larger split keeps what a smaller one made.
+    def make_pair(self, split: Split, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], ImageRecord]:
+        """As `make`, with the clean pixels (size, size, 3) before the distorted ones.
+
+        A sample does not depend on how many samples the split has, so that a larger split keeps what a smaller one made.
 
         Raises:
             RuntimeError: no image has a region large enough.
@@ -249,7 +257,7 @@ class Photographs(RoiDataset):
             )
         name = f"{split}-{index:06d}"
         named = tuple(replace(r, id=f"{name}-{r.id}") for r in regions)
-        return distorted, ImageRecord(name, source, split, self.size, self.size, named, png=b"")
+        return reference, distorted, ImageRecord(name, source, split, self.size, self.size, named, png=b"")
 
     def _reference(self, split: Split, rng: np.random.Generator) -> tuple[str, NDArray[np.uint8]]:
         """A clean square: dead leaves, or a crop of a photograph reduced to `size`, which also hides the photograph's own flaws."""
@@ -284,6 +292,10 @@ class Photographs(RoiDataset):
         assert self.cache is not None
         return self.cache / f"photographs-{self.fingerprint}-v{SCHEMA_VERSION}" / f"{split}-{part:05d}.parquet"
 
+    def _clean_path(self, split: Split, part: int) -> Path:
+        """The same samples before they were distorted; made only for `pairs`, so that others need no room for them."""
+        return self._part_path(split, part).with_suffix(".clean.parquet")
+
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """A handful of 64-pixel samples, made on the fly."""
@@ -305,16 +317,19 @@ class _Parts(Work):
         return len(self.dataset._part(self.parts[shard][1]))
 
     def is_done(self, shard: int) -> bool:
-        return self.dataset._part_path(*self.parts[shard]).exists()
+        part = self.parts[shard]
+        return self.dataset._part_path(*part).exists() and (not self.dataset.pairs or self.dataset._clean_path(*part).exists())
 
     def get_ready(self) -> None:
         self.dataset._get_ready()
 
     def make(self, shard: int) -> Made:
         split, part = self.parts[shard]
-        made = [self.dataset.make(split, i) for i in self.dataset._part(part)]
-        write_records(self.dataset._part_path(split, part), [replace(record, png=encode_png(pixels)) for pixels, record in made])
-        return Made(len(made), sum(len(record.regions) for _, record in made))
+        made = [self.dataset.make_pair(split, i) for i in self.dataset._part(part)]
+        if self.dataset.pairs:
+            write_records(self.dataset._clean_path(split, part), [replace(record, png=encode_png(clean)) for clean, _, record in made])
+        write_records(self.dataset._part_path(split, part), [replace(record, png=encode_png(pixels)) for _, pixels, record in made])
+        return Made(len(made), sum(len(record.regions) for *_, record in made))
 
 
 class _Turned(Dataset[RoiSample], ABC):
@@ -352,8 +367,8 @@ class _OnTheFly(_Turned):
         self.dataset, self.name = dataset, split
 
     def sample(self, index: int) -> RoiSample:
-        pixels, record = self.dataset.make(self.name, index)
-        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), record)
+        clean, pixels, record = self.dataset.make_pair(self.name, index)
+        return RoiSample(_tensor(pixels), record, clean=_tensor(clean) if self.dataset.pairs else None)
 
     def counts(self) -> list[int]:
         """Without a cache they must be made to be counted."""
@@ -362,12 +377,13 @@ class _OnTheFly(_Turned):
 
 
 class _Cached(_Turned):
-    def __init__(self, records: list[ImageRecord], turns: int) -> None:
+    def __init__(self, records: list[ImageRecord], cleans: list[ImageRecord], turns: int) -> None:
         super().__init__(len(records), turns)
-        self.records = records
+        self.records, self.cleans = records, cleans
 
     def sample(self, index: int) -> RoiSample:
-        return self.records[index].sample()
+        sample = self.records[index].sample()
+        return replace(sample, clean=_tensor(self.cleans[index].pixels())) if self.cleans else sample
 
     def counts(self) -> list[int]:
         return [len(record.regions) for record in self.records]
@@ -435,6 +451,11 @@ def _readable(root: Path) -> tuple[list[Photograph], list[str]]:
             scene = path.relative_to(root).with_name(path.name.partition(".")[0]).as_posix()
             usable.append(Photograph(name, scene, path, mark, pixels if kept <= KEPT else None))
     return usable, left_out
+
+
+def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def _hash(image: NDArray[np.uint8]) -> str:

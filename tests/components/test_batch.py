@@ -39,7 +39,7 @@ def several() -> Batch:
     kinds = tuple(tuple((("blur", "minor"),) if r else None for r in range(n)) for n in counts)
     ids = tuple(tuple(f"{b}-{r}" for r in range(n)) for b, n in enumerate(counts))
     pyramid = Pyramid((torch.rand(3, 5, 4, 4, generator=generator), torch.rand(3, 7, 2, 2, generator=generator)))
-    return Batch(torch.rand(3, 3, 8, 8, generator=generator), regions, Labels(*scores, kinds), ids, pyramid)
+    return Batch(torch.rand(3, 3, 8, 8, generator=generator), regions, Labels(*scores, kinds), ids, pyramid, random(3, 2, 2))
 
 
 def assert_same(a, b):
@@ -59,13 +59,14 @@ def test_join_undoes_split():
     batch = several()
     singles = split(batch)
     assert [len(s.regions.valid[0]) for s in singles] == [2, 0, 3]  # without padding
+    assert [len(s.clean[0]) for s in singles] == [2, 0, 3]
     assert all(len(s.images) == 1 for s in singles)
     assert_same(join(singles), batch)
     assert join(list(reversed(singles))).ids == tuple(reversed(batch.ids))
 
 
-def test_split_and_join_without_labels_and_pyramid():
-    batch = dataclasses.replace(several(), labels=None, pyramid=None)
+def test_split_and_join_without_labels_pyramid_and_clean_crops():
+    batch = dataclasses.replace(several(), labels=None, pyramid=None, clean=None)
     assert_same(join(split(batch)), batch)
 
 

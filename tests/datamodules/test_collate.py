@@ -120,3 +120,24 @@ def test_the_batch_goes_to_a_device_whole():
     assert batch.images.is_meta
     assert batch.regions.masks.is_meta
     assert batch.labels.quality.is_meta
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_clean_crops_are_the_crops_of_the_clean_image(whole):
+    collate = Collate(PREPROCESS, CROP, whole)
+    paired = [dataclasses.replace(s, clean=255 - s.image) for s in (TWO, THREE)]
+    clean = collate([dataclasses.replace(s, image=255 - s.image) for s in (TWO, THREE)])
+    batch = collate(paired)
+    assert torch.equal(batch.clean, clean.regions.crops)
+    assert torch.equal(batch.regions.crops, collate([TWO, THREE]).regions.crops)
+
+
+def test_clean_crops_are_unknown_where_one_image_lacks_them_or_nobody_crops():
+    paired = dataclasses.replace(TWO, clean=255 - TWO.image)
+    assert Collate(PREPROCESS, CROP)([paired, THREE]).clean is None
+    assert Collate(PREPROCESS, 0)([paired]).clean is None
+
+
+def test_a_clean_image_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="image two has 30 x 19 pixels"):
+        Collate(PREPROCESS, CROP)([dataclasses.replace(TWO, clean=TWO.image[:, 1:])])

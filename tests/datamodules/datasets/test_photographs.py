@@ -113,14 +113,14 @@ def test_the_cache_does_not_depend_on_the_number_of_workers(tmp_path):
 
 def test_an_interrupted_cache_is_continued(tmp_path, monkeypatch):
     dataset = small(cache=str(tmp_path))
-    make = dataset.make
+    make = dataset.make_pair
 
     def interrupted(split, index):
         if (split, index) == ("train", PART + 1):
             raise KeyboardInterrupt
         return make(split, index)
 
-    monkeypatch.setattr(dataset, "make", interrupted)
+    monkeypatch.setattr(dataset, "make_pair", interrupted)
     with pytest.raises(KeyboardInterrupt):
         dataset.prepare()
     done = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.parquet")}
@@ -129,7 +129,7 @@ def test_an_interrupted_cache_is_continued(tmp_path, monkeypatch):
 
     again = small(cache=str(tmp_path))
     made = []
-    monkeypatch.setattr(again, "make", lambda split, index: made.append((split, index)) or make(split, index))
+    monkeypatch.setattr(again, "make_pair", lambda split, index: made.append((split, index)) or make(split, index))
     again.prepare()
     assert ("train", 0) not in made
     assert len(made) == len(set(made)) == 3 * PART  # whole parts, whatever the splits show of them
@@ -438,3 +438,29 @@ def test_the_first_test_sample_is_what_it_was():
     assert (record.source, len(record.regions)) == ("coffee", 6)
     assert pixels.mean() == pytest.approx(111.16, abs=0.5)
     assert np.mean([r.quality for r in record.regions]) == pytest.approx(0.446, abs=0.02)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_pairs_bring_the_clean_image_along(tmp_path, cached):
+    """A cache that others filled is completed and stays what it was for them; clean regions are equal in both images."""
+    options = {"mixed": 0.0, "clean": 0.5, "several": 1, "turns": 8, "train": 4, "cache": str(tmp_path) if cached else ""}
+    alone, paired = small(**options), small(**options, pairs=True)
+    if cached:
+        alone.prepare()
+        before = files(tmp_path)
+        with pytest.raises(RuntimeError, match=r"1 of 2 parts of the train split are not in .*: call prepare\(\) first"):
+            paired.split("train")
+        paired.prepare()
+        assert {name: files(tmp_path)[name] for name in before} == before
+    assert alone.fingerprint == paired.fingerprint
+    assert (alone.pairs, paired.pairs) == (False, True)
+    for split, index in (("train", 0), ("train", 4 * 5 + 1), ("test", 3)):
+        plain, sample = alone.split(split)[index], paired.split(split)[index]
+        assert plain.clean is None
+        assert np.array_equal(plain.image, sample.image)
+        clean, _, _ = paired.make_pair(split, index % 4)
+        straight = torch.from_numpy(clean).permute(2, 0, 1)
+        assert torch.equal(sample.clean, dataclasses.replace(plain, image=straight, turn=0).turned(plain.turn).image)
+        for region, mask in zip(sample.record.regions, sample.masks(), strict=True):
+            same = bool((sample.image[:, mask] == sample.clean[:, mask]).all())
+            assert same or region.distortions
