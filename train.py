@@ -28,7 +28,7 @@ from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
 from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
-from datamodules.datasets.base import DATASETS
+from datamodules.datasets.base import DATASETS, RoiDataset
 from lightning_modules.entry import run_entry
 from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, usable, verdict
 from lightning_modules.optim import check_optimizer
@@ -181,8 +181,10 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     L.seed_everything(config.seed, workers=True, verbose=False)
     scorer = SCORERS.build(config.model, where="model")
     start = started(scorer, config.start_from) if config.start_from and not folder.resumable() else None
+    dataset = DATASETS.build(config.data, where="data")
+    check_pairs(scorer, dataset)
     data = RoiIQA(
-        DATASETS.build(config.data, where="data"),
+        dataset,
         scorer.preprocess,
         scorer.crop_size,
         batch_size=t.batch_size,
@@ -272,6 +274,15 @@ def started(scorer: Scorer, model: str) -> Callable[[], None]:
         scorer.load_trained(state)
 
     return put
+
+
+def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
+    """Raises ConfigError where training reads clean images and the data have none."""
+    if scorer.needs_clean and not dataset.pairs:
+        raise ConfigError(
+            f"data: {type(scorer).__name__} learns here from pairs of a distorted and a clean image, and these data give no clean ones: "
+            "set pairs to true, which the data set photographs has"
+        )
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:

@@ -421,6 +421,7 @@ def _batch(scorer: Scorer, mode: FakeTensorMode, images: int, regions: int) -> B
         ),
         Labels(known, known / 5, known, known / 5, (((("blur", "minor"),),) * regions,) * images),
         tuple(tuple(f"{i}.{r}" for r in range(regions)) for i in range(images)),
+        clean=empty(images, regions, 3, crop, crop) if scorer.needs_clean else None,
     )
 
 

@@ -21,6 +21,7 @@ PAGES = (
     "docs/performance.md",
     "docs/predict.md",
     "docs/released.md",
+    "docs/scorers.md",
     "docs/training.md",
 )
 CHECKS = ["ruff format --check .", "ruff check .", "mypy", "pytest"]

@@ -307,6 +307,20 @@ def test_another_scorer_and_its_encoder(tmp_path):
     VISION_ENCODERS.build({**node, "weights": str(weights)}).load_pretrained()
 
 
+def test_restoring_comes_before_rating(tmp_path):
+    """Both steps of TeacherIQA in small: the second begins with what the first has learned, and leaves alone what it does not read."""
+    arguments = [f"outputs={tmp_path}", "trainer.steps=2", "trainer.batch_size=2", "data.cache=", "data.train=4", "data.test=2"]
+    arguments += ["data.val=1", "data.size=64", "data.workers=0", "data.regions=2", "model.vision_encoder.image_size=64"]
+    with pytest.raises(ConfigError, match=r"these data give no clean ones: set pairs to true"):
+        train.main(["teacher_iqa_tiny_restoration", *arguments, "data.pairs=false"])
+    for name in ("teacher_iqa_tiny_restoration", "teacher_iqa_tiny"):
+        metrics = train.main([name, *arguments])
+        assert metrics["quality"]["n"] == metrics["n_regions"] > 0
+    first, second = (load(tmp_path / name).state_dict() for name in ("teacher_iqa_tiny_restoration", "teacher_iqa_tiny"))
+    assert torch.equal(first["decoder.picture.out.weight"], second["decoder.picture.out.weight"])
+    assert not torch.equal(first["decoder.bottom.triple.0.weight"], second["decoder.bottom.triple.0.weight"])
+
+
 def test_list_names_every_plugin_on_disk(root, capsys):
     assert train.main(["--list"]) == {}
     listed = capsys.readouterr().out

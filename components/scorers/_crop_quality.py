@@ -1,0 +1,96 @@
+"""What networks have in common that rate one picture with one number: a region is shown to them as its crop."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from components.batch import Batch, RoiScore, Task
+from components.prompts import LEVELS, nearest_level, say_level
+from components.registry import ConfigError
+from components.scorers.base import RegionScores, Scorer
+
+Criterion = Literal["mse", "l1"]
+_AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring
+
+
+class CropQuality(Scorer):
+    """A region's box, cut out of the image and squashed to a square, is rated as if it were an image of its own; a mask that covers
+    everything shows the whole image. It answers about quality alone, and says nothing about how sure it is.
+
+    Args:
+        criterion: of the score, against labels in [0, 1].
+        scale: the network's numbers for the worst and the best quality: those that it was trained on elsewhere, else 0 and 1.
+    """
+
+    tasks: tuple[Task, ...] = ("quality",)
+
+    def __init__(self, criterion: Criterion, scale: Sequence[float]) -> None:
+        super().__init__()
+        if len(scale) != 2 or scale[0] == scale[1]:
+            raise ConfigError(f"scale: got {list(scale)}, expected two different numbers: of the worst and of the best quality")
+        self.criterion = criterion
+        self.worst, self.best = scale
+
+    @abstractmethod
+    def rate(self, crops: Tensor) -> Tensor:
+        """(N, 3, S, S), normalised -> (N,) in the network's own unit."""
+
+    def unit(self, rated: Tensor) -> Tensor:
+        """The network's numbers -> on [0, 1], beyond which it may lie."""
+        return (rated - self.worst) / (self.best - self.worst)
+
+    def error(self, found: Tensor, wanted: Tensor) -> Tensor:
+        """The criterion, elementwise."""
+        return F.mse_loss(found, wanted, reduction="none") if self.criterion == "mse" else F.l1_loss(found, wanted, reduction="none")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean criterion over regions of known quality."""
+        wanted, which = known_quality(batch)
+        if not len(which):
+            return self.nothing()
+        loss = self.error(self.unit(self.rate(crops_of(batch.regions.crops, which))), wanted).mean()
+        return {"loss": loss, "quality": loss, "answers": loss.new_tensor(len(which))}
+
+    def nothing(self) -> dict[str, Tensor]:
+        """The loss of a batch about which nothing is known: zero, with zero gradients."""
+        loss = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0
+        return {"loss": loss, "quality": loss, "answers": loss.new_tensor(0)}
+
+    @torch.no_grad()
+    def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
+        self.check_tasks(tasks)
+        crops = crops_of(batch.regions.crops, _places(batch.regions.valid))
+        rated = [self.unit(self.rate(part)).float().clamp(0, 1) for part in crops.split(_AT_ONCE) if len(part)]
+        values = iter(torch.cat(rated).tolist() if rated else [])
+        return [[{task: _answer(next(values)) for task in tasks} for _ in range(count)] for count in batch.regions.valid.sum(1).tolist()]
+
+
+def known_quality(batch: Batch) -> tuple[Tensor, Tensor]:
+    """(K,) labels of the regions whose quality is known, and (K,) their places among the batch's B * R."""
+    assert batch.labels is not None
+    which = _places(batch.regions.valid & ~batch.labels.quality.isnan())
+    return batch.labels.quality.flatten()[which], which
+
+
+def crops_of(crops: Tensor, places: Tensor) -> Tensor:
+    """(B, R, 3, S, S) -> (K, 3, S, S), those at `places` (K,) of B * R. Padding must not reach a network: its batch norms would see it."""
+    return crops.flatten(0, 1)[places]
+
+
+def valid_places(batch: Batch) -> Tensor:
+    """(K,): the places of the batch's regions among its B * R."""
+    return _places(batch.regions.valid)
+
+
+def _places(which: Tensor) -> Tensor:
+    return torch.nonzero(which.flatten())[:, 0]
+
+
+def _answer(value: float) -> RoiScore:
+    return RoiScore("quality", value, None, say_level("quality", nearest_level(value, len(LEVELS["quality"]))))

@@ -1,0 +1,131 @@
+"""MobileIQA: the published counts and costs, and what it does with regions."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from components.batch import Batch
+from components.registry import ConfigError
+from components.scorers.base import SCORERS
+from configs.schema import load_model
+from tests.components.scorers.samples import batch_of, labelled, picture
+
+PUBLISHED = {  # parameters, tensors of the state, GMACs by height and width (reference facts A6, A12)
+    "mobile_iqa_teacher": (96_716_468, 469, {(512, 512): 65.3, (1231, 1907): 360.0}),
+    "mobile_iqa": (81_477_659, 510, {(224, 224): 29.1, (512, 512): 30.8, (1231, 1907): 47.8}),
+}
+
+
+def build(**changes):
+    torch.manual_seed(0)
+    return SCORERS.build({"plugin": "mobile_iqa", **SCORERS.get("mobile_iqa").tiny(), **changes})
+
+
+@pytest.fixture(params=PUBLISHED)
+def published(request):
+    with torch.device("meta"):
+        return request.param, SCORERS.build(load_model(f"model/{request.param}")).eval()
+
+
+def test_counts_are_the_published_ones(published):
+    name, scorer = published
+    parameters, tensors, _ = PUBLISHED[name]
+    assert sum(p.numel() for p in scorer.parameters()) == parameters
+    assert len(scorer.state_dict()) == tensors
+
+
+def test_costs_are_the_published_ones(published):
+    name, scorer = published
+    for size, expected in PUBLISHED[name][2].items():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            scorer(torch.empty(1, 3, *size, device="meta"))
+        assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.02), size
+
+
+def test_the_grid_does_not_depend_on_the_picture():
+    scorer = build().eval()
+    for size in ((64, 64), (96, 160)):
+        seen = scorer(torch.randn(2, 3, *size))
+        assert seen.levels.shape == (2, 5, 16, 6, 6)
+        assert seen.opinions.shape == (2, 2, 16, 6, 6)
+        assert seen.score.shape == (2,)
+
+
+def test_a_bounded_score_is_a_sigmoid_of_the_other():
+    bounded, free = build().eval(), build(bounded=False).eval()
+    crops = torch.randn(3, 3, 64, 64)
+    torch.testing.assert_close(bounded(crops).score, free(crops).score.sigmoid())
+
+
+def test_scores_are_brought_from_their_scale_to_the_unit():
+    scorer = build(bounded=False, scale=[20.0, -30.0]).eval()
+    with torch.no_grad():
+        scorer.head.score[-1].weight.zero_()
+        for raw, value in ((20.0, 0.0), (-30.0, 1.0), (0.0, 0.4), (40.0, 0.0)):
+            scorer.head.score[-1].bias.fill_(raw)
+            image, masks = picture(1)
+            assert scorer.score(image, masks[:1], ["quality"])[0]["quality"].value == pytest.approx(value)
+
+
+def test_a_region_is_its_crop_and_everything_is_the_whole_image():
+    """What lies outside of the box does not matter; the mask's shape inside of it does not, either."""
+    scorer = build().eval()
+    image, masks = picture(1)
+    known = scorer.score(image, masks, ["quality"])
+    changed = image.clone()
+    changed[:, 45:] = 0
+    holed = masks.clone()
+    holed[0, 20:30, 30:40] = False
+    assert scorer.score(changed, holed, ["quality"])[0] == known[0]
+    assert scorer.score(changed, masks, ["quality"])[2] != known[2]
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("mse", 2), ("l1", 1)])
+def test_the_loss_is_the_mean_over_known_regions(criterion, power):
+    scorer = build(criterion=criterion).eval()
+    batch = labelled(scorer)
+    batch.labels.quality[0, 1] = torch.nan
+    known = batch.regions.valid & ~batch.labels.quality.isnan()
+    errors = [
+        (scorer(batch.regions.crops[b, r][None]).score[0] - batch.labels.quality[b, r]).abs() ** power for b, r in torch.nonzero(known)
+    ]
+    found = scorer.loss(batch)
+    torch.testing.assert_close(found["loss"], torch.stack(errors).mean())
+    assert found["answers"] == len(errors) == 4
+
+
+def test_padding_does_not_reach_the_norms():
+    """Statistics of a batch with padding are those of its regions."""
+    scorer, other = build().train(), build().train()
+    batch = labelled(scorer)
+    junk = batch.regions.crops.clone()
+    junk[~batch.regions.valid] = 1e6
+    regions = type(batch.regions)(**{**vars(batch.regions), "crops": junk})
+    torch.manual_seed(1)
+    scorer.loss(batch)
+    torch.manual_seed(1)
+    other.loss(Batch(batch.images, regions, batch.labels))
+    for (name, a), b in zip(scorer.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_batch_without_regions_has_no_scores():
+    scorer = build().eval()
+    batch = batch_of(scorer)
+    batch.regions.valid[:] = False
+    assert scorer.score_batch(batch, ["quality"]) == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 10}, "width: a multiple of 4, at least 8; got 10"),
+        ({"opinions": 0}, "opinions: at least 1; got 0"),
+        ({"pool": 3}, "pool: 1 to 2: a third of grid 6 at most; got 3"),
+        ({"dropout": 1.0}, r"dropout: a share in \[0, 1\); got 1.0"),
+        ({"scale": [1.0, 1.0]}, r"scale: got \[1.0, 1.0\], expected two different numbers"),
+    ],
+)
+def test_options_out_of_range_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        build(**changes)
