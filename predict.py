@@ -3,6 +3,7 @@
 python predict.py outputs/quickstart photo.jpg --box 40,30,120,90 --point 200,80 --overlay scored.png
 python predict.py outputs/quickstart photos/ --propose --out scores.csv --overlay drawn/
 python predict.py outputs/quickstart regions.json --mask-type rle --out scores.jsonl
+python predict.py outputs/quickstart photo.jpg --map map.png
 
 <model> is a run's folder, a saved or imported model, or a name on the hub. <images> is an image, a folder, or a list of regions: the JSON
 that SEAGULL's own program takes, or a manifest (.jsonl, .csv); docs/predict.md describes them. Boxes are left,top,width,height in pixels.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,9 +26,11 @@ from components.batch import TASKS, Task
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
 from inference import draw
+from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, table
 from inference.predict import Predictor, Row, Seen
+from inference.quality_map import QualityMap, check_mapped, draw_map
 from inference.requests import MASK_TYPES, Asked, gather, numbers
 from lightning_modules.entry import run_entry
 
@@ -38,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Scores what is asked for; returns {"rows": [...], "failed": n, "images": n}."""
     args = _parser().parse_args(argv)
     tasks = _tasks(args.tasks)
-    requests = gather(args.images_or_list, [_region(kind, text) for kind, text in args.regions], args.images, args.mask_type)
+    regions = [_region(kind, text) for kind, text in args.regions]
+    if args.map is not None and not any(asked.kind == "proposed" for asked in regions):
+        regions.append(_region("propose", ""))
+    requests = gather(args.images_or_list, regions, args.images, args.mask_type)
     name, *options = args.mask_encoder
     encoder = MASK_ENCODERS.part({"plugin": name, **_options(options)}, "--mask-encoder")
     device = choose_device(args.accelerator)
-    overlay = _overlay(args, len(requests))  # what is in the way is found before anything large is read
+    overlay, maps = (_place(option, args, len(requests)) for option in ("overlay", "map"))  # what is in the way is found before
+    if not args.memory > 0:
+        raise ConfigError(f"--memory {args.memory:g}: a positive number of MiB")
     if args.out is not None:
         Output(args.out, (), {}, args.overwrite, continued=False)
 
@@ -50,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if any(a.kind == "proposed" for r in requests for a in r.regions) and not segmenter.can_propose:
         raise ConfigError(f"--propose: the mask encoder '{name}' finds nothing by itself: take superpixel or sam")
     segmenter.load_pretrained()
-    scorer = load(args.model, device)
-    asked = scorer.tasks if tasks is None else tasks
-    predictor = Predictor(scorer, segmenter, asked, args.segment_boxes)
+    engine = Engine(load(args.model, device), segmenter=segmenter, memory=args.memory)
+    asked = engine.tasks if tasks is None else tasks
+    if maps is not None:
+        check_mapped(asked)
+    predictor = Predictor(engine, asked, args.segment_boxes)
     identity = {
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
         "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
@@ -61,17 +72,21 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "segment_boxes": args.segment_boxes,
     }
     out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
-    pictures = {} if overlay is None else _pictures(overlay, [r.name for r in requests])
+    drawn = [
+        (place, draws, _pictures(place, [r.name for r in requests])) for place, draws in ((overlay, _draw), (maps, _draw_map)) if place
+    ]
     rows: list[Row] = []
     done = 0 if out is None else out.done
-    if not done and overlay is not None and not args.overwrite and overlay.is_dir():
-        _check_empty(overlay)  # a draft was there, and of no use
+    for place, *_ in drawn:
+        if not done and not args.overwrite and place.is_dir():
+            _check_empty(place)  # a draft was there, and of no use
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
+    begun = time.monotonic()
     with tqdm(total=len(requests), initial=done, unit="image", desc="scoring", disable=len(requests) < 2) as bar:
         for seen in predictor(requests[done:]):
-            if overlay is not None:
-                _draw(seen, pictures[seen.request.name], asked)
+            for _, draws, pictures in drawn:
+                draws(seen, pictures[seen.request.name], asked)
             if out is not None:
                 out.add(seen.rows)
             for row in seen.rows:
@@ -79,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                     tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
             rows += seen.rows
             bar.update()
-    return _closed(rows, out, overlay, asked, len(requests), args.strict)
+            bar.set_postfix_str(f"{len(rows) / max(time.monotonic() - begun, 1e-9):.1f} region/s", refresh=False)
+    return _closed(rows, out, [place for place, *_ in drawn], asked, len(requests), args.strict)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,10 +116,19 @@ def _parser() -> argparse.ArgumentParser:
         "--mask-type", choices=MASK_TYPES, default="points", help="which key of SEAGULL's JSON is the region (default: points)"
     )
     parser.add_argument("--tasks", default="all", help=f"some of {','.join(TASKS)}, or all (default)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="rows as .jsonl or .csv; a killed prediction goes on where it stood")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="rows as .jsonl, .csv or .parquet; a killed prediction goes on where it stood"
+    )
     parser.add_argument(
         "--overlay", type=Path, metavar="PATH", help="a picture of the scored regions; a folder where there are several images"
     )
+    parser.add_argument(
+        "--map",
+        type=Path,
+        metavar="PATH",
+        help="scores all that the mask encoder finds: a picture of quality and importance over the image; a folder for several images",
+    )
+    parser.add_argument("--memory", type=float, default=MEMORY, metavar="MIB", help="for the regions that are asked about at once")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--strict", action="store_true", help="end with an error if anything could not be scored")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
@@ -153,20 +178,21 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def _overlay(args: argparse.Namespace, images: int) -> Path | None:
-    path: Path | None = args.overlay
+def _place(option: str, args: argparse.Namespace, images: int) -> Path | None:
+    """Where the pictures of --overlay or --map go; None where none are asked for."""
+    path: Path | None = getattr(args, option)
     if path is None:
         return None
     is_folder = args.images_or_list.is_dir() or images > 1
     if is_folder and path.suffix:
-        raise ConfigError(f"--overlay {path}: there are {images} images, so it names a folder, without an ending")
+        raise ConfigError(f"--{option} {path}: there are {images} images, so it names a folder, without an ending")
     if is_folder:
         check_place(path / "inside")
     if is_folder and path.is_dir() and not args.overwrite and not _begun(args.out):
         _check_empty(path)
     if not is_folder:
         if path.suffix.lower() not in draw.SUFFIXES:
-            raise ConfigError(f"--overlay {path}: its ending says the form, one of {', '.join(draw.SUFFIXES)}")
+            raise ConfigError(f"--{option} {path}: its ending says the form, one of {', '.join(draw.SUFFIXES)}")
         check_free(path, args.overwrite)
     return path
 
@@ -199,19 +225,30 @@ def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:
 
 def _draw(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
     scored = [row for row in seen.rows if not row.error]
-    if seen.image is not None and seen.masks is not None and scored:
+    if seen.image is not None and scored:
         draw.save(draw.draw(seen.image, seen.masks, scored, tasks), path)
 
 
-def _closed(rows: list[Row], out: Output | None, overlay: Path | None, tasks: Sequence[Task], images: int, strict: bool) -> dict[str, Any]:
+def _draw_map(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
+    scored = [row for row in seen.rows if not row.error]
+    found = [(code, row.scores) for row, code in zip(scored, seen.codes, strict=True) if row.kind == "proposed"]
+    if seen.image is not None and found:
+        codes, scores = zip(*found, strict=True)
+        draw.save(draw_map(QualityMap(seen.image, codes, scores)), path)
+
+
+def _closed(
+    rows: list[Row], out: Output | None, pictures: Sequence[Path], tasks: Sequence[Task], images: int, strict: bool
+) -> dict[str, Any]:
     """Prints and writes what was found; `rows` are those of this prediction, the file may hold more from one that was killed."""
     good = [row for row in rows if not row.error]
     if good and (out is None or len(good) <= _PRINTED):
         print(table(good, tasks))
     if out is not None:
         print(f"{out.finish()} rows: {out.path}")
-    if overlay is not None and good:
-        print(f"drawn: {overlay}")
+    if good:
+        for place in pictures:
+            print(f"drawn: {place}")
     lines = [row.nested() for row in rows] if out is None else out.lines
     errors = [line["error"] for line in lines if line["error"]]
     if lines and len(errors) == len(lines):

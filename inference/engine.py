@@ -9,8 +9,9 @@ for region in scorer.score("photo.jpg", [(40, 30, 120, 90), (150, 80)]):
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 
-from components.batch import Task
+from components.batch import Regions, Task
 from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder, Masks, Prompt, image_size
 from components.mask_encoders.given import Given
 from components.registry import ConfigError
@@ -86,25 +87,26 @@ class Engine:
         self.scorer, self.memory = scorer, memory
         self.segmenter = segmenter or MASK_ENCODERS.build({"plugin": "superpixel"})
         self._given = Given()
-        self._turn = threading.RLock()
+        self._turn, self._segmenting = threading.Lock(), threading.Lock()  # one at a time on the model, on the segmenter
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """What can be asked."""
         return self.scorer.tasks
 
-    def look(self, image: ImageLike) -> Looked:
+    def look(self, image: ImageLike, prepared: Tensor | None = None) -> Looked:
         """Encodes an image and lets the model read it, once.
 
         Args:
             image: a file, a PIL image, (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB.
+            prepared: `components.preprocess.prepare_image` of it, where that was done before.
 
         Raises:
             ImageError: a file that cannot be read, or an image of another form.
         """
         pixels = as_image(image)
         with self._turn:
-            return Looked(pixels, Look(self.scorer, torch.from_numpy(pixels).permute(2, 0, 1)))
+            return Looked(pixels, Look(self.scorer, torch.from_numpy(pixels).permute(2, 0, 1), prepared))
 
     def score(
         self, image: ImageLike | Looked, regions: Sequence[RegionLike] | Masks | Tensor, tasks: Sequence[Task] | None = None
@@ -138,21 +140,41 @@ class Engine:
                 out += looked.look.score(torch.from_numpy(masks), asked)
         return out
 
+    def answer(self, looked: Looked, regions: Regions, tasks: Sequence[Task]) -> list[RegionScores]:
+        """As `score`, of regions as `components.preprocess.prepare_regions` makes them, at most `at_once` of them."""
+        with self._turn:
+            return looked.look.answer(regions, tasks)
+
+    def segment(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] | None = None) -> Masks:
+        """image (H, W, 3) uint8 -> (R, H, W) bool: what the segmenter makes of `prompts`, or all that it finds where there are none.
+
+        Raises:
+            ConfigError: it is to find regions by itself and cannot.
+            RegionError: as the segmenter does.
+        """
+        if prompts is None and not self.segmenter.can_propose:
+            raise ConfigError(f"the segmenter {type(self.segmenter).__name__} finds nothing by itself: take superpixel or sam")
+        with self._segmenting:
+            return self.segmenter.propose(image) if prompts is None else self.segmenter.forward(image, prompts)
+
     def at_once(self, size: tuple[int, int]) -> int:
-        """How many regions of an image of `size` (height, width) are asked about together: as many as `memory` allows, one at least."""
+        """How many regions of an image of `size` (height, width) are asked about together: as many as `memory` allows, one at least.
+        Without bound where an image's regions change each other's scores."""
+        if self.scorer.coupled:
+            return sys.maxsize
         return max(1, int(self.memory * MIB / region_bytes(self.scorer, size)))
 
     def _masks(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Iterator[Masks]:
         """(R, H, W) of as many regions as are asked about at once, in turn."""
-        step = len(prompts) if self.scorer.coupled else self.at_once(image_size(image))
+        step = self.at_once(image_size(image))
         for at in range(0, len(prompts), step):
             part = prompts[at : at + step]
             masks = np.empty((len(part), *image.shape[:2]), np.bool_)
             for grown in (True, False):
                 chosen = [n for n, prompt in enumerate(part) if (prompt.kind == "point") == grown]
                 if chosen:
-                    encoder = self.segmenter if grown else self._given
-                    masks[chosen] = _made(encoder, image, [part[n] for n in chosen], [at + n for n in chosen])
+                    make = self.segment if grown else self._given.forward
+                    masks[chosen] = _made(make, image, [part[n] for n in chosen], [at + n for n in chosen])
             yield masks
 
 
@@ -205,13 +227,18 @@ def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
     )
 
 
-def _made(encoder: MaskEncoder, image: NDArray[np.uint8], prompts: Sequence[Prompt], numbers: Sequence[int]) -> Masks:
+def _made(
+    make: Callable[[NDArray[np.uint8], Sequence[Prompt]], Masks],
+    image: NDArray[np.uint8],
+    prompts: Sequence[Prompt],
+    numbers: Sequence[int],
+) -> Masks:
     try:
-        return encoder.forward(image, prompts)
+        return make(image, prompts)
     except RegionError:
         for number, prompt in zip(numbers, prompts, strict=True):  # once more, to say which it was
             try:
-                encoder.forward(image, [prompt])
+                make(image, [prompt])
             except RegionError as error:
                 raise RegionError(f"region {number}: {error}") from error
         raise

@@ -1,4 +1,4 @@
-"""Rows as a table to read, and as files: JSONL or CSV, whole or not there, and continued after a kill."""
+"""Rows as a table to read, and as files: JSONL, CSV or Parquet, whole or not there, and continued after a kill."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from components.batch import RoiScore, Task
 from components.registry import ConfigError
 from inference.predict import Row
 
-SUFFIXES = (".jsonl", ".csv")
+SCORES = ("quality", "importance")
+SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -39,8 +43,8 @@ class Output:
     once and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image.
 
     Args:
-        path: ends in .jsonl or .csv.
-        tasks: columns of a CSV.
+        path: ends in .jsonl, .csv or .parquet.
+        tasks: columns of a table.
         identity: what must be equal for a draft to be continued: model, requests, options.
         continued: look for a draft; False only checks the path.
 
@@ -52,7 +56,7 @@ class Output:
         self, path: Path, tasks: Sequence[Task], identity: Mapping[str, Any], overwrite: bool = False, continued: bool = True
     ) -> None:
         if path.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"--out {path}: its ending says the form, {' or '.join(SUFFIXES)}")
+            raise ConfigError(f"--out {path}: its ending says the form, one of {', '.join(SUFFIXES)}")
         check_free(path, overwrite)
         self.path, self.tasks, self._overwrite = path, tuple(tasks), overwrite
         self.draft = path.with_name(f".{path.name}.draft")
@@ -81,21 +85,26 @@ class Output:
 
     def finish(self) -> int:
         """Writes the file, removes the draft; returns the number of rows."""
-        if self.path.suffix.lower() == ".jsonl":
-            text = "".join(json.dumps(line) + "\n" for line in self.lines)
-        else:
-            cells = [row for entry in self._done for row in entry["cells"]]
-            buffer = io.StringIO()
-            writer = csv.DictWriter(buffer, list(Row("", "", "").flat(self.tasks)), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(cells)
-            text = buffer.getvalue()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        whole.write_text(text)
+        whole.write_bytes(self._encoded())
         whole.replace(self.path)
         self.draft.unlink(missing_ok=True)
         return len(self.lines)
+
+    def _encoded(self) -> bytes:
+        form = self.path.suffix.lower()
+        if form == ".jsonl":
+            return "".join(json.dumps(line) + "\n" for line in self.lines).encode()
+        columns = list(Row("", "", "").flat(self.tasks))
+        cells = [row for entry in self._done for row in entry["cells"]]
+        if form == ".parquet":
+            return _parquet(cells, columns)
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(cells)
+        return buffer.getvalue().encode()
 
     def _continued(self) -> list[dict[str, Any]]:
         if not self.draft.exists():
@@ -124,6 +133,22 @@ class Output:
         fresh.write_text("".join([lines[0], *whole]))
         fresh.replace(self.draft)
         return entries
+
+
+def _parquet(cells: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """Each column with its type, null where nothing is known; the texts of a row stay as they are."""
+    kinds = {"left": pa.int64(), "top": pa.int64(), "width": pa.int64(), "height": pa.int64(), "area": pa.float64()}
+    arrays = []
+    for name in columns:
+        task, _, what = name.rpartition("_")
+        kind = kinds.get(name) or (
+            pa.bool_() if what == "parsed" else pa.float64() if name in SCORES or (task in SCORES and what == "std") else pa.string()
+        )
+        values = [cell[name] for cell in cells]
+        arrays.append(pa.array([None if v == "" and kind != pa.string() else v for v in values], kind))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(arrays, names=list(columns)), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
 
 
 def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from components.batch import RoiScore, Task
-from components.mask_encoders.base import MaskEncoder, Masks, Prompt
+from components import rle
+from components.batch import Regions, RoiScore, Task
+from components.mask_encoders.base import Masks, Prompt
 from components.mask_encoders.given import Given
-from components.preprocess import mask_boxes
+from components.preprocess import crop_regions, prepare_image
 from components.reading import AnswerError
 from components.rle import RegionError
-from components.scorers.base import Look, RegionScores, Scorer
+from components.scorers.base import RegionScores
 from datamodules.images import ImageError, load_image
+from inference.engine import Engine
 from inference.requests import Asked, Request
-
-AT_ONCE = 64  # regions of an image: their crops at 512 pixels are 0.2 GB
 
 
 @dataclass(frozen=True)
@@ -69,78 +71,136 @@ class Seen:
 
     Attributes:
         image: (H, W, 3) uint8, None where it could not be read.
-        masks: (R, H, W) bool of the rows that have scores, in their order.
+        codes: run-length codes of the rows that have scores, in their order.
     """
 
     request: Request
     rows: tuple[Row, ...]
     image: NDArray[np.uint8] | None = None
-    masks: Masks | None = None
+    codes: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def masks(self) -> Masks:
+        """(R, H, W) bool of the rows that have scores, in their order; needs an image that could be read."""
+        assert self.image is not None
+        masks = np.zeros((len(self.codes), *self.image.shape[:2]), np.bool_)
+        for mask, code in zip(masks, self.codes, strict=True):
+            mask[:] = rle.decode(code)
+        return masks
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A request that is ready for the model.
+
+    Attributes:
+        image: (H, W, 3) uint8, None where it could not be read.
+        prepared: (3, S, S), as the model wants to see it.
+        found: the regions that were meant, each with its run-length code or with what is wrong.
+        first: the first of them, as many as are asked about at once.
+    """
+
+    image: NDArray[np.uint8] | None
+    prepared: Tensor | None
+    found: tuple[tuple[Asked, dict[str, Any] | str], ...]
+    first: Regions | None = None
 
 
 class Predictor:
-    """Scores requests.
+    """Scores requests. While the model works on one image, the next ones are decoded, segmented and prepared.
 
     Args:
-        encoder: makes masks of points, and of whole images where regions are to be proposed.
+        engine: the model; its segmenter makes masks of points, and of whole images where regions are to be proposed.
         tasks: what is asked.
-        segment_boxes: boxes, too, go through `encoder`; else they are taken as they are.
+        segment_boxes: boxes, too, go through the segmenter; else they are taken as they are.
+        readers: images that are made ready at a time.
     """
 
-    def __init__(self, scorer: Scorer, encoder: MaskEncoder, tasks: Sequence[Task], segment_boxes: bool = False) -> None:
-        scorer.check_tasks(tasks)
-        self.scorer, self.encoder, self.tasks = scorer, encoder, tuple(tasks)
-        self._through_encoder = {"point", "box"} if segment_boxes else {"point"}
+    def __init__(self, engine: Engine, tasks: Sequence[Task], segment_boxes: bool = False, readers: int = 2) -> None:
+        engine.scorer.check_tasks(tasks)
+        self.engine, self.tasks, self.readers = engine, tuple(tasks), readers
+        self._through_segmenter = {"point", "box"} if segment_boxes else {"point"}
         self._given = Given()
+        self._ahead: dict[int, Future[_Read]] = {}  # by the request's identity
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[Seen]:
         """One at a time, in their order. What is wrong with an image or a region is said in its rows and stops nothing else."""
-        for request in requests:
-            yield self.one(request)
+        pool = ThreadPoolExecutor(self.readers, thread_name_prefix="reader")
+        try:
+            for at, request in enumerate(requests):
+                for coming in requests[at : at + self.readers + 1]:
+                    if id(coming) not in self._ahead:
+                        self._ahead[id(coming)] = pool.submit(self._read, coming)
+                yield self.one(request)
+                self._ahead.pop(id(request), None)
+        finally:
+            self._ahead.clear()
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def one(self, request: Request) -> Seen:
         """Scores the regions of one image."""
+        ahead = self._ahead.get(id(request))
+        read = self._read(request) if ahead is None else ahead.result()
+        try:
+            scored = iter(list(self._scored(request.name, read)))
+        except AnswerError as error:
+            return Seen(
+                request, tuple(Row(request.name, a.id, a.kind, error=c if isinstance(c, str) else str(error)) for a, c in read.found)
+            )
+        rows = tuple(Row(request.name, a.id, a.kind, error=c) if isinstance(c, str) else next(scored) for a, c in read.found)
+        return Seen(request, rows, read.image, tuple(c for _, c in read.found if not isinstance(c, str)))
+
+    def _read(self, request: Request) -> _Read:
         try:
             image = load_image(request.path)
         except ImageError as error:
-            return Seen(request, tuple(Row(request.name, a.id, a.kind, error=str(error)) for a in request.regions))
-        found = [pair for asked in request.regions for pair in self._masks(image, asked)]
-        good = [mask for _, mask in found if isinstance(mask, np.ndarray)]
-        masks = np.stack(good) if good else np.zeros((0, *image.shape[:2]), np.bool_)
-        try:
-            rows = list(self._scored(request.name, image, masks, [a for a, mask in found if isinstance(mask, np.ndarray)]))
-        except AnswerError as error:
-            found = [(a, str(error) if isinstance(mask, np.ndarray) else mask) for a, mask in found]
-            rows, masks = [], masks[:0]
-        scored = iter(rows)
-        told = (next(scored) if isinstance(m, np.ndarray) else Row(request.name, a.id, a.kind, error=m) for a, m in found)
-        return Seen(request, tuple(told), image, masks)
+            return _Read(None, None, tuple((asked, str(error)) for asked in request.regions))
+        found = tuple(pair for asked in request.regions for pair in self._codes(image, asked))
+        codes = [code for _, code in found if not isinstance(code, str)]
+        if not codes:
+            return _Read(image, None, found)
+        prepared = prepare_image(torch.from_numpy(image).permute(2, 0, 1), self.engine.scorer.preprocess)
+        return _Read(image, prepared, found, self._regions(image, codes[: self.engine.at_once(image.shape[:2])]))
 
-    def _masks(self, image: NDArray[np.uint8], asked: Asked) -> list[tuple[Asked, NDArray[np.bool_] | str]]:
-        """The regions that were meant, each with its mask or with what is wrong."""
+    def _codes(self, image: NDArray[np.uint8], asked: Asked) -> list[tuple[Asked, dict[str, Any] | str]]:
+        """The regions that were meant, each with its run-length code or with what is wrong."""
         try:
             if asked.kind == "proposed":
-                proposed = self.encoder.propose(image)
+                proposed = self.engine.segment(image)
                 if not len(proposed):
                     return [(asked, "the mask encoder found no region in this image: take another one, or say where")]
-                return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), mask) for n, mask in enumerate(proposed, 1)]
+                return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), rle.encode(mask)) for n, mask in enumerate(proposed, 1)]
             prompt: Prompt = asked.prompt(*image.shape[:2])
-            encoder = self.encoder if asked.kind in self._through_encoder else self._given
-            return [(asked, encoder.forward(image, [prompt])[0])]
+            make = self.engine.segment if asked.kind in self._through_segmenter else self._given.forward
+            return [(asked, rle.encode(make(image, [prompt])[0]))]
         except RegionError as error:
             return [(asked, str(error))]
 
-    def _scored(self, name: str, image: NDArray[np.uint8], masks: Masks, asked: Sequence[Asked]) -> Iterator[Row]:
-        if not asked:
+    def _regions(self, image: NDArray[np.uint8], codes: Sequence[dict[str, Any]]) -> Regions:
+        """As the model wants to see them; no mask is made in the image's size."""
+        preprocess, (height, width) = self.engine.scorer.preprocess, image.shape[:2]
+        side = np.arange(preprocess.size)
+        rows, columns = side * height // preprocess.size, side * width // preprocess.size
+        masks = torch.zeros(len(codes), preprocess.size, preprocess.size, dtype=torch.bool)
+        for mask, code in zip(masks, codes, strict=True):
+            rle.sample(code, rows, columns, mask.numpy())
+        measured = [rle.measure(code) for code in codes]
+        boxes, areas = torch.tensor([box for box, _ in measured]), torch.tensor([area for _, area in measured])
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        return crop_regions(pixels, masks, boxes, areas, preprocess, self.engine.scorer.crop_size)
+
+    def _scored(self, name: str, read: _Read) -> Iterator[Row]:
+        if read.image is None or read.prepared is None:
             return
-        look = Look(self.scorer, torch.from_numpy(image).permute(2, 0, 1))
-        step = len(masks) if self.scorer.coupled else AT_ONCE
-        for at in range(0, len(masks), step):
-            part = torch.from_numpy(masks[at : at + step])
-            boxes, areas = mask_boxes(part).tolist(), (part.sum((1, 2)) / part[0].numel()).tolist()
-            scores = look.score(part, self.tasks)
-            for region, box, area, answer in zip(asked[at : at + step], boxes, areas, scores, strict=True):
-                yield Row(name, region.id, region.kind, tuple(box), area, answer)
+        looked = self.engine.look(read.image, read.prepared)
+        good = [(asked, code) for asked, code in read.found if not isinstance(code, str)]
+        step = self.engine.at_once(read.image.shape[:2])
+        for at in range(0, len(good), step):
+            part = good[at : at + step]
+            regions = read.first if at == 0 and read.first is not None else self._regions(read.image, [code for _, code in part])
+            for (asked, code), answer in zip(part, self.engine.answer(looked, regions, self.tasks), strict=True):
+                box, area = rle.measure(code)
+                yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer)
 
 
 def _told(score: RoiScore) -> Mapping[str, Any]:

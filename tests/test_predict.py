@@ -22,6 +22,7 @@ from datamodules.collate import Collate
 from datamodules.datasets.base import DATASETS
 from datamodules.images import ImageError
 from datamodules.records import ImageRecord, RegionRecord, encode_png
+from inference.engine import Engine
 from inference.load import load
 from inference.table import score_table
 from tests.test_train import small
@@ -274,7 +275,7 @@ def test_a_list_of_another_form_is_refused_before_the_model_is_read(photo, conte
         (["--mask-encoder", "superpixel", "segmants=3"], ConfigError, "unknown key 'segmants'. Did you mean 'segments'"),
         (["--mask-encoder", "superpixel", "3"], ConfigError, "'3' is not of the form key=value"),
         (["--images", "x"], ConfigError, "--images says where the images of a list lie"),
-        (["--out", "x.xlsx"], ConfigError, "its ending says the form, .jsonl or .csv"),
+        (["--out", "x.xlsx"], ConfigError, "its ending says the form, one of .jsonl, .csv, .parquet"),
         (["--overlay", "x.doc"], ConfigError, "its ending says the form, one of .png, .jpg"),
         (["--overlay", "x.psd"], ConfigError, "its ending says the form"),  # Pillow knows it, and cannot write it
         ([], FileNotFoundError, "no-such-model: no such folder, and no name on the hub"),
@@ -376,7 +377,7 @@ def test_answers_that_are_no_numbers_are_no_scores(run, photo, monkeypatch):
     assert rows["error"].str.contains("its weights are damaged").all()
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch, suffix):
     (tmp_path / "in").mkdir()
     many(tmp_path / "in", run)
@@ -454,8 +455,11 @@ def test_a_mask_that_changed_is_another_prediction(run, photo, monkeypatch):
 def test_many_regions_are_scored_in_parts_to_the_same_numbers(run, photo, monkeypatch):
     asked = [str(run), str(photo), "--propose"]
     whole = predict.main(asked)["rows"]
-    monkeypatch.setattr("inference.predict.AT_ONCE", 3)
-    parts = predict.main(asked)["rows"]
+    asked_at_once = []
+    answer = Engine.answer
+    monkeypatch.setattr(Engine, "answer", lambda self, seen, r, t: asked_at_once.append(len(r.valid)) or answer(self, seen, r, t))
+    parts = predict.main([*asked, "--memory", "1"])["rows"]
+    assert len(asked_at_once) > 1
     assert [row["region"] for row in parts] == [row["region"] for row in whole]
     for a, b in zip(parts, whole, strict=True):
         assert a["quality"]["value"] == pytest.approx(b["quality"]["value"], abs=1e-5)
@@ -493,3 +497,62 @@ def test_an_image_in_which_nothing_is_found_is_a_row(run, photo, monkeypatch):
 def test_an_encoder_that_cannot_propose_is_refused_before_the_model_is_read(photo):
     with pytest.raises(ConfigError, match="the mask encoder 'given' finds nothing by itself"):
         predict.main(["nowhere", str(photo), "--propose", "--mask-encoder", "given"])
+
+
+def test_a_table_has_types_and_the_same_numbers(run, photo):
+    asked = [str(run), str(photo), "--propose", "--out"]
+    for name in ("s.csv", "s.parquet"):
+        predict.main([*asked, str(photo.parent / name)])
+    as_csv, table = pd.read_csv(photo.parent / "s.csv"), pd.read_parquet(photo.parent / "s.parquet")
+    assert list(table.columns) == list(as_csv.columns)
+    assert table["quality"].dtype == table["importance_std"].dtype == np.float64
+    assert table["left"].dtype == np.int64
+    assert table["quality_parsed"].dtype == bool
+    np.testing.assert_allclose(table["quality"], as_csv["quality"], rtol=1e-12)
+    assert table["distortion"].fillna("").tolist() == as_csv["distortion"].fillna("").tolist()
+
+
+def test_a_map_of_one_image_and_of_a_folder(run, test_images, tmp_path):
+    folder, _ = test_images
+    one = sorted(folder.glob("*.png"))[0]
+    found = predict.main([str(run), str(one), "--map", str(tmp_path / "map.png")])
+    assert len(found["rows"]) > 1
+    assert {row["kind"] for row in found["rows"]} == {"proposed"}
+    with PIL.Image.open(tmp_path / "map.png") as picture:
+        assert picture.width > picture.height > 300
+    two = tmp_path / "two"
+    two.mkdir()
+    for n, path in enumerate(sorted(folder.glob("*.png"))[:2]):
+        shutil.copy(path, two / f"{n}.png")
+    predict.main([str(run), str(two), "--map", str(tmp_path / "maps"), "--overlay", str(tmp_path / "drawn")])
+    assert (
+        sorted(p.name for p in (tmp_path / "maps").iterdir())
+        == sorted(p.name for p in (tmp_path / "drawn").iterdir())
+        == ["0.png", "1.png"]
+    )
+    with pytest.raises(ConfigError, match="a map shows quality or importance, and only distortion is asked for"):
+        predict.main([str(run), str(one), "--map", str(tmp_path / "other.png"), "--tasks", "distortion"])
+    with pytest.raises(FileExistsError, match=r"map\.png is there already"):
+        predict.main([str(run), str(one), "--map", str(tmp_path / "map.png")])
+    with pytest.raises(ConfigError, match="there are 2 images, so it names a folder"):
+        predict.main([str(run), str(two), "--map", str(tmp_path / "a.png")])
+
+
+def test_a_budget_is_positive(run, photo):
+    with pytest.raises(ConfigError, match="--memory 0: a positive number of MiB"):
+        predict.main([str(run), str(photo), "--memory", "0"])
+
+
+def test_a_broken_image_in_the_middle_loses_nothing_while_others_are_read_ahead(run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for n in range(6):
+        PIL.Image.fromarray(rng.integers(0, 256, (40 + n, 50, 3), dtype=np.uint8)).save(folder / f"{n}.png")
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
+    found = predict.main([str(run), str(folder), "--box", "1,2,30,20"])
+    assert [row["image"] for row in found["rows"]] == [f"{n}.png" for n in range(6)]
+    assert [row["error"] is None for row in found["rows"]] == [n != 3 for n in range(6)]
+    for n in (2, 4):
+        alone = predict.main([str(run), str(folder / f"{n}.png"), "--box", "1,2,30,20"])["rows"][0]
+        assert alone["quality"]["value"] == pytest.approx(found["rows"][n]["quality"]["value"], abs=1e-6)

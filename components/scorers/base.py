@@ -175,11 +175,12 @@ class Look:
 
     Args:
         image: (3, H, W) uint8 RGB.
+        prepared: `prepare_image` of it, where that was done before.
     """
 
-    def __init__(self, scorer: Scorer, image: Tensor) -> None:
+    def __init__(self, scorer: Scorer, image: Tensor, prepared: Tensor | None = None) -> None:
         self.scorer, self.image = scorer, image
-        x = prepare_image(image, scorer.preprocess)
+        x = prepare_image(image, scorer.preprocess) if prepared is None else prepared
         nothing = prepare_regions(image, image.new_zeros(0, *image.shape[1:], dtype=torch.bool), scorer.preprocess, scorer.crop_size)
         batch = stack([x], [nothing]).to(self._device)
         with _scoring(scorer):
@@ -191,7 +192,11 @@ class Look:
         self.scorer.check_tasks(tasks)
         if not len(masks):
             return []
-        regions = prepare_regions(self.image, masks, self.scorer.preprocess, self.scorer.crop_size)
+        return self.answer(prepare_regions(self.image, masks, self.scorer.preprocess, self.scorer.crop_size), tasks)
+
+    def answer(self, regions: Regions, tasks: Sequence[Task] = TASKS) -> list[RegionScores]:
+        """As `score`, of regions as `prepare_regions` makes them, one at least."""
+        self.scorer.check_tasks(tasks)
         with _scoring(self.scorer):
             return self.scorer.answer(self._seen, stack_regions([regions]).to(self._device), tasks)[0]
 

@@ -1,0 +1,207 @@
+"""An image segmented, every region scored, and the scores drawn over it: where it looks good, and where that matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import distance_transform_edt
+
+from components import rle
+from components.batch import RoiScore, Task
+from components.prompts import LEVELS
+from components.registry import ConfigError
+from components.scorers.base import RegionScores
+from inference.engine import Engine, ImageLike, Looked
+
+Score = Literal["quality", "importance"]
+SCORES: tuple[Score, ...] = ("quality", "importance")
+RANKED = 8  # regions in the table below a map
+
+_COLOURS = {"quality": "viridis", "importance": "plasma"}  # perceptually uniform, ordered also without colours
+_TITLES = {"quality": "Quality", "importance": "Importance"}
+_SHARE = 0.68  # of the colour, over the photograph's own light and dark
+_LONGEST = 900  # pixels of a panel's longer side
+_INK, _MUTED, _RULE = "#1b1c1f", "#5d6069", "#e2e4e9"
+
+
+@dataclass(frozen=True)
+class QualityMap:
+    """What is known of an image's regions.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        codes: R run-length codes.
+        scores: R answers.
+    """
+
+    image: NDArray[np.uint8]
+    codes: tuple[Mapping[str, Any], ...]
+    scores: tuple[RegionScores, ...]
+
+    def values(self, task: Score) -> NDArray[np.float64]:
+        """(R,) in [0, 1]; NaN where the answer was not asked for or did not parse."""
+        found = [scores.get(task) for scores in self.scores]
+        return np.array([np.nan if s is None or s.value is None else s.value for s in found], np.float64)
+
+    def map(self, task: Score) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: the score of the region that a pixel lies in, of the smallest one where several do; NaN where none does."""
+        out = np.full(self.image.shape[:2], np.nan, np.float32)
+        values = self.values(task)
+        for n in np.argsort([-rle.area(code) for code in self.codes], kind="stable"):
+            if not np.isnan(values[n]):
+                out[rle.decode(self.codes[n])] = values[n]
+        return out
+
+    def worst(self) -> list[int]:
+        """The regions by how much they spoil the image, the worst first: (1 - quality) x importance, or what is known of the two. Those
+        of which nothing is known are left out."""
+        quality, importance = self.values("quality"), self.values("importance")
+        harm = np.where(np.isnan(quality), 1.0, 1 - quality) * np.where(np.isnan(importance), 1.0, importance)
+        known = ~(np.isnan(quality) & np.isnan(importance))
+        return [int(n) for n in np.argsort(-harm, kind="stable") if known[n]]
+
+
+def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task] | None = None) -> QualityMap:
+    """Segments an image by the engine's segmenter, and scores all that it finds.
+
+    Raises:
+        ConfigError: the segmenter finds nothing by itself, or no score is among `tasks`.
+    """
+    asked = engine.tasks if tasks is None else tuple(tasks)
+    check_mapped(asked)
+    looked = image if isinstance(image, Looked) else engine.look(image)
+    masks = engine.segment(looked.image)
+    codes = tuple(rle.encode(mask) for mask in masks)
+    return QualityMap(looked.image, codes, tuple(engine.score(looked, masks, asked)))
+
+
+def check_mapped(tasks: Sequence[Task]) -> None:
+    """Raises ConfigError where there is no score to make a map of."""
+    if not set(SCORES) & set(tasks):
+        raise ConfigError(f"a map shows quality or importance, and only {', '.join(tasks) or 'nothing'} is asked for")
+
+
+def draw_map(found: QualityMap, ranked: int = RANKED) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) uint8: the photograph with the worst regions numbered, a map of each score over it, and a table of the
+    worst regions."""
+    shown = [task for task in SCORES if not np.isnan(found.values(task)).all()]
+    order = found.worst()[:ranked]
+    picture, labels = _reduced(found)
+    across = picture.shape[1] / picture.shape[0]
+    panel = 4.6  # inches of a panel's height
+    width = min(max(panel * across, 3.4), 6.4)
+    panel = width / across
+    rows = len(order) + 1
+    columns, table = 1 + len(shown), 0.3 * rows + 0.35
+    figure = Figure(figsize=(columns * width + 0.5 + 0.25 * columns, panel + 0.85 + table), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[panel + 0.85, table])[:, 0]
+    axes = upper.subplots(1, columns, squeeze=False)[0]
+    _show(axes[0], picture, "Photograph", f"{len(found.codes)} regions; the worst are numbered" if order else f"{len(found.codes)} regions")
+    for number, n in enumerate(order, 1):
+        _number(axes[0], labels[n], number)
+    for place, task in zip(axes[1:], shown, strict=True):
+        _panel(place, picture, labels, found.values(task), task)
+    _table(lower.subplots(), found, order)
+    figure.draw_without_rendering()
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(150)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _reduced(found: QualityMap) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
+    """The image and its masks, no longer than a panel."""
+    height, width = found.image.shape[:2]
+    scale = min(1.0, _LONGEST / max(height, width))
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    picture = np.asarray(Image.fromarray(found.image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
+    rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
+    return picture, [rle.sample(code, rows, columns) for code in found.codes]
+
+
+def _show(axes: Axes, picture: NDArray[Any], title: str, detail: str) -> None:
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_title(title, loc="left", fontsize=12, color=_INK, fontweight="bold", pad=19)
+    axes.annotate(detail, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=_MUTED)
+
+
+def _panel(axes: Axes, picture: NDArray[np.uint8], labels: Sequence[NDArray[np.bool_]], values: NDArray[np.float64], task: Score) -> None:
+    """A score in colour over the photograph's light and dark; grey where nothing is known."""
+    colours = colormaps[_COLOURS[task]]
+    light = 0.2 + 0.8 * (picture.astype(np.float64) @ [0.299, 0.587, 0.114])[..., None] / 255
+    out = np.repeat(0.3 + 0.5 * light, 3, axis=2)
+    edges = np.zeros(picture.shape[:2], np.bool_)
+    for n in np.argsort([-mask.sum() for mask in labels], kind="stable"):
+        mask = labels[n]
+        if not np.isnan(values[n]):
+            out[mask] = _SHARE * np.array(colours(values[n])[:3]) + (1 - _SHARE) * light[mask]
+        edges[mask] = False
+        edges |= mask & ~_core(mask)
+    out[edges] = 0.5 * out[edges] + 0.5
+    known = values[~np.isnan(values)]
+    _show(axes, np.clip(out, 0, 1), _TITLES[task], f"{known.min():.2f} to {known.max():.2f}, mean {known.mean():.2f} over regions")
+    bar = axes.figure.colorbar(ScalarMappable(cmap=colours), ax=axes, location="bottom", fraction=0.05, pad=0.02, aspect=40)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, color=_RULE, labelcolor=_MUTED)
+    bar.set_ticks([0, 0.5, 1], labels=[f"0  {LEVELS[task][0]}", "0.5", f"{LEVELS[task][-1]}  1"])
+    left, _, right = bar.ax.get_xticklabels()
+    left.set_horizontalalignment("left")
+    right.set_horizontalalignment("right")
+
+
+def _core(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels of a mask whose four neighbours are in it."""
+    padded = np.pad(mask, 1)
+    return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _number(axes: Axes, mask: NDArray[np.bool_], number: int) -> None:
+    if not mask.any():
+        return
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
+    axes.contour(mask, levels=[0.5], colors="white", linewidths=2.2)
+    axes.contour(mask, levels=[0.5], colors=_INK, linewidths=0.9)
+    around = [withStroke(linewidth=3, foreground="white")]
+    axes.text(float(x), float(y), str(number), ha="center", va="center", fontsize=12, fontweight="bold", color=_INK, path_effects=around)
+
+
+def _table(axes: Axes, found: QualityMap, order: Sequence[int]) -> None:
+    """The worst regions, one in a line."""
+    axes.set_axis_off()
+    axes.set(xlim=(0, 1), ylim=(len(order) + 1, 0))
+    area = found.image[..., 0].size
+    heads = ["", "worst first", "share of image", "quality", "importance", "distortion"]
+    stops = [0.005, 0.03, 0.19, 0.33, 0.49, 0.65]
+    for x, head in zip(stops, heads, strict=True):
+        axes.text(x, 0.5, head, fontsize=9, color=_MUTED, va="center")
+    for line, n in enumerate(order, 1):
+        axes.plot([0, 1], [line, line], color=_RULE, lw=0.8)
+        scores = found.scores[n]
+        cells = [str(line), f"region {n + 1}", f"{rle.area(found.codes[n]) / area:.1%}"]
+        cells += [_said(scores.get("quality")), _said(scores.get("importance")), _said(scores.get("distortion"))]
+        for x, cell in zip(stops, cells, strict=True):
+            axes.text(x, line + 0.5, cell, fontsize=10, color=_INK, va="center", fontweight="bold" if x == stops[0] else "normal")
+
+
+def _said(score: RoiScore | None) -> str:
+    if score is None:
+        return ""
+    if not score.parsed:
+        return "not understood"
+    if score.task == "distortion":
+        return ", ".join(f"{severity} {kind}" for kind, severity in score.distortions) or "none"
+    return f"{score.value:.2f}" + ("" if score.std is None else f" ± {score.std:.2f}")
