@@ -1,17 +1,31 @@
-"""Shared by all tests: two threads, one seed, no network, and small models."""
+"""Shared by all tests: one seed, no network, small models, and as many threads as cores, over all processes that run tests."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from tests.parallel import cores, place, threads, workers
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # read when torch is imported, and by the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads(cores(), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `-n auto`, which setup.cfg asks for."""
+    return workers(config.args, cores())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first."""
+    items.sort(key=lambda item: place(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True)

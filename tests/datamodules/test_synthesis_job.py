@@ -162,7 +162,7 @@ def test_killed_at_every_moment_it_ends_in_the_same_bytes(photographs, mixed, wh
     for moment in itertools.cycle(range(1, 5)):
         process = context.Process(target=killed_at, args=(moment, killed % 2 == 1, photographs, out, options))
         process.start()
-        process.join(60)
+        process.join(300)
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL

@@ -270,7 +270,7 @@ def test_the_exit_status_says_whether_there_is_an_error(data, root):
     rows[3]["source"] = ""
     pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
     done = subprocess.run(
-        [sys.executable, "prepare.py", "validate", str(folder)], cwd=root, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "prepare.py", "validate", str(folder)], cwd=root, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 1, done.stderr
     assert "error: source missing: 1" in done.stdout

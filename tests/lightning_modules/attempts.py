@@ -34,7 +34,7 @@ SMALL = [
     "model.llm.width=32",
     "optim.warmup=1",
 ]
-PATIENCE, GRACE = 120, 20  # seconds until all are taken for stuck, on a busy machine
+PATIENCE, GRACE = 300, 60  # seconds until all are taken for stuck, on a busy machine
 LORA = ["model.llm.adaptation=lora", "model.llm.lora_dropout=0.2"]
 
 

@@ -114,5 +114,5 @@ def test_a_script_may_make_data_at_its_top_level(tmp_path, root):
     """It is not run again in the workers."""
     (tmp_path / "data").mkdir()
     (tmp_path / "script.py").write_text(f"root, data = {str(root)!r}, {str(tmp_path / 'data')!r}\n{SCRIPT}")
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == "run\n[0, 1, 2] ends\n", done.stderr
