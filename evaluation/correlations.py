@@ -50,25 +50,25 @@ class LogisticFit:
 
 def srcc(pred: ArrayLike, label: ArrayLike) -> float:
     """Spearman's rank correlation of two (N,) vectors, ties by mean rank; in [-1, 1], or nan."""
-    x, y = _pair(pred, label)
+    x, y = paired(pred, label)
     return float(spearmanr(x, y).statistic) if _varied(x, y) else math.nan
 
 
 def plcc(pred: ArrayLike, label: ArrayLike) -> float:
     """Pearson's linear correlation of two (N,) vectors, without any fit; in [-1, 1], or nan."""
-    x, y = _pair(pred, label)
+    x, y = paired(pred, label)
     return float(pearsonr(x, y).statistic) if _varied(x, y) else math.nan
 
 
 def krcc(pred: ArrayLike, label: ArrayLike) -> float:
     """Kendall's tau-b of two (N,) vectors, corrected for ties; in [-1, 1], or nan."""
-    x, y = _pair(pred, label)
+    x, y = paired(pred, label)
     return float(kendalltau(x, y).statistic) if _varied(x, y) else math.nan
 
 
 def rmse(pred: ArrayLike, label: ArrayLike) -> float:
     """Root mean squared error of two (N,) vectors in the labels' unit; nan where N = 0."""
-    x, y = _pair(pred, label)
+    x, y = paired(pred, label)
     return float(np.sqrt(np.mean((x - y) ** 2))) if len(x) else math.nan
 
 
@@ -84,7 +84,7 @@ def fit_logistic(pred: ArrayLike, label: ArrayLike) -> LogisticFit:
     Predictions are standardised and several starts are tried, because the result of a single start depends on it. The curve may only
     rise: both sides mean "higher is better", and a falling curve would turn an inverted model's negative correlation into a positive one.
     """
-    x, y = _pair(pred, label)
+    x, y = paired(pred, label)
     if len(x) < MIN_FIT_POINTS:
         return LogisticFit(None, False, f"{len(x)} points, at least {MIN_FIT_POINTS} are needed")
     if not _varied(x, y):
@@ -119,7 +119,7 @@ def _jacobian(beta: Vector, z: Vector, y: Vector) -> Vector:
     return np.stack([np.ones_like(y), s, -slope, -slope * t], axis=1)  # (N, 4)
 
 
-def _pair(pred: ArrayLike, label: ArrayLike) -> tuple[Vector, Vector]:
+def paired(pred: ArrayLike, label: ArrayLike) -> tuple[Vector, Vector]:
     """Both sides as float64 (N,).
 
     Raises:
