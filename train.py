@@ -180,7 +180,8 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     t, o = config.trainer, config.optim
     L.seed_everything(config.seed, workers=True, verbose=False)
     scorer = SCORERS.build(config.model, where="model")
-    start = started(scorer, config.start_from) if config.start_from and not folder.resumable() else None
+    resume = resumed(folder, team)
+    start = started(scorer, config.start_from) if config.start_from and not resume else None
     dataset = DATASETS.build(config.data, where="data")
     check_pairs(scorer, dataset)
     data = RoiIQA(
@@ -218,7 +219,7 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     if start is not None:
         start()
     scorer.to(home)
-    if start is None and not folder.resumable():
+    if start is None and not resume:
         scorer.calibrate(itertools.islice(data.loader("train"), CALIBRATION_BATCHES))
     if t.cache_features != "off" and scorer.can_precompute:
         _keep_features(t.cache_features, scorer, data, team, device)
@@ -229,11 +230,27 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     team.wait()
     conductor = trainer(config, folder, team)
     try:
-        conductor.fit(module, data, ckpt_path=folder.checkpoint if folder.resumable() else None, weights_only=True)
+        conductor.fit(module, data, ckpt_path=folder.checkpoint if resume else None, weights_only=True)
     except torch.OutOfMemoryError as error:
         card = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
         raise RunError(out_of_memory(config, conductor.global_step, module.regions, card)) from error
     return scorer, data
+
+
+def resumed(folder: Run, team: Ranks) -> bool:
+    """Whether the ranks go on from the checkpoint: rank 0 decides, for a disk may show it to one machine later than to another.
+
+    Raises:
+        RunError: on every rank, where one of them does not see the checkpoint.
+    """
+    resume = team.agree(folder.resumable())
+    blind = team.most(team.rank + 1 if resume and not folder.checkpoint.exists() else 0) - 1
+    if blind >= 0:
+        raise RunError(
+            f"rank {blind} does not see {folder.checkpoint}, from which rank 0 would go on: outputs/ must be on a disk that all machines "
+            "see; where it is, start again once that machine sees the file"
+        )
+    return resume
 
 
 def _keep_features(where: str, scorer: Scorer, data: RoiIQA, team: Ranks, device: torch.device) -> None:

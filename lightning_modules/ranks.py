@@ -23,6 +23,7 @@ from components.registry import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = timedelta(days=7)  # ranks wait this long while one of them makes the data
+STATUS = 75  # of a training that was told to go and has saved its state; EX_TEMPFAIL of sysexits.h: try again
 GRACE = 5.0  # seconds in which a rank may fail by itself once another has failed
 _STORE = "ROI_IQA_STORE"  # port and process id of the rank that started this one
 
@@ -60,6 +61,10 @@ class Ranks:
         given = torch.tensor(value)
         dist.all_reduce(given, dist.ReduceOp.MAX, group=self._waiting)
         return int(given)
+
+    def agree(self, value: bool) -> bool:
+        """What rank 0 gives, whatever the others do."""
+        return bool(self.most(int(value and self.first)))
 
     def in_turn(self, make: Callable[[], None]) -> None:
         """`make` by rank 0, then by the first rank of every node (which finds it made where disks are shared), then by all."""
@@ -190,7 +195,7 @@ def _started(count: int, experiment: str) -> Iterator[dist.TCPStore]:
 def _watch(others: list[subprocess.Popen[bytes]], over: threading.Event) -> None:
     """Ends this process soon after another rank has failed: it might wait for it forever."""
     while not over.wait(0.5):
-        failed = [rank for rank, process in enumerate(others, 1) if process.poll() not in (None, 0)]
+        failed = [rank for rank, process in enumerate(others, 1) if process.poll() not in (None, 0, STATUS)]
         if failed:
             if not over.wait(GRACE):
                 print(f"error: rank {failed[0]} has failed, see above; the others are ended", file=sys.stderr, flush=True)

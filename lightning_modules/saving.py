@@ -12,9 +12,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from lightning_modules.ranks import Ranks
+from lightning_modules.ranks import STATUS, Ranks
 
-STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ import prepare
 import train
 from components.registry import ConfigError
 from inference.load import load
-from lightning_modules.ranks import Ranks, devices, ranks
-from lightning_modules.runs import Run
+from lightning_modules.ranks import STATUS, Ranks, _watch, devices, ranks
+from lightning_modules.runs import Run, RunError
 from tests.lightning_modules.attempts import attempt, free_port, small
 from tests.lightning_modules.test_strategy import ALONE, TOGETHER, distance
 
@@ -41,6 +42,54 @@ def test_data_are_made_by_one_rank_then_by_one_of_each_node(rank, monkeypatch):
     Ranks(rank, 4, rank % 2).in_turn(lambda: happened.append("make"))
     assert happened.index("make") == {0: 0, 1: 2, 2: 1, 3: 2}[rank]
     assert happened.count("wait") == 3
+
+
+class Told:
+    """As much of a group of ranks as deciding asks for: `answers` are the largest values that the ranks have given."""
+
+    def __init__(self, rank, *answers):
+        self.rank, self.first, self.answers, self.given = rank, rank == 0, list(answers), []
+
+    def most(self, value):
+        self.given.append(value)
+        return self.answers.pop(0)
+
+    agree = Ranks.agree
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_decides_whether_they_go_on(tmp_path, rank):
+    run = Run(tmp_path)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    stale = Told(rank, int(rank == 0), 0)  # this rank alone sees a checkpoint
+    assert train.resumed(run, stale) is (rank == 0)
+    assert stale.given == [int(rank == 0), 0]
+
+
+def test_a_rank_that_does_not_see_the_checkpoint_is_named_on_all(tmp_path):
+    run = Run(tmp_path)
+    blind = Told(1, 1, 2)
+    with pytest.raises(RunError, match=rf"rank 1 does not see {run.checkpoint}, from which rank 0 would go on: outputs/ must be on"):
+        train.resumed(run, blind)
+    assert blind.given == [0, 2]
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    with pytest.raises(RunError, match="rank 1 does not see"):
+        train.resumed(run, Told(0, 1, 2))
+
+
+@pytest.mark.parametrize(("status", "ended"), [(0, []), (STATUS, []), (1, [1]), (-9, [1])])
+def test_a_rank_that_was_told_to_go_has_not_failed(status, ended, monkeypatch, capsys):
+    """Looked at three times; where another has failed, this one ends within the grace that it has."""
+    looks, left, killed = iter([False, False, True, True]), [], []
+    over = SimpleNamespace(wait=lambda seconds: next(looks))
+    monkeypatch.setattr(os, "_exit", left.append)
+    if ended:
+        looks = iter([False, False])
+    _watch([SimpleNamespace(poll=lambda: status, kill=lambda: killed.append(1))], over)
+    assert left == killed == ended
+    assert ("rank 1 has failed" in capsys.readouterr().err) is bool(ended)
 
 
 def test_how_many(monkeypatch):
