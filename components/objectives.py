@@ -72,7 +72,7 @@ class Objective:
         count = max(1, packed.answers)
         each = {name: total / count for name, (_, total) in terms.items()}
         loss = torch.stack([weight * each[name] for name, (weight, _) in terms.items()]).sum()
-        return {"loss": loss, **each, "answers": loss.new_tensor(packed.answers)}
+        return {"loss": loss, **each, "answers": loss.new_full((), packed.answers)}  # filled where it is
 
 
 def language_loss(logits: Tensor, columns: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:

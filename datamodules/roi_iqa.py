@@ -122,6 +122,13 @@ class RoiIQA(L.LightningDataModule):
                 + (f", or give images at most {fit} regions (data.regions)" if fit > 0 else "")
             )
 
+    def most_regions(self) -> int:
+        """Of a training batch, at most."""
+        regions = self.dataset.split("train").region_counts()
+        if self.max_tokens:
+            return int(self.max_tokens * (regions / self._tokens).max())  # a batch is as many tokens as its images take together
+        return int(np.sort(regions)[-self.batch_size :].sum())
+
     def remember(self, precompute: Callable[[Batch], Batch]) -> None:
         """Lets training read each image's `precompute`d batch from memory instead of its pixels.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from components.batch import Batch
 from lightning_modules.plan import GIB, Plan
 from lightning_modules.runs import NonFiniteError, Run, write_json
-from lightning_modules.scorer import ScorerModule
+from lightning_modules.scorer import ScorerModule, scaled
 
 NONFINITE = "nonfinite.json"
 _FIRST = 3  # optimizer steps; LoRA's first factor gets its first gradient at the second
@@ -49,7 +49,7 @@ class StopAtNonFinite(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         norms = (
-            {} if _scaled(trainer) else {name: _norm(part) for name, part in _conducted(pl_module).scorer.parts().items() if _trained(part)}
+            {} if scaled(trainer) else {name: _norm(part) for name, part in _conducted(pl_module).scorer.parts().items() if _trained(part)}
         )
         watched = torch.stack([*(x["loss"].detach().float() for x in self._losses), *norms.values()])
         bad = (~torch.isfinite(watched).all()).float()
@@ -186,10 +186,6 @@ def _local(x: Tensor) -> Tensor:
 
 def _trained(part: nn.Module) -> bool:
     return any(p.requires_grad for p in part.parameters())
-
-
-def _scaled(trainer: Trainer) -> bool:
-    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _number(x: Tensor) -> float | str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -89,6 +90,13 @@ def adamw(
     """
     optimizer = _bitsandbytes(kind)(groups, betas=betas) if kind != "adamw" else AdamW(groups, betas=betas)
     return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps, final))
+
+
+def scale_gradients(parameters: Iterable[Tensor], factor: Tensor) -> None:
+    """Multiplies every gradient by `factor` (), all at once and without reading it."""
+    found = [p.grad for p in parameters if p.grad is not None]
+    if found:
+        torch._foreach_mul_([g.to_local() if isinstance(g, DTensor) else g for g in found], factor)
 
 
 def repage(optimizer: Optimizer) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from components.batch import Batch
 from components.foundation import Foundations, check_foundations
 from components.scorers.base import Scorer
-from lightning_modules.optim import Kind, adamw, parameter_groups, repage
+from lightning_modules.optim import Kind, adamw, parameter_groups, repage, scale_gradients
 from lightning_modules.strategy import shard
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -52,7 +54,9 @@ class ScorerModule(L.LightningModule):
         self.betas, self.warmup, self.final, self.optimizer = betas, warmup, final, optimizer
         self._loaded = self._sharded = False
         self._validated: dict[str, Any] = {}
-        self._answers, self._complete = 0.0, False  # of the step that is being taken: answers so far, and whether its batches are all there
+        self._sums: dict[str, Any] = {}  # over the answers of the step that is being taken: of each loss, and last their number
+        self._complete = False  # whether the step's batches are all there
+        self._unit = 1.0  # of answers, by which a batch's loss is told to the backward pass
         self.losses: dict[str, Tensor] = {}  # of the last training batch, detached
         self._foundations: Foundations = {}
         self.regions = 0  # of an image of the last training batch, at most
@@ -71,6 +75,14 @@ class ScorerModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         repage(self.trainer.optimizers[0])
+        self._unit = self._most_answers() if self._batches > 1 and scaled(self.trainer) else 1.0
+        self._sums = {}
+
+    def _most_answers(self) -> float:
+        """At least as many as a batch can have, so that the sum over its answers is no larger for the loss scaler than a mean, whose
+        gradients half precision can hold. A power of two: dividing by it rounds nothing."""
+        regions = self.trainer.datamodule.most_regions()  # type: ignore[attr-defined]
+        return float(2 ** math.ceil(math.log2(max(1, regions * len(self.scorer.tasks)))))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # resuming draws what not stopping would have, and any number of ranks what one rank would have
@@ -81,18 +93,15 @@ class ScorerModule(L.LightningModule):
         self.regions = batch.regions.valid.shape[1]
         losses = self.scorer.loss(batch)
         self.losses = {k: v.detach() for k, v in losses.items()}  # for who watches
-        self.log_dict({f"train/{k}": v for k, v in self.losses.items() if k != "answers"}, batch_size=len(batch.images))
-        self.log("loss", self.losses["loss"], prog_bar=True, logger=False, batch_size=len(batch.images))
-        return losses["loss"] * self._weight(losses, batch_idx)
-
-    def _weight(self, losses: dict[str, Tensor], batch_idx: int) -> float:
-        """The answers of a micro-batch, where a step is made of several: its mean over all answers is not the mean of their means."""
-        if self._batches == 1 or "answers" not in losses:
-            return 1.0
+        weight = self._weight(self.losses)
+        for name, value in {**self.losses, "answers": torch.ones_like(weight)}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * weight
         self._complete = (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0
-        answers = float(losses["answers"])
-        self._answers += answers
-        return answers
+        return losses["loss"] * (weight / self._unit)
+
+    def _weight(self, losses: dict[str, Tensor]) -> Tensor:
+        """The answers of a micro-batch, where a step is made of several: its mean over all answers is not the mean of their means."""
+        return torch.ones_like(losses["loss"]) if self._batches == 1 else losses.get("answers", torch.ones_like(losses["loss"]))
 
     @property
     def _batches(self) -> int:
@@ -100,15 +109,19 @@ class ScorerModule(L.LightningModule):
         return self.trainer.accumulate_grad_batches * self.trainer.world_size
 
     def on_after_backward(self) -> None:
-        """Turns the sum over a step's answers, which Lightning has divided by the number of batches, into their mean."""
+        """At the end of a step, turns sums over its answers into means: the gradients, whose sum Lightning has divided by the number of
+        batches, and the losses, which are logged. Nothing here waits for the device."""
         if not self._complete:
             return
-        total = self.trainer.strategy.reduce(torch.tensor(self._answers, device=self.device), reduce_op="sum")
-        scale = self._batches / max(1.0, float(total))
-        for parameter in self.parameters():
-            if parameter.grad is not None:
-                parameter.grad.mul_(scale)
-        self._answers, self._complete = 0.0, False
+        sums = torch.stack(list(self._sums.values()))
+        if self.trainer.world_size > 1:
+            dist.all_reduce(sums)  # Lightning's own waits
+        means = dict(zip(self._sums, sums / sums[-1].clamp_min(1), strict=True))
+        if self._batches > 1:
+            scale_gradients(self.parameters(), self._unit * self._batches / sums[-1].clamp_min(1))
+        self.log_dict({f"train/{k}": v for k, v in means.items() if k != "answers"}, on_step=True, batch_size=1)
+        self.log("loss", means["loss"], on_step=True, prog_bar=True, logger=False, batch_size=1)
+        self._sums = {}
 
     def on_validation_epoch_start(self) -> None:
         self._validated = {}
@@ -140,6 +153,11 @@ class ScorerModule(L.LightningModule):
         self.scorer.check_trained({k.removeprefix(PREFIX): v for k, v in checkpoint["state_dict"].items()})
         check_foundations(checkpoint.get("foundations", {}), self._foundations, "this checkpoint")
         _recount(checkpoint, self.trainer.accumulate_grad_batches, self.trainer.val_check_interval)
+
+
+def scaled(trainer: L.Trainer) -> bool:
+    """Whether losses go through a loss scaler (precision 16-mixed)."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def _recount(checkpoint: dict[str, Any], accumulate: int, validate: float | None) -> None:

@@ -45,7 +45,8 @@ class Scorer(nn.Module, ABC):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Training objective on a labelled batch: "loss" is what is minimised, the other entries are its parts (scalars).
 
-        "answers", where there, is how many answers "loss" is the mean of: a step of several batches then weighs each by it.
+        "answers", where there, is how many answers "loss" is the mean of: a step of several batches then weighs each by it. In training
+        the entries are the same for all batches, so that several processes can add theirs up.
         """
 
     @abstractmethod

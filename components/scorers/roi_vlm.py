@@ -142,7 +142,12 @@ class RoiVLM(Scorer):
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(self.region_extractor.prepare(pyramid), batch.regions)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
-        return self.objective.total(self.read(packed, image_tokens, region_tokens, columns), columns, packed)
+        losses = self.objective.total(self.read(packed, image_tokens, region_tokens, columns), columns, packed)
+        if self.training and self.objective.judgments:
+            losses.setdefault(
+                "judgment", losses["loss"].new_zeros(())
+            )  # by chance none was asked; the entries are the same for all batches
+        return losses
 
     def see(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W) -> what the projector and the region extractor work on."""

@@ -101,6 +101,59 @@ def test_a_step_is_the_mean_over_its_answers_however_it_is_cut(tmp_path, monkeyp
         torch.testing.assert_close(ends[1][name], end, rtol=1e-4, atol=1e-5, msg=name)
 
 
+class Curve(L.Callback):
+    """What is logged of each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.steps.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/") or k == "loss"})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_mean_over_a_steps_answers_is_logged(tmp_path, monkeypatch, accumulate):
+    """Of all its batches, each as often as it has answers."""
+    monkeypatch.setattr("datamodules.roi_iqa.Collate", Unequal)
+    one = module("roi_vlm", train_vision_encoder=False)
+    loss, found, curve = one.scorer.loss, [], Curve()
+    monkeypatch.setattr(one.scorer, "loss", lambda batch: found.append(loss(batch)) or found[-1])
+    conductor, cut = trainer(tmp_path, accumulate=accumulate), data(one.scorer)
+    cut.batch_size = 1
+    conductor.callbacks.append(curve)
+    conductor.fit(one, cut)
+    batches = [{k: float(v.detach()) for k, v in each.items()} for each in found]
+    assert len({b["answers"] for b in batches}) > 1
+    assert len(curve.steps) == STEPS
+    for i, logged in enumerate(curve.steps):
+        step = batches[i * accumulate : (i + 1) * accumulate]
+        for name in ("loss", "text", "levels"):
+            mean = sum(b[name] * b["answers"] for b in step) / sum(b["answers"] for b in step)
+            assert logged[f"train/{name}"] == pytest.approx(mean, rel=1e-6)
+        assert logged["loss"] == logged["train/loss"]
+
+
+def test_a_loss_scaler_meets_no_sum(tmp_path, monkeypatch):
+    """Under it a step's loss is told in units of the most answers that a batch can have: at most a mean, and bit for bit the same steps."""
+    ends, told = [], []
+    for under in (False, True):
+        monkeypatch.setattr("lightning_modules.scorer.scaled", lambda trainer, under=under: under)
+        one = module("roi_vlm", train_vision_encoder=False)
+        step, losses = one.training_step, []
+        monkeypatch.setattr(one, "training_step", lambda *a, one=one, s=step, seen=losses: seen.append((s(*a), one.losses)) or seen[-1][0])
+        cut = data(one.scorer)
+        trainer(tmp_path / str(under), accumulate=2).fit(one, cut)
+        most = cut.most_regions() * len(one.scorer.tasks)
+        assert all(x["answers"] <= most for _, x in losses)
+        assert one._unit == (2 ** (most - 1).bit_length() if under else 1)
+        told.append([float(loss.detach()) for loss, _ in losses])
+        assert not under or all(float(loss.detach()) <= float(x["loss"]) for loss, x in losses)
+        ends.append({n: p for n, p in one.named_parameters() if p.requires_grad})
+    assert all(torch.equal(ends[1][n], p) for n, p in ends[0].items())
+    assert [a / one._unit for a in told[0]] == told[1]
+
+
 def test_a_frozen_encoder_stays_as_it_is_whether_or_not_validation_runs(tmp_path):
     """Its statistics too: Lightning puts the module in training mode, and only validation used to put it back."""
     frozen = module(train_vision_encoder=False)

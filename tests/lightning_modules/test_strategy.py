@@ -2,6 +2,7 @@
 
 import signal
 
+import pandas as pd
 import pytest
 import torch
 import torch.distributed as dist
@@ -80,6 +81,8 @@ def sharded(folder, alone):
 def test_two_ranks_with_the_whole_model_equal_one(folder, alone):
     assert attempt(small(folder, "ddp", *STEPS, TOGETHER), 2) == [0, 0]
     assert distance(alone, Run(folder / "ddp")) < 1e-5
+    one, other = (pd.read_csv(run.curves())["train/loss"].dropna() for run in (alone, Run(folder / "ddp")))
+    assert one.tolist() == pytest.approx(other.tolist(), rel=1e-5)  # a step's mean over the answers of both
 
 
 def test_two_ranks_with_shards_equal_one(alone, sharded):

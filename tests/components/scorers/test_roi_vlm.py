@@ -105,6 +105,13 @@ def test_packed_equals_a_row_for_each_question(changes):
     ]
 
 
+def test_a_batch_without_judgments_has_the_entries_of_the_others():
+    scorer = build(objective={"judgments": 1e-9}).train()
+    losses = scorer.loss(labelled(scorer))
+    assert float(losses["judgment"]) == 0
+    assert set(losses) == {"loss", "text", "levels", "judgment", "answers"}
+
+
 def test_judgments_are_of_training_alone():
     scorer, plain = build(objective={"judgments": 1.0, "rank": 1.0}), build()
     batch = labelled(scorer)
