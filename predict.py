@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         regions.append(_region("propose", ""))
     requests = gather(args.images_or_list, regions, args.images, args.mask_type)
     name, *options = args.mask_encoder
-    encoder = MASK_ENCODERS.part({"plugin": name, **_options(options)}, "--mask-encoder")
+    encoder = MASK_ENCODERS.part({"plugin": name, **options_of(options)}, "--mask-encoder")
     device = choose_device(args.accelerator)
     overlay, maps = (_place(option, args, len(requests)) for option in ("overlay", "map"))  # what is in the way is found before
     if not args.memory > 0:
@@ -168,7 +168,8 @@ def _region(kind: str, text: str) -> Asked:
     return Asked(f"{kind} {text}", "box" if kind == "box" else "point", value)
 
 
-def _options(texts: Sequence[str]) -> dict[str, Any]:
+def options_of(texts: Sequence[str]) -> dict[str, Any]:
+    """A mask encoder's options, each said as key=value with a YAML value. Raises ConfigError."""
     out = {}
     for text in texts:
         key, equals, value = text.partition("=")

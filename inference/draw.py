@@ -34,17 +34,38 @@ def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]
     Outlines have the colour of the first score among `tasks`, red for 0 and blue for 1. With more regions than the legend has room for,
     it lists those of the lowest score.
     """
+    shown = shown_task(tasks)
+    canvas, colours = _marked(image, masks, rows, shown)
+    return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
+
+
+def mark(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]) -> Pixels:
+    """As `draw`, without the legend: the image at the picture's size, with outlines and numbers."""
+    return np.asarray(_marked(image, masks, rows, shown_task(tasks))[0])
+
+
+def shown_task(tasks: Sequence[Task]) -> Task | None:
+    """The score whose value is the colour of a region."""
+    return next((task for task in tasks if task != "distortion"), None)
+
+
+def shown_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an image -> of the picture that shows it, without a legend."""
+    scale = min(max(*size, _SHORTEST), _LONGEST) / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _marked(image: Pixels, masks: Masks, rows: Sequence[Row], shown: Task | None) -> tuple[Image.Image, list[tuple[int, int, int]]]:
     if len(masks) != len(rows):
         raise ValueError(f"{len(masks)} masks and {len(rows)} rows: each region drawn has one of each")
-    shown: Task | None = next((task for task in tasks if task != "distortion"), None)
-    colours = [_colour(row.scores.get(shown) if shown else None) for row in rows]
+    colours = [colour(row.scores.get(shown) if shown else None) for row in rows]
     picture, small = _scaled(image, masks)
     stroke = max(3, max(picture.shape) // 260)
     for order in np.argsort([-mask.sum() for mask in small]):  # large ones first, so that none is buried
         picture = _outlined(picture, small[order], colours[order], stroke)
     canvas = Image.fromarray(picture)
     _number(canvas, small, colours, stroke)
-    return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
+    return canvas, colours
 
 
 def encode_labelled(sample: RoiSample) -> bytes:
@@ -78,7 +99,8 @@ def save(picture: Pixels, path: Path) -> None:
     draft.replace(path)
 
 
-def _colour(score: RoiScore | None) -> tuple[int, int, int]:
+def colour(score: RoiScore | None) -> tuple[int, int, int]:
+    """Red, green and blue of a score: red for 0, blue for 1, grey where there is none."""
     return _NEUTRAL if score is None or score.value is None else _ramp(score.value)
 
 
@@ -92,9 +114,8 @@ def _ramp(value: float) -> tuple[int, int, int]:
 
 def _scaled(image: Pixels, masks: Masks) -> tuple[Pixels, Masks]:
     """Brings the longer side between `_SHORTEST` and `_LONGEST`; a mask that would vanish keeps a pixel."""
-    longer = max(image.shape[:2])
-    scale = min(max(longer, _SHORTEST), _LONGEST) / longer
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    height, width = shown_size((image.shape[0], image.shape[1]))
+    scale = max(height, width) / max(image.shape[:2])
     picture = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
@@ -136,7 +157,7 @@ def _number(canvas: Image.Image, masks: Masks, colours: Sequence[tuple[int, int,
         x, y = next((s for s in spots if all(abs(s[0] - a) + abs(s[1] - b) > 2.2 * radius for a, b in taken)), spots[0])
         taken.append((x, y))
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=_PAPER, width=max(2, stroke // 2))
-        pen.text((x, y), text, fill=_ink_on(colour), font=font, anchor="mm")
+        pen.text((x, y), text, fill=ink_on(colour), font=font, anchor="mm")
 
 
 def _spots(mask: NDArray[np.bool_], radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
@@ -190,7 +211,7 @@ def _with_legend(
         pen.line((margin, y, width - margin, y), fill=_RULE)
         centre, radius = (stops[0] + text * 0.9, y + line / 2), text * 0.72
         pen.ellipse((centre[0] - radius, centre[1] - radius, centre[0] + radius, centre[1] + radius), fill=colours[i])
-        pen.text(centre, str(i + 1), fill=_ink_on(colours[i]), font=ImageFont.load_default(text * 0.8), anchor="mm")
+        pen.text(centre, str(i + 1), fill=ink_on(colours[i]), font=ImageFont.load_default(text * 0.8), anchor="mm")
         for x, end, cell in zip(stops[1:], [*stops[2:], width - margin + text / 2], table[i], strict=True):
             pen.text((x, y + line / 2), _fitted(cell, font, end - x - text / 2), fill=_INK, font=font, anchor="lm")
     if len(rows) > len(order):
@@ -245,6 +266,7 @@ def _value(row: Row, task: Task | None) -> float:
     return 2.0 if score is None or score.value is None else score.value
 
 
-def _ink_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
-    red, green, blue = colour
+def ink_on(ground: tuple[int, int, int]) -> tuple[int, int, int]:
+    """A colour for text that can be read on `ground`."""
+    red, green, blue = ground
     return _INK if 0.299 * red + 0.587 * green + 0.114 * blue > 150 else _PAPER

@@ -4,7 +4,19 @@ import ast
 
 import pytest
 
-OURS = {"components", "configs", "datamodules", "evaluation", "inference", "lightning_modules", "train", "eval", "predict", "prepare"}
+OURS = {
+    "components",
+    "configs",
+    "datamodules",
+    "evaluation",
+    "inference",
+    "lightning_modules",
+    "train",
+    "eval",
+    "predict",
+    "prepare",
+    "app",
+}
 ALLOWED = {
     "components": {"components"},
     "datamodules": {"components", "datamodules"},

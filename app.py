@@ -1,0 +1,162 @@
+"""python app.py <model> [second model] [options]: a web page on which regions of pictures are chosen and scored.
+
+python app.py outputs/quickstart
+python app.py outputs/quickstart outputs/mine --port 8000
+python app.py outputs/quickstart --mask-encoder sam model_type=vit_b checkpoint=sam_vit_b.pth
+
+A model is a run's folder, a saved or imported model, or a name on the hub. Of two models the answers stand side by side. The page is
+served to this machine alone unless --host says otherwise; docs/app.md describes what is kept, for how long, and the limits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.mask_encoders.base import MASK_ENCODERS
+from components.registry import ConfigError
+from inference.engine import load
+from inference.page.limits import Limits
+from inference.page.service import Service
+from lightning_modules.entry import run_entry
+from predict import options_of
+
+QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nothing is told to anybody
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Serves the page until it is interrupted."""
+    with Served(argv) as served:
+        print(f"the page is at {served.url} (end with Ctrl-C)", flush=True)
+        served.blocks.block_thread()
+
+
+class Served:
+    """The page while it is served, from construction to `close`; files of visitors are in a folder that goes with it.
+
+    Attributes:
+        url: where it is.
+
+    Raises:
+        ConfigError: an option out of its range, a port that is taken, or Gradio is not installed.
+    """
+
+    def __init__(self, argv: Sequence[str] | None = None) -> None:
+        args = _parser().parse_args(argv)
+        limits = Limits(args.max_mb, args.max_pixels, args.max_regions, args.max_images)
+        name, *options = args.mask_encoder
+        encoder = MASK_ENCODERS.part({"plugin": name, **options_of(options)}, "--mask-encoder")
+        check_port(args.host, args.port)
+        segmenter = encoder()
+        segmenter.load_pretrained()
+        models = {label: load(model, args.accelerator, segmenter=segmenter) for label, model in labels(args.models).items()}
+        self.service = Service(models, limits)
+        self.folder = Path(tempfile.mkdtemp(prefix="roi-iqa-"))  # of this user alone
+        try:
+            self.blocks, self.url = _serve(self.service, self.folder, args)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops serving, and removes what visitors left."""
+        self.blocks.close(verbose=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def labels(models: Sequence[str]) -> dict[str, str]:
+    """What the page calls each model -> the model: the last part of its name, with a letter where two are called alike."""
+    names = [Path(model).resolve().name if Path(model).is_dir() else model for model in models]
+    if len(set(names)) < len(names):
+        names = [f"{letter}: {name}" for letter, name in zip("AB", names, strict=False)]
+    return dict(zip(names, models, strict=True))
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigError where nothing can be served at `port` of `host`."""
+    if not 1 <= port <= 65535:
+        raise ConfigError(f"--port {port}: a port is a number from 1 to 65535, for example --port 7860")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except PermissionError as error:
+        raise ConfigError(f"--port {port}: this user may not serve there; take one above 1023, for example --port 7860") from error
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: nothing can be served there ({error.strerror}). If another program, perhaps this page, uses the "
+            f"port already, end it or take another one, for example --port {port + 1 if port < 65535 else port - 1}"
+        ) from error
+
+
+def _serve(service: Service, folder: Path, args: argparse.Namespace) -> tuple[Any, str]:
+    os.environ.update(QUIET)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "cache")
+    try:
+        from inference.page import layout
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ConfigError("the page needs the package gradio: pip install 'roi-iqa[app]'") from error
+    from inference.page.examples import examples
+
+    files = folder / "files"
+    files.mkdir()
+    blocks = layout.page(service, examples(), files)
+    guarded = [str(Path(model).resolve()) for model in args.models if Path(model).is_dir()]
+    url = layout.serve(blocks, args.host, args.port, service.limits, guarded)
+    return blocks, url
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = Limits()
+    parser = argparse.ArgumentParser(prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "models", nargs="+", action=_OneOrTwo, metavar="model", help="outputs/<run>, a saved model's folder, or user/name on the hub"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone; 0.0.0.0 is everybody in the network")
+    parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument(
+        "--mask-encoder",
+        nargs="+",
+        default=["superpixel"],
+        metavar=("NAME", "key=value"),
+        help="what makes a region of a click; default: superpixel",
+    )
+    limit = parser.add_argument_group("limits")
+    limit.add_argument("--max-mb", type=float, default=default.megabytes, metavar="MB", help="of an upload (default: %(default)g)")
+    limit.add_argument(
+        "--max-pixels", type=int, default=default.pixels, metavar="N", help="of an image, width x height (default: %(default)s)"
+    )
+    limit.add_argument("--max-regions", type=int, default=default.regions, metavar="N", help="of an image (default: %(default)s)")
+    limit.add_argument(
+        "--max-images", type=int, default=default.images, metavar="N", help="that stay encoded at once (default: %(default)s)"
+    )
+    return parser
+
+
+class _OneOrTwo(argparse.Action):
+    """One model, or two to compare."""
+
+    def __call__(self, parser: argparse.ArgumentParser, args: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        if len(value) > 2:
+            parser.error(f"one model, or two to compare, got {len(value)}: {', '.join(value)}")
+        setattr(args, self.dest, value)
+
+
+if __name__ == "__main__":
+    run_entry(main)

@@ -1,0 +1,384 @@
+"""The page in Gradio's own components: what stands where, and which event calls which part of the service."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from components.mask_encoders.base import MaskEncoder
+from components.mask_encoders.superpixel import Superpixel
+from components.reading import AnswerError
+from components.registry import ConfigError
+from components.rle import RegionError
+from inference import draw
+from inference.page import answers, shade
+from inference.page.limits import Limits, Refusal
+from inference.page.service import Service
+from inference.page.uploads import painted, read_bytes, read_mask
+from inference.page.visit import Visit
+from inference.quality_map import draw_map
+
+HOUR = 3600  # seconds that a visitor's image is kept after he last touched it
+CSS = Path(__file__).with_name("page.css")
+_EDITOR = 900  # pixels of the painting canvas's longer side
+_TOOLS = {"Click a point": "point", "Box": "box", "Paint": "paint", "Mask file": "mask"}
+_BOX = ("Click one corner of the box.", "Now click the opposite corner.")
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page are no programming interface
+_EXPECTED = (Refusal, RegionError, AnswerError, ConfigError)  # what is said to a visitor in its own words
+
+
+def theme() -> gr.themes.Base:
+    """Fonts of the reader's system: nothing is fetched."""
+    sans = ("ui-sans-serif", "system-ui", "sans-serif")
+    return gr.themes.Default(
+        primary_hue="blue", neutral_hue="slate", radius_size="md", font=sans, font_mono=("ui-monospace", "Consolas", "monospace")
+    )
+
+
+def page(service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path) -> gr.Blocks:
+    """The page.
+
+    Args:
+        pictures: the examples, by name; (H, W, 3) uint8.
+        folder: where files for downloads are written.
+    """
+    with gr.Blocks(title="ROI-IQA", analytics_enabled=False, fill_width=True, delete_cache=(HOUR, HOUR)) as blocks:
+        Page(service, pictures, folder)
+    blocks.queue(max_size=service.limits.waiting, api_open=False, default_concurrency_limit=2)
+    return blocks
+
+
+def serve(blocks: gr.Blocks, host: str, port: int, limits: Limits, guarded: list[str]) -> str:
+    """Starts serving a page in the background -> its address. Of the server's disk only what visitors brought and were given can be read.
+
+    Args:
+        guarded: folders of which nothing is ever given out.
+    """
+    _, url, _ = blocks.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        share=False,
+        footer_links=[],
+        allowed_paths=[],
+        blocked_paths=guarded,
+        max_file_size=limits.bytes,
+        state_session_capacity=limits.visitors,
+        enable_monitoring=False,
+        strict_cors=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        run_history=False,
+        theme=theme(),
+        css=CSS.read_text(encoding="utf-8"),
+    )
+    return url
+
+
+class Page:
+    """Components and events, made inside a `gr.Blocks`."""
+
+    def __init__(self, service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path) -> None:
+        self.service, self.pictures, self.folder = service, pictures, folder
+        self.visit = gr.State(None, time_to_live=HOUR)
+        gr.HTML(_head(service), elem_id="roi-head")
+        self._welcome()
+        self._work()
+        self._opening()
+        self._regions()
+        self._mapping()
+
+    def _welcome(self) -> None:
+        limits = self.service.limits
+        bounds = f"up to {limits.megabytes:g} MB and {limits.pixels / 1e6:g} million pixels"
+        with gr.Column(elem_id="roi-welcome") as self.welcome:
+            self.upload = gr.File(
+                label=f"Your photograph: drop it here or click to choose it ({bounds})",
+                file_count="single",
+                type="filepath",
+                height=150,
+                elem_id="roi-upload",
+            )
+            shown = [(np.asarray(_thumbnail(image)), name) for name, image in self.pictures.items()]
+            self.gallery = gr.Gallery(
+                shown,
+                label="Or take one of these",
+                columns=max(len(shown), 1),
+                allow_preview=False,
+                object_fit="cover",
+                height="auto",
+                interactive=False,
+                format="jpeg",
+                buttons=[],
+                elem_id="roi-examples",
+                visible=bool(shown),
+            )
+
+    def _work(self) -> None:
+        with gr.Row(visible=False, elem_id="roi-work") as self.work:
+            with gr.Column(scale=6, min_width=380):
+                self.tool = gr.Radio(list(_TOOLS), value=next(iter(_TOOLS)), show_label=False, container=False, elem_id="roi-tool")
+                self.hint = gr.HTML(elem_id="roi-hint")
+                self.stage = gr.Image(
+                    show_label=False, container=False, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id="roi-stage"
+                )
+                self.mask = gr.File(label="Mask: an image of the same size, black outside", visible=False, height=120, elem_id="roi-mask")
+                self.canvas = gr.ImageEditor(
+                    show_label=False,
+                    sources=(),
+                    transforms=(),
+                    layers=False,
+                    type="numpy",
+                    brush=gr.Brush(default_size=40, colors=[("#1e60aa", 0.6)], default_color=("#1e60aa", 0.6), color_mode="fixed"),
+                    format="png",
+                    visible=False,
+                    canvas_size=(_EDITOR, _EDITOR),
+                    elem_id="roi-canvas",
+                )
+                self.paint = gr.Button("Score what is painted", variant="primary", visible=False, elem_id="roi-paint")
+                with gr.Row():
+                    self.whole = gr.Button("Whole image", size="sm", elem_id="roi-whole")
+                    self.undo = gr.Button("Remove the last", size="sm", elem_id="roi-undo")
+                    self.clear = gr.Button("Remove all", size="sm", elem_id="roi-clear")
+                with gr.Row():
+                    self.as_json = gr.DownloadButton("Answers as JSON", size="sm", interactive=False, elem_id="roi-json")
+                    self.overlay = gr.DownloadButton("Picture with answers", size="sm", interactive=False, elem_id="roi-overlay")
+                    self.other = gr.Button("Another picture", size="sm", elem_id="roi-other")
+            with gr.Column(scale=5, min_width=380), gr.Tabs(elem_id="roi-tabs") as self.tabs:
+                with gr.Tab("Regions", id="regions"):
+                    self.answers = gr.HTML(elem_id="roi-answers")
+                with gr.Tab("Map of the whole image", id="map"):
+                    self._map_tab()
+
+    def _map_tab(self) -> None:
+        gr.HTML('<p class="roi-muted">The image is parted into regions, every one is scored, and the scores are drawn over it.</p>')
+        self.map = gr.Button("Score every region of the image", variant="primary", elem_id="roi-map")
+        with gr.Column(visible=False) as self.mapped:
+            self.maps = gr.HTML(elem_id="roi-maps")
+            self.ranking = gr.HTML(elem_id="roi-ranking")
+            self.map_file = gr.DownloadButton("Map as a picture", size="sm", elem_id="roi-map-file")
+
+    def _opening(self) -> None:
+        """An image comes: by upload or as an example."""
+        shown = [self.visit, self.welcome, self.work, *self._view(), self.tool, self.mapped, self.tabs]
+        quiet = {**_PRIVATE, "show_progress": "minimal"}
+        opened = self.upload.upload(told(self._opened), [self.upload], shown, **quiet)
+        opened.then(lambda: None, None, self.upload, **quiet)
+        chosen = self.gallery.select(told(self._example), None, shown, **quiet)
+        for event in (opened, chosen):
+            event.success(told(self._looked), [self.visit], None, concurrency_id="model", **quiet)
+        self.other.click(told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.gallery], **quiet)
+        tooled = [self.stage, self.canvas, self.paint, self.mask, self.hint]
+        self.tool.change(told(self._chosen), [self.visit, self.tool], tooled, **quiet)
+
+    def _regions(self) -> None:
+        """A region comes or goes; the files for downloads follow after the answer."""
+        asking = {**_PRIVATE, "concurrency_id": "model", "show_progress": "minimal"}
+        view = self._view()
+        masked = self.mask.upload(told(self._masked), [self.visit, self.mask], view, **asking)
+        masked.then(lambda: None, None, self.mask, **_PRIVATE)
+        events = [
+            masked,
+            self.stage.select(told(self._clicked), [self.visit, self.tool], view, trigger_mode="multiple", **asking),
+            self.paint.click(told(self._painted), [self.visit, self.canvas], [*view, self.canvas], **asking),
+            self.whole.click(told(self._wholly), [self.visit], view, **asking),
+            self.undo.click(told(self._undone), [self.visit], view, **asking),
+            self.clear.click(told(self._cleared), [self.visit], view, **asking),
+        ]
+        for event in events:
+            event.success(told(self._files), [self.visit], [self.as_json, self.overlay], show_progress="hidden", **_PRIVATE)
+
+    def _mapping(self) -> None:
+        self.map.click(
+            told(self._mapped),
+            [self.visit],
+            [self.mapped, self.maps, self.ranking, self.map_file],
+            concurrency_id="model",
+            **_PRIVATE,
+        )
+
+    def _view(self) -> list[Any]:
+        return [self.stage, self.answers, self.hint]
+
+    def _shown(self, visit: Visit, hint: str = "") -> tuple[Any, ...]:
+        """The values of `_view`."""
+        return self.service.picture(visit), answers.cards(visit, self.service.models, self.service.tasks), _hint(hint)
+
+    def _opened(self, path: str) -> tuple[Any, ...]:
+        return self._begun(self.service.open(path))
+
+    def _example(self, event: gr.SelectData) -> tuple[Any, ...]:
+        name, image = list(self.pictures.items())[event.index]
+        return self._begun(Visit(f"{name.split(',')[0]}.png", image))
+
+    def _begun(self, visit: Visit) -> tuple[Any, ...]:
+        shown = self._shown(visit, self._says("point"))
+        return (
+            visit,
+            gr.update(visible=False),
+            gr.update(visible=True),
+            *shown,
+            next(iter(_TOOLS)),
+            gr.update(visible=False),
+            gr.update(selected="regions"),
+        )
+
+    def _looked(self, visit: Visit | None) -> None:
+        if visit is not None:
+            self.service.look(visit)
+
+    def _closed(self, visit: Visit | None) -> tuple[Any, ...]:
+        if visit is not None:
+            self.service.looks.forget(visit.key)
+        return None, gr.update(visible=True), gr.update(visible=False), gr.update(selected_index=None)
+
+    def _chosen(self, visit: Visit | None, tool: str) -> tuple[Any, ...]:
+        visit, kind = _there(visit), _TOOLS[tool]
+        visit.corner = None
+        canvas = gr.update(visible=False)
+        if kind == "paint":
+            canvas = gr.update(visible=True, value=self._canvas(visit))
+        stage = gr.update(visible=kind != "paint", value=self.service.picture(visit))
+        return stage, canvas, gr.update(visible=kind == "paint"), gr.update(visible=kind == "mask"), _hint(self._says(kind))
+
+    def _says(self, kind: str) -> str:
+        if kind == "point":
+            return f"Click into the picture: {_found(self.service.engines[0].segmenter)} around that point is scored."
+        return {
+            "box": _BOX[0],
+            "paint": "Paint over a region, then press the button below. Everything painted is one region.",
+            "mask": "Upload a mask: an image of the same size; inside is what is not black.",
+        }[kind]
+
+    def _clicked(self, visit: Visit | None, tool: str, event: gr.SelectData) -> tuple[Any, ...]:
+        visit, kind = _there(visit), _TOOLS[tool]
+        x, y = self.service.place(visit, event.index)
+        if kind == "box":
+            found = self.service.corner(visit, x, y)
+            return self._shown(visit, _BOX[1] if found is None else _BOX[0])
+        self.service.point(visit, x, y)
+        return self._shown(visit, self._says(kind))
+
+    def _painted(self, visit: Visit | None, canvas: dict[str, Any] | None) -> tuple[Any, ...]:
+        visit = _there(visit)
+        self.service.mark(visit, painted((canvas or {}).get("layers") or [], visit.image), "mask", "painted")
+        return *self._shown(visit, self._says("paint")), self._canvas(visit)
+
+    def _masked(self, visit: Visit | None, path: str) -> tuple[Any, ...]:
+        visit, limits = _there(visit), self.service.limits
+        mask = read_mask(read_bytes(path, limits), visit.image, limits)
+        self.service.mark(visit, mask, "mask", f"mask {Path(path).name}")
+        return self._shown(visit, self._says("mask"))
+
+    def _wholly(self, visit: Visit | None) -> tuple[Any, ...]:
+        self.service.whole(_there(visit))
+        return self._shown(_there(visit))
+
+    def _undone(self, visit: Visit | None) -> tuple[Any, ...]:
+        visit = _there(visit)
+        with visit.turn:
+            if visit.regions:
+                visit.regions.pop()
+        return self._shown(visit)
+
+    def _cleared(self, visit: Visit | None) -> tuple[Any, ...]:
+        visit = _there(visit)
+        with visit.turn:
+            visit.regions.clear()
+            visit.corner = None
+        return self._shown(visit)
+
+    def _files(self, visit: Visit | None) -> tuple[Any, ...]:
+        visit = _there(visit)
+        if not visit.regions:
+            return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False)
+        place = self._place(visit)
+        answers_file, picture = place / f"{Path(visit.name).stem}_regions.json", place / f"{Path(visit.name).stem}_regions.png"
+        with visit.turn:
+            answers_file.write_text(visit.as_json(self.service.models), encoding="utf-8")
+            draw.save(self.service.overlay(visit), picture)
+        return gr.update(value=str(answers_file), interactive=True), gr.update(value=str(picture), interactive=True)
+
+    def _mapped(self, visit: Visit | None) -> tuple[Any, ...]:
+        visit = _there(visit)
+        found = self.service.map(visit)
+        file = self._place(visit) / f"{Path(visit.name).stem}_map.png"
+        drawn = [draw_map(f) for f in found]
+        draw.save(_below(drawn), file)
+        models = self.service.models
+        return gr.update(visible=True), shade.panels(found, models), answers.ranking(found, models), gr.update(value=str(file))
+
+    def _canvas(self, visit: Visit) -> dict[str, Any]:
+        """What is painted on: the picture with its regions."""
+        picture = Image.fromarray(self.service.picture(visit))
+        picture.thumbnail((_EDITOR, _EDITOR))
+        return {"background": np.asarray(picture), "layers": [], "composite": None}
+
+    def _place(self, visit: Visit) -> Path:
+        place = self.folder / visit.key
+        place.mkdir(exist_ok=True)
+        return place
+
+
+def told(do: Callable[..., Any]) -> Callable[..., Any]:
+    """As `do`, but what is wrong with a request is said on the page; anything else is a bug, which only the server's log describes."""
+
+    @functools.wraps(do)
+    def wrapper(*args: Any) -> Any:
+        try:
+            return do(*args)
+        except _EXPECTED as error:
+            raise gr.Error(str(error), title="This did not work", print_exception=False, duration=12) from error
+        except gr.Error:
+            raise
+        except MemoryError as error:
+            raise gr.Error("There is not enough memory for this now: try a smaller picture.", print_exception=False) from error
+
+    return wrapper
+
+
+def _there(visit: Visit | None) -> Visit:
+    if visit is None:
+        raise Refusal("This picture was put away, as nothing happened for an hour or many others came: please choose it again.")
+    return visit
+
+
+def _head(service: Service) -> str:
+    names = " and ".join(f"<b>{escape(name)}</b>" for name in service.models)
+    return (
+        "<h1>How good does this part of a picture look?</h1>"
+        "<p>Choose a picture and a region of it. The model says its <b>quality</b>, its <b>importance</b> to the whole image, and which "
+        f"<b>distortion</b> it shows. Scores go from 0 to 1. <span class='roi-muted'>Model: {names}</span></p>"
+    )
+
+
+def _hint(text: str) -> Any:
+    return f'<span aria-live="polite">{text}</span>' if text else gr.skip()
+
+
+def _found(segmenter: MaskEncoder) -> str:
+    return "the patch of one colour" if isinstance(segmenter, Superpixel) else "what is found"
+
+
+def _thumbnail(image: NDArray[np.uint8]) -> Image.Image:
+    small = Image.fromarray(image)
+    small.thumbnail((480, 480))
+    return small
+
+
+def _below(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Pictures one below the other, on white."""
+    width = max(picture.shape[1] for picture in pictures)
+    filled = [np.pad(p, ((0, 0), (0, width - p.shape[1]), (0, 0)), constant_values=255) for p in pictures]
+    return np.concatenate(filled)

@@ -1,0 +1,102 @@
+"""Bytes that a visitor sends -> an image or a mask, or a sentence that says what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from components.mask_encoders.base import Prompt
+from components.mask_encoders.given import Given
+from datamodules.images import SUFFIXES, ImageError, decode_image
+from inference.page.limits import Limits, Refusal
+
+
+def read_bytes(path: str | Path, limits: Limits) -> bytes:
+    """An upload as the server stored it. Raises Refusal where it is too large."""
+    size = Path(path).stat().st_size
+    if size > limits.bytes:
+        raise Refusal(
+            f"This file has {size / 1e6:.1f} MB; the page takes {limits.megabytes:g} MB. Save it smaller, or as JPEG. "
+            "What was on the page is still there."
+        )
+    return Path(path).read_bytes()
+
+
+def read_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """-> (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        Refusal: no image, a damaged one, or one of too many pixels; it names no place on the server.
+    """
+    try:
+        return decode_image(data, "of the upload", limits.pixels)
+    except ImageError as error:
+        raise Refusal(_told(data, error, limits)) from error
+
+
+def read_mask(data: bytes, image: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
+    """A mask (H, W) bool of an image (H, W, 3): inside is what is not black, or, where some of it is
+    transparent, what is not fully transparent.
+
+    Raises:
+        Refusal: as `read_image`.
+        RegionError: of another size than the image, or black all over.
+    """
+    inside = (read_image(data, limits) != 0).any(axis=2)  # refuses what is damaged or too large before anything else is made of it
+    opaque = _opaque(data)
+    inside = inside if opaque is None else opaque
+    return Given().forward(image, [Prompt(mask=inside)])[0]
+
+
+def painted(layers: list[NDArray[np.uint8]], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """What was painted on an image (H, W, 3), as one region (H, W) bool.
+
+    Args:
+        layers: (h, w, 4) uint8 each, at the size of the canvas; painted is what is not transparent.
+
+    Raises:
+        Refusal: nothing was painted.
+    """
+    inside = np.zeros(image.shape[:2], np.bool_)
+    for layer in layers:
+        rows = np.arange(inside.shape[0]) * layer.shape[0] // inside.shape[0]
+        columns = np.arange(inside.shape[1]) * layer.shape[1] // inside.shape[1]
+        inside |= layer[..., 3][rows][:, columns] > 0
+    if not inside.any():
+        raise Refusal("Nothing is painted yet: paint over a part of the picture, then press the button.")
+    return inside
+
+
+def _told(data: bytes, error: ImageError, limits: Limits) -> str:
+    if isinstance(error.__cause__, UnidentifiedImageError):
+        forms = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
+        return f"This file is not an image that can be read. The page takes {forms}. What was on the page is still there."
+    if error.__cause__ is not None:
+        return "This image is damaged or cut short: open it in another program and save it again. What was on the page is still there."
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+    except (OSError, Image.DecompressionBombError):
+        width = height = 0
+    if width * height > limits.pixels:
+        return (
+            f"This image has {width} x {height} = {width * height / 1e6:.1f} million pixels; "
+            f"the page takes {limits.pixels / 1e6:g} million. "
+            "Make it smaller. What was on the page is still there."
+        )
+    if not width:
+        return f"This image has far more than the {limits.pixels / 1e6:g} million pixels that the page takes. Make it smaller."
+    return "This image holds values that have no fixed range: convert it to 8 or 16 bits."
+
+
+def _opaque(data: bytes) -> NDArray[np.bool_] | None:
+    """(H, W) bool where some of an image is transparent; None where nothing is."""
+    with Image.open(io.BytesIO(data)) as image:
+        if not image.has_transparency_data:
+            return None
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    return alpha > 0 if (alpha < 255).any() else None

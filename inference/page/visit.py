@@ -1,0 +1,82 @@
+"""What one visitor has before him: an image, and the regions of it that were asked about."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import rle
+from components.mask_encoders.base import Masks
+from inference.predict import Row
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A region that was asked about.
+
+    Attributes:
+        code: its run-length code.
+        rows: the answers of each model.
+    """
+
+    code: Mapping[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def row(self) -> Row:
+        """The first model's."""
+        return self.rows[0]
+
+
+@dataclass
+class Visit:
+    """An image and its regions. Several requests of one visitor may come at once: whoever changes it holds `turn`.
+
+    Attributes:
+        name: of the image's file.
+        image: (H, W, 3) uint8 RGB.
+        regions: in the order in which they were asked about.
+        corner: (x, y) of the first corner of a box that is being drawn.
+        key: by which what models keep of the image is found.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    regions: list[Marked] = field(default_factory=list)
+    corner: tuple[float, float] | None = None
+    key: str = field(default_factory=lambda: secrets.token_hex(8))
+    turn: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def masks(self) -> Masks:
+        """(R, H, W) bool."""
+        found = [rle.decode(region.code) for region in self.regions]
+        return np.stack(found) if found else np.zeros((0, *self.size), np.bool_)
+
+    def as_json(self, models: Sequence[str]) -> str:
+        """All that was answered, with the regions themselves as COCO's run-length codes."""
+        regions = []
+        for region in self.regions:
+            told = region.row.nested()
+            regions.append(
+                {
+                    **{key: told[key] for key in ("region", "kind", "box", "area")},
+                    "rle": region.code,
+                    "answers": {
+                        model: {task: row.nested()[task] for task in row.scores} for model, row in zip(models, region.rows, strict=True)
+                    },
+                }
+            )
+        height, width = self.size
+        return json.dumps({"image": self.name, "width": width, "height": height, "models": list(models), "regions": regions}, indent=1)

@@ -1,0 +1,121 @@
+"""What the page does, without the page: regions however they are chosen get the answers that the engine gives."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from components import rle
+from components.rle import RegionError
+from inference.draw import shown_size
+from inference.page.limits import Limits, Refusal
+from inference.page.service import Service
+from inference.page.visit import Visit
+from tests.inference.page.models import encoded, engine, photo
+
+
+@pytest.fixture(scope="module")
+def service():
+    return Service({"a": engine(0), "b": engine(1, "pooled_mlp")}, Limits(regions=4, images=2))
+
+
+@pytest.fixture
+def visit():
+    return Visit("photo.png", photo())
+
+
+def test_an_upload_is_opened_under_its_own_name(service, tmp_path):
+    (tmp_path / "my photo.png").write_bytes(encoded(photo()))
+    opened = service.open(tmp_path / "my photo.png")
+    assert opened.name == "my photo.png"
+    assert np.array_equal(opened.image, photo())
+
+
+def test_a_region_gets_the_answers_of_every_engine(service, visit):
+    marked = service.point(visit, 40, 30)
+    mask = rle.decode(marked.code)
+    assert mask[30, 40]
+    for row, one in zip(marked.rows, service.engines, strict=True):
+        assert row.scores == one.score(photo(), mask[None])[0]
+        assert row.area == pytest.approx(mask.mean())
+    assert visit.regions == [marked]
+
+
+def test_two_clicks_are_a_box(service, visit):
+    plain = service.picture(visit)
+    assert service.corner(visit, 50, 60) is None
+    assert visit.corner == (50, 60)
+    assert not np.array_equal(service.picture(visit), plain)  # the corner is shown
+    marked = service.corner(visit, 20, 30)
+    assert (marked.row.box, visit.corner) == ((20, 30, 30, 30), None)
+    service.corner(visit, 5, 5)
+    with pytest.raises(Refusal, match="lie in one line"):
+        service.corner(visit, 5, 40)
+    assert len(visit.regions) == 1
+    with pytest.raises(RegionError, match="outside the image"):
+        service.point(visit, 500, 5)
+
+
+def test_a_click_on_the_picture_means_the_pixel_that_is_shown_there(service, visit):
+    tall, wide = shown_size(visit.size)
+    assert (tall, wide) == service.picture(visit).shape[:2]
+    assert service.place(visit, (0, 0)) == pytest.approx((0.5 * 120 / wide, 0.5 * 90 / tall))
+    x, y = service.place(visit, (wide - 1, tall - 1))
+    assert (int(x), int(y)) == (119, 89)
+    assert service.place(visit, (wide + 50, -3)) == (119.5, 0.0)
+
+
+def test_regions_are_bounded(service, visit):
+    for _ in range(4):
+        service.whole(visit)
+    with pytest.raises(Refusal, match="There are 4 regions, as many as the page keeps"):
+        service.whole(visit)
+    assert len(visit.regions) == 4
+
+
+def test_requests_at_once_give_the_answers_of_requests_in_turn(service):
+    points = [(40, 30), (5, 5), (100, 80), (60, 70)]
+    alone, together = Visit("photo.png", photo()), Visit("photo.png", photo())
+    expected = {p: service.point(alone, *p) for p in points}
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(points, pool.map(lambda p: service.point(together, *p), points), strict=True))
+    assert found == expected
+    assert sorted(r.row.region for r in together.regions) == sorted(r.row.region for r in alone.regions)
+
+
+def test_the_answers_as_json_hold_regions_and_all_models(service, visit):
+    service.point(visit, 40, 30)
+    told = json.loads(visit.as_json(service.models))
+    (region,) = told["regions"]
+    assert (told["width"], told["height"], told["models"]) == (120, 90, ["a", "b"])
+    assert np.array_equal(rle.decode(region["rle"]), visit.masks()[0])
+    for model, row in zip("ab", visit.regions[0].rows, strict=True):
+        assert set(region["answers"][model]) == set(row.scores)
+        assert region["answers"][model]["quality"]["value"] == row.scores["quality"].value
+    assert set(region["answers"]["a"]) == {"quality", "importance", "distortion"}
+
+
+def test_the_overlay_is_the_picture_with_a_legend(service, visit):
+    service.whole(visit)
+    picture, overlay = service.picture(visit), service.overlay(visit)
+    assert overlay.shape[0] > picture.shape[0]
+    assert np.array_equal(overlay[: picture.shape[0], : picture.shape[1]], picture)
+
+
+def test_the_map_scores_everything_by_every_model(service, visit):
+    maps = service.map(visit)
+    assert len(maps) == 2
+    assert all(len(found.scores) == len(found.codes) > 1 for found in maps)
+    assert not np.isnan(maps[0].map("quality")).any()  # superpixels leave nothing out
+
+
+def test_an_image_is_encoded_once_for_all_its_regions(service, monkeypatch):
+    looked = []
+    look = service.engines[0].look
+    monkeypatch.setattr(service.engines[0], "look", lambda image: looked.append(1) or look(image))
+    visit = Visit("photo.png", photo())
+    service.look(visit)
+    service.point(visit, 40, 30)
+    service.whole(visit)
+    assert len(looked) == 1

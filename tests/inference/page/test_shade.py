@@ -1,0 +1,43 @@
+"""Maps: the colour of a score where its region is, grey where nothing is known, numbers of the worst as in the table."""
+
+import re
+
+import numpy as np
+from matplotlib import colormaps
+
+from components import rle
+from components.batch import RoiScore
+from inference.page.shade import legend, panels, shade
+from inference.quality_map import QualityMap
+from tests.inference.page.models import photo
+
+
+def test_colours_stand_where_their_scores_do():
+    image = np.full((40, 60, 3), 128, np.uint8)
+    values = np.full((40, 60), np.nan, np.float32)
+    values[:, :20], values[:, 20:40] = 0.0, 1.0
+    out = shade(image, values, "viridis").astype(int)
+    for column, value in ((10, 0.0), (30, 1.0)):
+        hue = np.array(colormaps["viridis"](value)[:3])
+        assert np.abs(out[20, column] - 255 * (0.66 * hue + 0.34 * 128 / 255)).max() <= 1.5
+    assert len(set(out[20, 50])) == 1  # grey
+
+
+def test_large_images_are_reduced():
+    assert shade(photo(500, 2000), np.zeros((500, 2000), np.float32), "magma").shape == (250, 1000, 3)
+
+
+def test_a_legend_goes_from_the_worst_word_to_the_best():
+    assert re.sub(r"<[^>]*>", " ", legend("quality")).split() == ["0", "bad", "excellent", "1"]
+
+
+def test_a_panel_for_each_score_that_is_known():
+    mask = np.zeros((90, 2400), bool)
+    mask[0, 0] = True  # vanishes in the reduced picture, but is drawn
+    codes = (rle.encode(~mask), rle.encode(mask))
+    scores = tuple({"quality": RoiScore("quality", v)} for v in (0.9, 0.2))
+    html = panels([QualityMap(photo(90, 2400), codes, scores)], ["m"])
+    assert html.count("<figure") == 1
+    assert 'data-map="quality"' in html
+    assert "0.20 to 0.90" in html
+    assert "data:image/jpeg;base64," in html
