@@ -31,7 +31,7 @@ def test_without_regions_it_says_what_to_do():
 
 def test_all_answers_the_newest_first():
     html = cards(visit_of("first", "second"), ["m"], TASKS)
-    assert html.index("second") < html.index("first")
+    assert html.index("<b>second") < html.index("<b>first")
     assert html.count("0.25") >= 2
     assert "severe blur" in html
     assert html.count("roi-on") == 2 * (4 + 2)  # steps: severe is the fourth, minor the second
