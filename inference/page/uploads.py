@@ -61,10 +61,10 @@ def painted(layers: list[NDArray[np.uint8]], image: NDArray[np.uint8]) -> NDArra
     Raises:
         Refusal: nothing was painted.
     """
-    inside = np.zeros(image.shape[:2], np.bool_)
+    height, width = image.shape[0], image.shape[1]
+    inside = np.zeros((height, width), np.bool_)
     for layer in layers:
-        rows = np.arange(inside.shape[0]) * layer.shape[0] // inside.shape[0]
-        columns = np.arange(inside.shape[1]) * layer.shape[1] // inside.shape[1]
+        rows, columns = np.arange(height) * layer.shape[0] // height, np.arange(width) * layer.shape[1] // width
         inside |= layer[..., 3][rows][:, columns] > 0
     if not inside.any():
         raise Refusal("Nothing is painted yet: paint over a part of the picture, then press the button.")
