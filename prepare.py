@@ -4,6 +4,7 @@ python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released c
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
 python prepare.py merge outputs/mine models/mine                  a run with LoRA adapters -> a model without, which is the same
+python prepare.py export-onnx outputs/small small.onnx              a scorer without a language model, for other runtimes
 python prepare.py index SEAGULL-100w data/seagull-100w              SEAGULL-100w as it is downloaded -> tables
 python prepare.py show data/mine mine.html                        images with regions and labels, and the labels' distributions
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub = command("merge", merge_model, "merges LoRA adapters into the language model, and shows that it is still the same", "a new folder")
     sub.add_argument("--dtype", choices=DTYPES, default="", help="of the language model written (default: that of the adapters' base)")
     sub.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="what to merge and compare on")
+    command("export-onnx", export_small, "writes a scorer without a language model as ONNX, and compares it", "a new file (.onnx)")
     sub = commands.add_parser("index", help="SEAGULL-100w as downloaded -> tables", description=index_data.__doc__)
     sub.add_argument("folder", type=Path, help="with Dist.Images/, Labels/ and Ref.Images.zip, archives left as they are")
     sub.add_argument("out", type=Path, help="a new folder: the tables")
@@ -236,6 +238,17 @@ def merge_model(args: argparse.Namespace) -> dict[str, Any]:
     )
     print(f"model: {args.out}")
     return {"merged": count, **vars(found), "out": str(args.out)}
+
+
+def export_small(args: argparse.Namespace) -> dict[str, Any]:
+    """A run or a saved model of a small scorer -> `out`, ONNX."""
+    from inference.export import export_onnx
+
+    if args.out.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.out} is there already: choose another name, or replace it with --overwrite")
+    apart = export_onnx(find(args.folder)[0], args.out)
+    print(f"{args.out}: its answers differ from the model's by {apart:.2g} at most. How images become its inputs stands in its metadata")
+    return {"apart": apart, "out": str(args.out)}
 
 
 def synthesize(args: argparse.Namespace) -> dict[str, Any]:

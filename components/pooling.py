@@ -26,7 +26,7 @@ def mask_pool(feature: Tensor, masks: Tensor) -> Tensor:
         if cells.shape[-2:] != feature.shape[-2:]:
             cells = F.interpolate(cells, size=feature.shape[-2:], mode="bilinear", align_corners=False)
         cells = (cells > 0).float().flatten(2)  # (B, R, HW)
-        weights = cells / (cells.sum(-1, keepdim=True) + 1e-8)
+        weights = cells / cells.sum(-1, keepdim=True).clamp_min(1)  # to the bit as with 1e-8 added to the count
         pooled = torch.einsum("brn,bcn->brc", weights, feature.float().flatten(2))  # (B, R, C)
     return pooled.to(feature.dtype)
 

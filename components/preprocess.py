@@ -94,7 +94,8 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
     """
     if masks.shape[-2:] != image.shape[-2:]:
         raise ValueError(f"masks are {tuple(masks.shape[-2:])} but the image is {tuple(image.shape[-2:])} (height, width)")
-    return crop_regions(image, prepare_masks(masks, preprocess.size), mask_boxes(masks), masks.sum((1, 2)), preprocess, crop_size)
+    areas = torch.tensor([np.count_nonzero(mask) for mask in masks.numpy()], dtype=torch.long)  # torch's sum takes 8 bytes a pixel
+    return crop_regions(image, prepare_masks(masks, preprocess.size), mask_boxes(masks), areas, preprocess, crop_size)
 
 
 def crop_regions(image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor, preprocess: Preprocess, crop_size: int) -> Regions:

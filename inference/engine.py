@@ -169,20 +169,25 @@ class Engine:
         step = self.at_once(image_size(image))
         for at in range(0, len(prompts), step):
             part = prompts[at : at + step]
+            kinds = [
+                (self.segment if grown else self._given.forward, [n for n, p in enumerate(part) if (p.kind == "point") == grown])
+                for grown in (True, False)
+            ]
+            made = [(chosen, _made(make, image, [part[n] for n in chosen], [at + n for n in chosen])) for make, chosen in kinds if chosen]
+            if len(made) == 1:
+                yield made[0][1]
+                continue
             masks = np.empty((len(part), *image.shape[:2]), np.bool_)
-            for grown in (True, False):
-                chosen = [n for n, prompt in enumerate(part) if (prompt.kind == "point") == grown]
-                if chosen:
-                    make = self.segment if grown else self._given.forward
-                    masks[chosen] = _made(make, image, [part[n] for n in chosen], [at + n for n in chosen])
+            for chosen, some in made:
+                masks[chosen] = some
             yield masks
 
 
 def region_bytes(scorer: Scorer, size: tuple[int, int]) -> int:
     """What one region of an image of `size` (height, width) takes while it is asked about, in bytes: its mask as drawn and in the
-    model's size (as numbers too), and its crop with what a first convolution makes of it."""
+    model's size (as numbers too, level by level), and its crop with what a first convolution makes of it."""
     side, crop = scorer.preprocess.size, scorer.crop_size
-    return 2 * size[0] * size[1] + 5 * side**2 + 4 * 11 * crop**2
+    return 5 * size[0] * size[1] // 2 + 16 * side**2 + 4 * 12 * crop**2
 
 
 def as_image(image: ImageLike) -> NDArray[np.uint8]:

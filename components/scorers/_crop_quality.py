@@ -8,12 +8,12 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.batch import Batch, RoiScore, Task
 from components.prompts import LEVELS, nearest_level, say_level
 from components.registry import ConfigError
-from components.scorers.base import RegionScores, Scorer
+from components.scorers.base import Graph, RegionScores, Scorer
 
 Criterion = Literal["mse", "l1"]
 _AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring
@@ -45,6 +45,12 @@ class CropQuality(Scorer):
         """The network's numbers -> on [0, 1], beyond which it may lie."""
         return (rated - self.worst) / (self.best - self.worst)
 
+    def graph(self) -> Graph:
+        """See the contract."""
+        size = self.crop_size
+        crops = torch.linspace(-1, 1, 2 * 3 * size * size).reshape(2, 3, size, size)
+        return Graph(_Plain(self), {"crops": crops}, {"crops": 0}, ("scores",), "scores: (regions,), of quality")
+
     def error(self, found: Tensor, wanted: Tensor) -> Tensor:
         """The criterion, elementwise."""
         return F.mse_loss(found, wanted, reduction="none") if self.criterion == "mse" else F.l1_loss(found, wanted, reduction="none")
@@ -69,6 +75,18 @@ class CropQuality(Scorer):
         rated = [self.unit(self.rate(part)).float().clamp(0, 1) for part in crops.split(_AT_ONCE) if len(part)]
         values = iter(torch.cat(rated).tolist() if rated else [])
         return [[{task: _answer(next(values)) for task in tasks} for _ in range(count)] for count in batch.regions.valid.sum(1).tolist()]
+
+
+class _Plain(nn.Module):
+    """Crops to scores, as answers have them."""
+
+    def __init__(self, scorer: CropQuality) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """(R, 3, S, S) -> (R,) in [0, 1]."""
+        return self.scorer.unit(self.scorer.rate(crops)).clamp(0, 1)
 
 
 def known_quality(batch: Batch) -> tuple[Tensor, Tensor]:

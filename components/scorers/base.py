@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,24 @@ from components.preprocess import Preprocess, prepare_image, prepare_regions, st
 from components.registry import ConfigError, Registry
 
 RegionScores = dict[Task, RoiScore]
+
+
+class Graph(NamedTuple):
+    """A scorer as a function of tensors alone, for other runtimes.
+
+    Attributes:
+        module: takes the inputs in their order, returns the outputs in theirs, a row for each region.
+        inputs: an example of each, by name, of two regions or more.
+        regions: for each input whose number of regions is free, the axis that counts them.
+        outputs: names.
+        said: what the outputs are, for people.
+    """
+
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    regions: dict[str, int]
+    outputs: tuple[str, ...]
+    said: str
 
 
 class Scorer(nn.Module, ABC):
@@ -158,6 +176,17 @@ class Scorer(nn.Module, ABC):
         if tasks is not None:
             self.check_tasks(tasks)
         return Look(self, image).score(masks, tasks) if len(masks) else []
+
+    def graph(self) -> Graph:
+        """This scorer as a function of tensors alone.
+
+        Raises:
+            ConfigError: it is no such function.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} cannot be written as one graph: it asks and hears a language model word by word. Small scorers can "
+            "(pooled_mlp, mobile_iqa, teacher_iqa); a language model's adapters are merged by prepare.py merge"
+        )
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
         """Raises ValueError for a task that this scorer cannot answer."""

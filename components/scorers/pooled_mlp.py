@@ -16,7 +16,7 @@ from components.batch import Batch, Labels, Pyramid, Regions, RoiScore, Task
 from components.pooling import mask_pool
 from components.prompts import CLEAN, DISTORTION_TYPES, LEVELS, SEVERITIES, nearest_level, say_distortions, say_level
 from components.registry import Part
-from components.scorers.base import SCORERS, RegionScores, Scorer
+from components.scorers.base import SCORERS, Graph, RegionScores, Scorer
 from components.vision_encoders.base import VisionEncoder
 
 _SCALARS: tuple[Literal["quality", "importance"], ...] = ("quality", "importance")
@@ -67,6 +67,21 @@ class Head(nn.Module):
         hidden = self.mlp(hidden)
         scores, variances = self.scalars(hidden).unflatten(-1, (2, -1)).unbind(-2)
         return Answers(scores.sigmoid(), variances.clamp(-8, 2), self.types(hidden), self.severities(hidden))
+
+
+class _Plain(nn.Module):
+    """Encoder and head on tensors alone, and answers as numbers that need no further step."""
+
+    def __init__(self, vision_encoder: VisionEncoder, head: Head) -> None:
+        super().__init__()
+        self.vision_encoder, self.head = vision_encoder, head
+
+    def forward(self, image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """image (1, 3, S, S), masks (R, S, S), boxes (R, 4), areas (R,) -> (R, 2), (R, 2), (R, 7), (R, 5)."""
+        nothing = image.new_zeros(1, 1, 3, 0, 0)
+        regions = Regions(masks[None], nothing, boxes[None], areas[None], torch.ones_like(areas, dtype=torch.bool)[None])
+        found: Answers = self.head(self.vision_encoder(image), regions)
+        return found.scores[0], (found.log_variances[0] / 2).exp(), found.types[0].softmax(-1), found.severities[0].softmax(-1)
 
 
 @SCORERS.register("pooled_mlp")
@@ -150,6 +165,22 @@ class PooledMLP(Scorer):
                 rows.append(row)
             out.append(rows)
         return out
+
+    def graph(self) -> Graph:
+        """See the contract."""
+        side = self.preprocess.size
+        masks = torch.zeros(3, side, side, dtype=torch.bool)
+        masks[0, side // 4 :, side // 3 :], masks[1, : side // 2], masks[2, 0, 0] = True, True, True  # the last vanishes in coarse levels
+        boxes = torch.tensor([[1 / 3, 1 / 4, 2 / 3, 3 / 4], [0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 1 / side, 1 / side]])
+        areas = torch.tensor([0.5, 0.5, 1 / side**2])
+        return Graph(
+            _Plain(self.vision_encoder, self.head),
+            {"image": torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side), "masks": masks, "boxes": boxes, "areas": areas},
+            {"masks": 0, "boxes": 0, "areas": 0},
+            ("scores", "stds", "types", "severities"),
+            f"scores and stds: (regions, 2) of {' and '.join(_SCALARS)}; types: (regions, {len(_TYPES)}) probabilities of "
+            f"{', '.join(_TYPES)}; severities: (regions, {len(SEVERITIES)}) probabilities of {', '.join(SEVERITIES)}",
+        )
 
     def parts(self) -> dict[str, nn.Module]:
         return {"vision_encoder": self.vision_encoder, "head": self.head}

@@ -120,7 +120,7 @@ class TeacherIQA(CropQuality):
         if self.training:
             return self._rated(self._cut(crops, _places(crops, self.view, len(crops))))
         places = _places(crops, self.view, self.views, seed=0)
-        rated = [self._rated(self._cut(crops, [place] * len(crops))) for place in dict.fromkeys(places)]
+        rated = [self._rated(crops[..., top : top + self.view, left : left + self.view]) for top, left in dict.fromkeys(places)]
         return torch.stack(rated).mean(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -1,0 +1,113 @@
+"""Small scorers as ONNX files, for runtimes without PyTorch; what is written is read again and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.registry import ConfigError
+from components.scorers.base import Graph, Scorer
+
+TOLERANCE = 1e-4  # of an output in [0, 1], between PyTorch and onnxruntime
+_NUMBERS = (1, 2, 5)  # of regions, that are compared
+
+
+def export_onnx(scorer: Scorer, path: Path) -> float:
+    """Writes `path` (.onnx), weights inside, with any number of regions, and compares it with the scorer. How an image and its regions
+    become its inputs stands in the file's metadata ("preprocess", "crop_size", "inputs", "outputs").
+
+    Returns:
+        The largest difference of an output.
+
+    Raises:
+        ConfigError: another ending, or a scorer that is no function of tensors alone.
+        ValueError: what was written answers otherwise; nothing is left of it.
+        ImportError: `onnx`, `onnxscript` and `onnxruntime` are not installed.
+    """
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{path}: the name of an ONNX file ends in .onnx")
+    _check_installed()
+    graph = scorer.eval().graph()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.onnx")
+    try:
+        _write(graph, draft, _told(scorer, graph))
+        apart = max(_apart(graph, draft, count) for count in _NUMBERS)
+        if not apart <= TOLERANCE:
+            raise ValueError(f"the ONNX file answers otherwise than the model: by {apart:.2g}, allowed is {TOLERANCE:g}; it was not kept")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return apart
+
+
+def _check_installed() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise ImportError(f"export to ONNX needs the package {name}: pip install 'roi-iqa[onnx]'") from error
+
+
+def _told(scorer: Scorer, graph: Graph) -> dict[str, str]:
+    inputs = {name: [str(x.dtype).removeprefix("torch."), *_shape(name, x, graph)] for name, x in graph.inputs.items()}
+    return {
+        "preprocess": json.dumps(dataclasses.asdict(scorer.preprocess)),
+        "crop_size": str(scorer.crop_size),
+        "inputs": json.dumps(inputs),
+        "outputs": graph.said,
+    }
+
+
+def _shape(name: str, x: Tensor, graph: Graph) -> list[int | str]:
+    return ["regions" if axis == graph.regions.get(name) else n for axis, n in enumerate(x.shape)]
+
+
+def _write(graph: Graph, path: Path, told: dict[str, str]) -> None:
+    import onnx
+
+    regions = torch.export.Dim("regions", min=1, max=65536)
+    shapes = tuple({graph.regions[name]: regions} if name in graph.regions else None for name in graph.inputs)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        torch.onnx.export(
+            graph.module.eval(),
+            tuple(graph.inputs.values()),
+            str(path),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=shapes,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    model = onnx.load(str(path))
+    onnx.helper.set_model_props(model, told)
+    onnx.save(model, str(path))
+
+
+def _apart(graph: Graph, path: Path, count: int) -> float:
+    """The largest difference of an output, for a number of regions."""
+    import onnxruntime
+
+    inputs = {name: _repeated(x, graph.regions.get(name), count) for name, x in graph.inputs.items()}
+    with torch.no_grad():
+        wanted = graph.module(*inputs.values())
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(list(graph.outputs), {name: x.numpy() for name, x in inputs.items()})
+    pairs = zip((wanted,) if isinstance(wanted, Tensor) else wanted, found, strict=True)
+    return max(float(np.abs(a.numpy() - b).max()) for a, b in pairs)
+
+
+def _repeated(x: Tensor, axis: int | None, count: int) -> Tensor:
+    """The example with `count` regions, those it has in turn."""
+    return x if axis is None else x.index_select(axis, torch.arange(count) % x.shape[axis])

@@ -1,0 +1,86 @@
+"""The engine against the loop: each question about each region asked alone, of every readout and every family of language models; and
+what a thousand regions take."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from components.batch import TASKS
+from components.readouts.base import READOUTS
+from components.registry import ConfigError
+from components.scorers.base import SCORERS
+from inference.engine import Engine, region_bytes
+from tests.components.llm_adapters.test_hf_causal import FAMILIES
+from tests.components.scorers.samples import picture
+from tests.inference.test_engine import close
+
+BRIEF = {"conversation": "brief"}
+
+
+def built(**changes):
+    torch.manual_seed(0)
+    return SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval()
+
+
+def check(scorer):
+    image, masks = picture(5)
+    engine = Engine(scorer, memory=2 * region_bytes(scorer, image.shape[-2:]) / 2**20)  # two regions at once
+    loop = [{task: scorer.score(image, mask[None], (task,))[0][task] for task in scorer.tasks} for mask in masks]
+    close(engine.score(image, masks), loop)
+    return loop
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family(name):
+    options = FAMILIES[name]
+    config = {**options["config"], "vocab_size": 768}
+    positions = "n_positions" if config["model_type"] == "gpt2" else "max_position_embeddings"
+    check(built(llm={"plugin": "hf_causal", **options, "config": {**config, positions: 512}, "tokenizer": "project"}, **BRIEF))
+
+
+@pytest.mark.parametrize("name", READOUTS.names())
+def test_every_readout(name):
+    node = {"plugin": name, **READOUTS.get(name).tiny()}
+    serves = {}
+    for task in TASKS:
+        try:
+            built(readouts={task: node})
+        except (ConfigError, ValueError):
+            continue
+        serves[task] = node
+    assert serves, f"the readout {name} serves no task"
+    loop = check(built(readouts=serves))
+    assert set(loop[0]) == set(serves)
+
+
+MEASURE = """
+import json, resource, sys
+import numpy as np, torch
+from components.scorers.base import SCORERS
+from inference.engine import Engine
+torch.manual_seed(0)
+torch.set_num_threads(1)
+one_task = {"readouts": {"quality": {"plugin": "levels"}}} if sys.argv[1] == "roi_vlm" else {}
+scorer = SCORERS.build({"plugin": sys.argv[1], **SCORERS.get(sys.argv[1]).tiny(), **one_task}).eval()
+engine, image = Engine(scorer, memory=32), np.zeros((600, 800, 3), np.uint8)
+boxes = [(5 + n % 40 * 15, 5 + n // 40 * 20, 150, 60) for n in range(1000)]
+looked = engine.look(image)
+tasks = scorer.tasks[:1]
+engine.score(looked, boxes[:1], tasks)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = engine.score(looked, boxes, tasks)
+print(json.dumps({"regions": len(found), "grown": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+"""
+
+
+@pytest.mark.parametrize("name", ["roi_vlm", "pooled_mlp"])
+def test_a_thousand_regions_stay_within_the_budget(name, root):
+    """Their masks as drawn would take 458 MiB; the budget is 32 MiB, after a first region has taken what a first use takes."""
+    done = subprocess.run([sys.executable, "-c", MEASURE, name], cwd=root, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["regions"] == 1000
+    assert found["grown"] < 32

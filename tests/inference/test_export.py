@@ -1,0 +1,93 @@
+"""ONNX files answer as the scorer that they were made of, for any number of regions, and say how to be asked."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import prepare
+from components.preprocess import prepare_image, prepare_regions
+from components.registry import ConfigError
+from components.scorers.base import SCORERS, Graph
+from inference import export
+from inference.export import export_onnx
+from inference.saved import About, save
+from tests.components.scorers.samples import picture
+
+SMALL = ("pooled_mlp", "mobile_iqa", "teacher_iqa")
+
+
+def built(name):
+    torch.manual_seed(0)
+    return SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()}).eval()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_onnx_gives_the_scores(name, tmp_path):
+    scorer, path = built(name), tmp_path / "model.onnx"
+    assert export_onnx(scorer, path) <= 1e-4
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    image, masks = picture(2)
+    regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
+    given = {"image": prepare_image(image, scorer.preprocess)[None], "masks": regions.masks, "boxes": regions.boxes, "areas": regions.areas}
+    given["crops"] = regions.crops
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    scores, *_ = session.run(None, {i.name: given[i.name].numpy() for i in session.get_inputs()})
+    quality = [answer["quality"].value for answer in scorer.score(image, masks, ("quality",))]
+    np.testing.assert_allclose(scores.reshape(len(masks), -1)[:, 0], quality, atol=1e-4)
+    told = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+    assert json.loads(told["preprocess"])["size"] == scorer.preprocess.size
+    assert all("regions" in shape or name == "image" for name, shape in json.loads(told["inputs"]).items())
+
+
+def test_the_command(tmp_path):
+    scorer = built("pooled_mlp")
+    save(tmp_path / "model", scorer, {"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()}, About())
+    arguments = ["export-onnx", str(tmp_path / "model"), str(tmp_path / "small.onnx")]
+    assert prepare.main(arguments)["apart"] <= 1e-4
+    with pytest.raises(FileExistsError, match="is there already"):
+        prepare.main(arguments)
+
+
+def test_a_language_model_is_no_graph(tmp_path):
+    with pytest.raises(ConfigError, match="RoiVLM cannot be written as one graph: it asks and hears a language model"):
+        export_onnx(built("roi_vlm"), tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"ends in \.onnx"):
+        export_onnx(built("pooled_mlp"), tmp_path / "model.pt")
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
+    class Drifting(nn.Module):
+        """Another answer at each call, as a graph that lost something would give."""
+
+        def __init__(self):
+            super().__init__()
+            self.linear, self.calls = nn.Linear(3, 1), 0
+
+        def forward(self, crops):
+            self.calls += 1
+            return self.linear(crops.mean((2, 3)))[:, 0] + self.calls
+
+    crops = torch.ones(2, 3, 64, 64)
+    scorer = built("mobile_iqa")
+    monkeypatch.setattr(type(scorer), "graph", lambda self: Graph(Drifting(), {"crops": crops}, {"crops": 0}, ("scores",), ""))
+    with pytest.raises(ValueError, match=r"answers otherwise than the model: by .*; it was not kept"):
+        export_onnx(scorer, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    real = __import__
+
+    def without(name, *rest):
+        if name == "onnxscript":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr("builtins.__import__", without)
+    with pytest.raises(ImportError, match=r"needs the package onnxscript: pip install 'roi-iqa\[onnx\]'"):
+        export._check_installed()
