@@ -15,13 +15,14 @@ import logging
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from components.foundation import check_foundations
+from components.distillation import Terms, check_pair
+from components.foundation import check_foundations, fingerprint
 from components.registry import ConfigError
 from components.release import release
 from components.scorers.base import SCORERS, Scorer
@@ -39,6 +40,7 @@ from lightning_modules.sharing import check_sharing
 if TYPE_CHECKING:
     from lightning import Trainer
 
+    from components.scorers.mobile_iqa import MobileIQA
     from datamodules.roi_iqa import RoiIQA
     from lightning_modules.ranks import Ranks
 
@@ -89,6 +91,8 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
     print(told(found, note) + "\n")
     if config.trainer.strategy == "fsdp":
         print("that is one of the GPUs that share it (fsdp); the blocks at work and what is outside them are gathered whole\n")
+    if config.distillation.teacher:
+        print("without the teacher, whose weights and forward pass come on top (distillation)\n")
     tried: list[Remedy] = []
     fits = None if gpu is None else found.training.total <= usable(gpu) * GIB
     if gpu is not None and not fits:
@@ -174,12 +178,14 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     import lightning as L
 
     from datamodules.roi_iqa import RoiIQA
+    from lightning_modules.distillation import DistillationModule
     from lightning_modules.scorer import ScorerModule
 
     say = print if team.first else _say_nothing
     t, o = config.trainer, config.optim
     L.seed_everything(config.seed, workers=True, verbose=False)
     scorer = SCORERS.build(config.model, where="model")
+    teacher = teacher_of(config, scorer)
     resume = resumed(folder, team)
     start = started(scorer, config.start_from) if config.start_from and not resume else None
     dataset = DATASETS.build(config.data, where="data")
@@ -196,18 +202,21 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         row_tokens=scorer.row_tokens,
     )
     say(describe(scorer))
-    module = ScorerModule(
-        scorer,
-        steps=t.steps,
-        seed=config.seed,
-        lr=o.lr,
-        lr_scale=o.lr_scale,
-        weight_decay=o.weight_decay,
-        betas=(o.beta1, o.beta2),
-        warmup=o.warmup,
-        final=o.final,
-        optimizer=o.optimizer,
-    )
+    options: dict[str, Any] = {
+        "steps": t.steps,
+        "seed": config.seed,
+        "lr": o.lr,
+        "lr_scale": o.lr_scale,
+        "weight_decay": o.weight_decay,
+        "betas": (o.beta1, o.beta2),
+        "warmup": o.warmup,
+        "final": o.final,
+        "optimizer": o.optimizer,
+    }
+    if teacher is None:
+        module = ScorerModule(scorer, **options)
+    else:
+        module = DistillationModule(cast("MobileIQA", scorer), teacher, _terms(config), **options)
     if config.save_vision_encoder:
         vision_encoder(scorer)
     if t.cache_features == "disk":
@@ -226,7 +235,7 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
     elif t.cache_features != "off":
         say(f"trainer.cache_features: {type(scorer).__name__} has no frozen encoder to keep features of; images are encoded each time")
     if team.first:
-        _begin(config, folder, scorer, data, device)
+        _begin(config, folder, scorer, data, device, teacher)
     team.wait()
     conductor = trainer(config, folder, team)
     try:
@@ -293,6 +302,35 @@ def started(scorer: Scorer, model: str) -> Callable[[], None]:
     return put
 
 
+def teacher_of(config: Experiment, scorer: Scorer) -> MobileIQA | None:
+    """The trained model that `scorer` is to learn from, on the CPU; None where there is none. Whether it fits is seen before its weights
+    are read.
+
+    Raises:
+        ConfigError: no such model, one that is not finished, or one that cannot teach this scorer.
+    """
+    from inference.load import described, load
+
+    folder = config.distillation.teacher
+    if not folder:
+        return None
+    if config.trainer.strategy == "fsdp":
+        raise ConfigError("distillation with trainer.strategy fsdp: only the student would be divided, not the teacher. Use ddp")
+    if Run(Path(folder)).resumable():
+        raise ConfigError(f"distillation.teacher: {folder} is a run that has not ended: finish it first, with the command that began it")
+    try:
+        with torch.device("meta"):
+            check_pair(scorer, SCORERS.build(described(folder), where="distillation.teacher"))
+        return cast("MobileIQA", load(folder))
+    except FileNotFoundError as error:
+        raise ConfigError(f"distillation.teacher: {error}. Train it first, or leave it empty to learn from the labels alone") from error
+
+
+def _terms(config: Experiment) -> Terms:
+    d = config.distillation
+    return Terms(d.score, d.levels, d.opinions)
+
+
 def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
     """Raises ConfigError where training reads clean images and the data have none."""
     if scorer.needs_clean and not dataset.pairs:
@@ -302,9 +340,11 @@ def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
         )
 
 
-def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device) -> None:
+def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device, teacher: Scorer | None) -> None:
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
     record["parts"] = sizes(scorer)
+    if teacher is not None:
+        record["teacher"] = {"model": config.distillation.teacher, "weights": fingerprint(teacher.state_dict())}
     folder.check_data(record["data"])
     if folder.begin(to_yaml(config)) is None:  # only now: what cannot start leaves an older run as it is
         write_json(folder.record, record)

@@ -16,6 +16,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from components.distillation import Terms
 from components.registry import ConfigError, check_keys, suggest
 from components.scorers.base import SCORERS
 from datamodules.datasets.base import DATASETS
@@ -97,6 +98,21 @@ class Evaluation:
 
 
 @dataclass
+class Distillation:
+    """A student learns from a teacher (`components.distillation`).
+
+    Attributes:
+        teacher: folder of a finished run or of a saved model; "" for no distillation.
+        score, levels, opinions: weights of the three terms.
+    """
+
+    teacher: str = ""
+    score: float = 1.0
+    levels: float = 1.0
+    opinions: float = 1.0
+
+
+@dataclass
 class Experiment:
     """One named result: `model` and `data` are plugin nodes, of a scorer and of a data set.
 
@@ -115,6 +131,7 @@ class Experiment:
     data: dict[str, Any] = field(default_factory=dict)
     trainer: Trainer = field(default_factory=Trainer)
     optim: Optim = field(default_factory=Optim)
+    distillation: Distillation = field(default_factory=Distillation)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
 
@@ -269,7 +286,8 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_ranges(experiment: Experiment) -> None:
-    t, o = experiment.trainer, experiment.optim
+    t, o, d = experiment.trainer, experiment.optim, experiment.distillation
+    Terms(d.score, d.levels, d.opinions)  # refuses weights that are none
     least_one = {
         f"trainer.{k}": getattr(t, k) for k in ("steps", "batch_size", "accumulate", "nodes", "val_every", "save_every", "log_every")
     }

@@ -18,7 +18,7 @@ from components.checkpoints import is_checkpoint, read
 from components.foundation import Foundations, check_foundations
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
-from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved
+from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved, saved_node
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,6 +61,21 @@ def find(model: str | Path, device: torch.device | str = "cpu", **hub: Any) -> t
     fetched = _fetched(str(model), **hub)
     check_plugins(fetched)
     return load_saved(fetched, device)
+
+
+def described(model: str | Path) -> dict[str, Any]:
+    """The plugin node of a run or of a saved model here; reads no weights.
+
+    Raises:
+        FileNotFoundError: no such model.
+    """
+    folder = Path(model)
+    if is_saved(folder):
+        return saved_node(folder)
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(f"{folder} is neither a run (config.yaml) nor a saved model ({CONFIG}, {WEIGHTS})")
+    return dict(yaml.safe_load(config.read_text())["model"])
 
 
 def _fetched(name: str, **hub: Any) -> Path:

@@ -107,6 +107,17 @@ def is_saved(folder: Path) -> bool:
         return False
 
 
+def saved_node(folder: Path) -> dict[str, Any]:
+    """The node that a saved model is built from, paths resolved; reads no weights.
+
+    Raises:
+        ConfigError: it names files outside of its folder.
+    """
+    node = json.loads((folder / CONFIG).read_text())["model"]
+    _check_inside(node, SCORERS.part(node, "model"), folder)
+    return dict(_resolved(node, folder))
+
+
 def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer, dict[str, Any], About]:
     """The scorer in eval mode on `device`, the node it was built from (paths resolved), and what is said about it.
 
@@ -123,8 +134,7 @@ def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer
             f"{folder} was written in format {written.get('format')} by version {written.get('version')}; "
             f"this version reads format {_FORMAT}: use the one that wrote it"
         )
-    _check_inside(config["model"], SCORERS.part(config["model"], "model"), folder)
-    node = _resolved(config["model"], folder)
+    node = saved_node(folder)
     scorer = SCORERS.build(node, where="model")
     for what, there, here in (
         ("preprocessing", config["preprocess"], _plain(vars(scorer.preprocess))),

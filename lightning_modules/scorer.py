@@ -89,9 +89,13 @@ class ScorerModule(L.LightningModule):
         number = self.trainer.datamodule.number(batch_idx)  # type: ignore[attr-defined]
         torch.manual_seed(hash((self.seed, number)) % 2**63)
 
+    def objective(self, batch: Batch) -> dict[str, Tensor]:
+        """What is minimised, as `Scorer.loss` says it."""
+        return self.scorer.loss(batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.regions = batch.regions.valid.shape[1]
-        losses = self.scorer.loss(batch)
+        losses = self.objective(batch)
         self.losses = {k: v.detach() for k, v in losses.items()}  # for who watches
         weight = self._weight(self.losses)
         for name, value in {**self.losses, "answers": torch.ones_like(weight)}.items():
@@ -128,7 +132,7 @@ class ScorerModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         weight = len(batch.images) if self.trainer.datamodule.counts(batch_idx) else 0  # type: ignore[attr-defined]
-        for name, value in {**self.scorer.loss(batch), _WEIGHT: torch.ones((), device=self.device)}.items():
+        for name, value in {**self.objective(batch), _WEIGHT: torch.ones((), device=self.device)}.items():
             self._validated[name] = self._validated.get(name, 0.0) + weight * value.detach().double()
 
     def on_validation_epoch_end(self) -> None:

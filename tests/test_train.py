@@ -321,6 +321,31 @@ def test_restoring_comes_before_rating(tmp_path):
     assert not torch.equal(first["decoder.bottom.triple.0.weight"], second["decoder.bottom.triple.0.weight"])
 
 
+def test_a_student_learns_from_a_finished_teacher(tmp_path, capsys):
+    """Both trainings of MobileIQA in small; which teacher it was is written down, and one that cannot teach is refused."""
+    arguments = [f"outputs={tmp_path}", "trainer.steps=2", "trainer.batch_size=2", "data.cache=", "data.train=4", "data.test=2"]
+    arguments += ["data.val=1", "data.size=64", "data.workers=0", "data.regions=2", "model.vision_encoder.image_size=64"]
+    with pytest.raises(ConfigError, match=r"distillation.teacher: .*mobile_iqa_tiny_teacher is neither a run .* Train it first"):
+        train.main(["mobile_iqa_tiny", *arguments])
+    train.main(["mobile_iqa_tiny_teacher", *arguments])
+    with pytest.raises(ConfigError, match=r"'width': 16.* of the student, .*'width': 32"):
+        train.main(["mobile_iqa_tiny", *arguments, "model.width=16"])
+    with pytest.raises(ConfigError, match=r"distillation with trainer.strategy fsdp"):
+        train.main(["mobile_iqa_tiny", *arguments, "trainer.strategy=fsdp"])
+    train.main(["mobile_iqa_tiny", *arguments])
+    record = json.loads((tmp_path / "mobile_iqa_tiny" / "run.json").read_text())
+    assert record["teacher"]["model"] == f"{tmp_path}/mobile_iqa_tiny_teacher"
+    assert re.fullmatch("[0-9a-f]{16}", record["teacher"]["weights"])
+    curves = pd.read_csv(tmp_path / "mobile_iqa_tiny" / "logs" / "curves.csv")
+    assert {f"val/{term}" for term in ("loss", "score", "levels", "opinions")} <= set(curves.columns)
+    shutil.copytree(tmp_path / "mobile_iqa_tiny_teacher", tmp_path / "begun")
+    (tmp_path / "begun" / "metrics.json").unlink()
+    with pytest.raises(ConfigError, match=r"begun is a run that has not ended: finish it first"):
+        train.main(["mobile_iqa_tiny", *arguments, "name=again", f"distillation.teacher={tmp_path}/begun"])
+    train.main(["mobile_iqa_tiny", *arguments, "--plan"])
+    assert "without the teacher, whose weights and forward pass come on top" in capsys.readouterr().out
+
+
 def test_list_names_every_plugin_on_disk(root, capsys):
     assert train.main(["--list"]) == {}
     listed = capsys.readouterr().out

@@ -79,6 +79,9 @@ class MobileIQA(CropQuality):
         corrected: without the two slips that released weights depend on (`components.view_attention`).
         criterion, scale: see `CropQuality`.
 
+    Attributes:
+        compared: the shapes of `Seen`, which a student and its teacher share.
+
     Raises:
         ConfigError: an option out of its range.
     """
@@ -111,6 +114,7 @@ class MobileIQA(CropQuality):
         self.crop_size = self.preprocess.size
         self.blocks = (*self.vision_encoder.blocks, MultiViewAttention)
         channels = self.vision_encoder.channels
+        self.compared = {"levels": len(channels), "opinions": opinions, "width": width, "grid": grid}
         self.projectors = nn.ModuleList(Projector(c, width, grid) for c in channels)
         self.opinions = nn.ModuleList(MultiViewAttention(width, grid, len(channels), dropout, corrected) for _ in range(opinions))
         self.fusion = MultiViewAttention(width, grid, opinions, dropout, corrected)

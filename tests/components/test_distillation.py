@@ -1,0 +1,106 @@
+"""What a student learns from its teacher: closed forms, and what cannot be a pair."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from components.distillation import Terms, check_pair, distilled
+from components.registry import ConfigError
+from components.scorers.base import SCORERS
+from tests.components.scorers.samples import batch_of, labelled
+
+
+def build(seed=0, plugin="mobile_iqa", **changes):
+    torch.manual_seed(seed)
+    return SCORERS.build({"plugin": plugin, **SCORERS.get(plugin).tiny(), **changes}).eval()
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return build(0), build(1, bounded=False, pool=1)
+
+
+def test_one_learns_nothing_from_oneself_but_the_labels():
+    student = build()
+    batch = labelled(student)
+    found = distilled(student, build(), batch, Terms())
+    assert found["levels"] == found["opinions"] == 0
+    torch.testing.assert_close(found["loss"], student.loss(batch)["loss"])
+
+
+@pytest.mark.parametrize(("criterion", "power"), [("mse", 2), ("l1", 1)])
+def test_terms_are_means_over_regions_and_numbers(pair, criterion, power):
+    student, teacher = build(0, criterion=criterion), pair[1]
+    batch = labelled(student)
+    batch.labels.quality[0, 1] = torch.nan  # it teaches by the teacher alone
+    found = distilled(student, teacher, batch, Terms())
+    crops = batch.regions.crops[batch.regions.valid]
+    own, shown = student(crops), teacher(crops)
+    for name in ("levels", "opinions"):
+        torch.testing.assert_close(found[name], ((getattr(own, name) - getattr(shown, name)).abs() ** power).mean())
+    torch.testing.assert_close(found["score"], student.loss(batch)["loss"])
+
+
+def test_weights_weigh_their_terms(pair):
+    batch = labelled(pair[0])
+    found = distilled(*pair, batch, Terms(score=2.0, levels=0.0, opinions=0.5))
+    torch.testing.assert_close(found["loss"], 2 * found["score"] + 0.5 * found["opinions"])
+
+
+def test_the_teacher_gets_no_gradient(pair):
+    student, teacher = build(0), pair[1]
+    distilled(student, teacher, labelled(student), Terms())["loss"].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def test_without_regions_or_labels_there_is_nothing_to_learn_from_them(pair):
+    student = build(0)
+    batch = dataclasses.replace(labelled(student))
+    batch.labels.quality[:] = torch.nan
+    found = distilled(student, pair[1], batch, Terms())
+    assert found["score"] == 0
+    assert found["loss"] > 0
+    none = batch_of(student)
+    none.regions.valid[:] = False
+    assert distilled(student, pair[1], none, Terms())["loss"] == 0
+
+
+def test_a_pair_of_one_shape_is_accepted(pair):
+    check_pair(*pair)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plugin": "pooled_mlp"}, r"the teacher is PooledMLP, which has no levels and opinions to compare: only mobile_iqa has"),
+        ({"width": 24}, r"the shapes of what is compared differ: .*'width': 16.* of the student, .*'width': 24"),
+        ({"grid": 7}, r"'grid': 6.* of the student, .*'grid': 7"),
+        ({"opinions": 3}, r"'opinions': 2.* of the student, .*'opinions': 3"),
+        (
+            {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}},
+            r"'levels': 5.* of the student, .*'levels': 4",
+        ),
+        (
+            {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 96, "levels": [0, 1, 2, 3, 4]}},
+            r"the pictures that they see differ: .*size=64.* of the student, .*size=96",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        check_pair(build(), build(**changes))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"levels": -1.0}, "distillation.levels: got -1.0, expected a weight of at least 0"),
+        ({"score": float("nan")}, "distillation.score: got nan, expected a weight"),
+        ({"score": 0.0, "levels": 0.0, "opinions": 0.0}, "score, levels, opinions are all 0, so nothing would be learned"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, message):
+    with pytest.raises(ConfigError, match=message):
+        Terms(**weights)
