@@ -2,6 +2,8 @@
 
 python prepare.py import-seagull SEAGULL-7B models/seagull-7b     the released checkpoint -> a model of ours
 python prepare.py export-seagull models/seagull-7b SEAGULL-7B-out  and back, under the released names
+python prepare.py import-mobile-iqa teacher_model.pkl models/mobile-iqa   MobileIQA's released teacher or student -> a model of ours
+python prepare.py import-teacher-iqa koniq_teacher_iqa.pkl models/teacher-iqa   and TeacherIQA's, or its restoring network alone
 python prepare.py save outputs/quickstart models/quickstart       a run -> a folder that describes itself
 python prepare.py merge outputs/mine models/mine                  a run with LoRA adapters -> a model without, which is the same
 python prepare.py export-onnx outputs/small small.onnx              a scorer without a language model, for other runtimes
@@ -21,16 +23,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError, configured
-from components.released import seagull
-from components.scorers.base import SCORERS
+from components.released import mobile_iqa, seagull, teacher_iqa
+from components.released.states import Names, read_state
+from components.scorers.base import SCORERS, Scorer
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model, load_options
 from inference.load import find
@@ -40,11 +44,13 @@ from lightning_modules.entry import run_entry
 from lightning_modules.runs import write_json
 
 if TYPE_CHECKING:
+    from components.scorers.mobile_iqa import MobileIQA
     from datamodules.datasets.indexed import Indexed
 
 _SEAGULL = "model/seagull_7b"
 _DATA = "options of the data, as train.py takes them: of a list of regions, quality_scale=[1,5]"
 _SEAGULL_LICENCE = "Apache-2.0 (SEAGULL); the language model is derived from Llama 2, under the Llama 2 Community Licence"
+_NO_LICENCE = "none is stated by the authors: all rights reserved"
 _SEAGULL_BASES = (
     {"part": "all", "id": "Zevin2023/SEAGULL-7B", "revision": "unknown: read from a local folder"},
     {"part": "vision_encoder", "id": "laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup", "revision": "unknown"},
@@ -61,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         sub.add_argument("folder", type=Path)
         sub.add_argument("out", type=Path, help=into)
         sub.add_argument("--overwrite", action="store_true", help="replace what is there")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, command=name)
         return sub
 
     sub = command("import-seagull", import_seagull, "brings the released SEAGULL checkpoint here", "a new folder: our model")
@@ -70,6 +76,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "export-seagull", export_seagull, "writes a model under the names of the released SEAGULL checkpoint", "a new folder: theirs"
     )
     sub.add_argument("--official", type=Path, help="folder official/ of the imported checkpoint (default: that in the model's folder)")
+    for name, run, whose in (
+        ("import-mobile-iqa", import_mobile_iqa, "MobileIQA's teacher or student"),
+        ("import-teacher-iqa", import_teacher_iqa, "TeacherIQA, or its restoring network"),
+    ):
+        sub = command(name, run, f"brings a released checkpoint here: {whose}", "a new folder: our model")
+        sub.add_argument("--model", default="", help="the model file whose architecture it has (default: the published one)")
     sub = command("save", save_model, "makes a run, or another model, a folder that describes itself", "a new folder")
     sub.add_argument("--licence", default="", help="of the weights, for the model card")
     sub = command("merge", merge_model, "merges LoRA adapters into the language model, and shows that it is still the same", "a new folder")
@@ -202,6 +214,57 @@ def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
     print("\n".join(f"{name:<20}{size:>16,} parameters" for name, size in sizes.items() if size))
     print(f"model: {args.out}")
     return {"tensors": len(record), "dead": dead, "parameters": sizes, "out": str(args.out)}
+
+
+def import_mobile_iqa(args: argparse.Namespace) -> dict[str, Any]:
+    """A file of `torch.save` -> `out`/{config.json, model.safetensors, README.md}; teacher or student, as its tensors say."""
+    found = read_state(args.folder)
+    whose = mobile_iqa.kind(found, args.folder)
+    node = load_model(args.model or mobile_iqa.PRESETS[whose])
+    scorer = _picture_scorer(node, "mobile_iqa", args.model)
+    shapes = cast("MobileIQA", scorer).compared
+    names = mobile_iqa.names(whose, shapes["levels"], shapes["opinions"])
+    return _import_state(args, found, names, node, f"chencn2020/MobileIQA ({whose})", scorer.state_dict())
+
+
+def import_teacher_iqa(args: argparse.Namespace) -> dict[str, Any]:
+    """A file of `torch.save` -> `out`, as `import_mobile_iqa`. Of a restoring network alone, the network that rates is made anew: the
+    model is one of the stage "restoration", with which training can begin."""
+    found = teacher_iqa.today(read_state(args.folder))
+    alone = not any(name.startswith("iqaScore.") for name in found)
+    node = load_model(args.model or (teacher_iqa.RESTORING if alone else teacher_iqa.PRESET))
+    node = {**node, "stage": "restoration"} if alone else node
+    wanted = _picture_scorer(node, "teacher_iqa", args.model).state_dict()
+    if alone:
+        wanted = {name: x for name, x in wanted.items() if not name.startswith("reader.")}
+    return _import_state(args, found, teacher_iqa.names(), node, "chencn2020/TeacherIQA" + " (restoring network)" * alone, wanted)
+
+
+def _picture_scorer(node: Mapping[str, Any], plugin: str, where: str) -> Scorer:
+    """The scorer of a model file on the meta device: names and shapes. Raises ConfigError where it is another one."""
+    if node["plugin"] != plugin:
+        raise ConfigError(f"{where}: this checkpoint goes into a scorer {plugin}, got {node['plugin']}")
+    with torch.device("meta"):
+        return SCORERS.build(node, where="model")
+
+
+def _import_state(
+    args: argparse.Namespace, found: Mapping[str, Tensor], names: Names, node: dict[str, Any], origin: str, wanted: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    brought = names.bring(found, wanted, args.folder)
+    own = {**node, "vision_encoder": {**node["vision_encoder"], "weights": ""}}  # which are in what is brought
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of what the checkpoint does not have
+        scorer = SCORERS.build(own, where="model")
+    scorer.load_trained({**scorer.state_dict(), **brought})
+    base = {"part": "all", "id": origin, "revision": "unknown: read from a local file"}
+    with _made(args) as draft:
+        save(draft, scorer, own, About(_NO_LICENCE, (base,), {"command": f"{args.command} {args.folder.name}"}))
+    sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in scorer.parts().items()}
+    print(f"{origin}: {len(brought)} tensors, all used")
+    print("\n".join(f"{name:<20}{size:>16,} parameters" for name, size in sizes.items()))
+    print(f"model: {args.out}")
+    return {"origin": origin, "tensors": len(brought), "parameters": sizes, "out": str(args.out)}
 
 
 def export_seagull(args: argparse.Namespace) -> dict[str, Any]:

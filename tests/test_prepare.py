@@ -12,8 +12,10 @@ import torch
 import prepare
 from components.batch import TASKS
 from components.registry import ConfigError
+from components.released import mobile_iqa, teacher_iqa
 from components.released.seagull import to_ours
 from components.released.shards import CheckpointError, Shards
+from components.scorers.base import SCORERS
 from datamodules.procedural import dead_leaves
 from inference.load import load
 from inference.saved import is_saved
@@ -236,3 +238,69 @@ def test_synthesize_makes_data_from_a_file_of_options_and_the_command_line(tmp_p
 def test_a_mistake_in_synthesize(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         prepare.main(["synthesize", str(tmp_path), str(tmp_path / "data"), *options])
+
+
+PICTURE_NETWORKS = {
+    "import-mobile-iqa": ("mobile_iqa", {"bounded": False}, lambda scorer: mobile_iqa.names("teacher", 5, 2)),
+    "import-teacher-iqa": ("teacher_iqa", {"scale": [0.0, 100.0]}, lambda scorer: teacher_iqa.names()),
+}
+
+
+@pytest.fixture(params=PICTURE_NETWORKS)
+def checkpoint(request, tmp_path):
+    """A small network's random weights under the released names, and a model file of its shape."""
+    plugin, changes, table = PICTURE_NETWORKS[request.param]
+    node = {"plugin": plugin, **SCORERS.get(plugin).tiny(), **changes}
+    (tmp_path / "model.yaml").write_text(json.dumps({"model": node}))
+    torch.manual_seed(3)
+    scorer = SCORERS.build(node).eval()
+    with torch.no_grad():
+        for name, x in scorer.state_dict().items():
+            if name.endswith(("gamma", "running_mean")):
+                x.uniform_(0.1, 0.5)
+    released = {table(scorer).to_released(name): x.clone() for name, x in scorer.state_dict().items()}
+    torch.save(released, tmp_path / "released.pkl")
+    return request.param, tmp_path, scorer, released
+
+
+def bring(command, folder, file="released.pkl"):
+    return prepare.main([command, str(folder / file), str(folder / "ours"), "--model", str(folder / "model.yaml"), "--overwrite"])
+
+
+def test_released_picture_networks_come_and_go_bit_by_bit(checkpoint):
+    command, folder, scorer, released = checkpoint
+    found = bring(command, folder)
+    assert found["tensors"] == len(released)
+    table = PICTURE_NETWORKS[command][2](scorer)
+    again = load(folder / "ours")
+    back = {table.to_released(name): x for name, x in again.state_dict().items()}
+    assert back.keys() == released.keys()
+    assert all(torch.equal(back[name], x) and back[name].dtype == x.dtype for name, x in released.items())
+    image, masks = picture(1)
+    assert again.score(image, masks) == scorer.score(image, masks)
+    config = json.loads((folder / "ours" / "config.json").read_text())
+    assert config["licence"].startswith("none is stated")
+    assert config["made"] == {"command": f"{command} released.pkl"}
+
+
+def test_a_picture_network_with_other_tensors_is_refused(checkpoint):
+    command, folder, _, released = checkpoint
+    torch.save({**released, "more": torch.zeros(1)}, folder / "more.pkl")
+    with pytest.raises(CheckpointError, match=r"1 unknown \(first: (tn\.)?more\). Nothing was written"):
+        bring(command, folder, "more.pkl")
+    assert not (folder / "ours").exists()
+    (folder / "model.yaml").write_text(json.dumps({"model": {"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()}}))
+    with pytest.raises(ConfigError, match=r"this checkpoint goes into a scorer (mobile|teacher)_iqa, got pooled_mlp"):
+        bring(command, folder)
+
+
+@pytest.mark.parametrize("checkpoint", ["import-teacher-iqa"], indirect=True)
+def test_a_restoring_network_alone_is_where_training_begins(checkpoint):
+    command, folder, scorer, released = checkpoint
+    alone = {name.removeprefix("tn."): x for name, x in released.items() if name.startswith("tn.")}
+    torch.save(alone, folder / "alone.pkl")
+    assert bring(command, folder, "alone.pkl")["tensors"] == len(alone)
+    model = load(folder / "ours")
+    assert model.stage == "restoration"
+    view = torch.randn(1, 3, 64, 64)
+    assert torch.equal(model.restore(view), scorer.restore(view))
