@@ -183,7 +183,7 @@ def test_the_published_shapes_are_the_default(place, tmp_path):
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("model/nothing", "no model file 'model/nothing': it is neither a file nor one of model/seagull_7b"),
+        ("model/nothing", "no model file 'model/nothing': it is neither a file nor one of .*model/seagull_7b"),
         ("model/seagull_tiny", "goes into a roi_vlm with an hf_causal whose `config` is stated"),
         ("trainer/cpu", "has no key 'model'"),
     ],
