@@ -238,9 +238,9 @@ def test_fewer_tasks():
     scorer = build(readouts={"quality": {"plugin": "levels"}})
     assert scorer.tasks == ("quality",)
     image, masks = picture(1)
-    assert set(scorer.score(image, masks, scorer.tasks)[0]) == {"quality"}
+    assert set(scorer.score(image, masks)[0]) == {"quality"}
     with pytest.raises(ValueError, match="task 'importance'"):
-        scorer.score(image, masks)
+        scorer.score(image, masks, ["importance"])
 
 
 def test_levels_can_be_read_as_text_too():
