@@ -219,11 +219,15 @@ def test_a_budget_of_tokens_is_refused_at_once_where_none_are_read():
 
 
 def test_loader_processes_do_not_outlive_a_killed_training(root):
-    """Each holds memory; those of an earlier attempt would be in the way of the next."""
+    """Each holds memory; those of an earlier attempt would be in the way of the next. A batch that comes with more than a pipe holds keeps
+    PyTorch's own watchdog from ending them: they wait to hand it over, and each has the pipe's other end."""
     code = """
 import multiprocessing, os, signal
 from tests.datamodules.test_roi_iqa import data
-batches = iter(data(steps=50, workers=2).train_dataloader())
+loader = data(steps=50, workers=2).train_dataloader()
+collate = loader.collate_fn
+loader.collate_fn = lambda samples: (collate(samples), bytes(2**20))
+batches = iter(loader)
 next(batches)
 print(*(p.pid for p in multiprocessing.active_children()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
