@@ -30,6 +30,7 @@ NF4 += [
         "num_attention_heads": 2,
     }.items()
 ]
+FULL = [a.replace("=qlora", "=full") for a in NF4 if "lora_rank" not in a] + ["model.llm.gradient_checkpointing=true"]
 PLAIN = ["model.llm.layers", "model.llm.width"]  # of the language model that NF4 replaces
 
 
@@ -131,6 +132,15 @@ def test_adapters_are_sharded_too(folder):
     assert attempt(small(folder, "lora", *arguments, ALONE)) == [0]
     assert attempt(small(folder, "lora2", *arguments, TOGETHER, FSDP), 2) == [0, 0]
     assert distance(Run(folder / "lora"), Run(folder / "lora2")) < 0.02
+
+
+def test_blocks_that_are_computed_again_are_sharded_too(folder):
+    """All of a language model trained, in shards that are gathered a second time for the backward pass, as `seagull_7b_fsdp` does."""
+    steps = ["trainer.steps=2", "trainer.val_every=2"]
+    base = [a for a in small(folder, "again", *STEPS, *steps, *FULL) if a.partition("=")[0] not in PLAIN]
+    assert attempt([*base, ALONE]) == [0]
+    assert attempt([*base[:1], "name=again2", *base[2:], TOGETHER, FSDP], 2) == [0, 0]
+    assert distance(Run(folder / "again"), Run(folder / "again2")) < 1e-5
 
 
 def test_four_bits_on_two_ranks_equal_one(folder):
