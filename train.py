@@ -2,6 +2,7 @@
 
 python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
 python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
+python train.py benchmark_quickstart                         a list of variants, one after another, and what distinguishes them
 python train.py seagull_7b --plan --gpu 24                   what it would need, before anything is fetched or trained
 python train.py --list                                       every plugin of every kind, with its parameters
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
+import json
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -27,6 +29,7 @@ from components.registry import ConfigError
 from components.release import release
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
+from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
 from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, RoiDataset
@@ -53,7 +56,7 @@ SURELY = 0.9  # of what was planned, to be aimed at when that was too much
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains and evaluates; returns the metrics (empty for --list)."""
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join(experiments())}")
+    parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join([*benchmarks(), *experiments()])}")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--list", action="store_true", help="print every plugin with its parameters")
     parser.add_argument("--plan", action="store_true", help="parameters, checkpoint size and predicted GPU memory; trains nothing")
@@ -67,7 +70,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print(list_plugins())
         return {}
     if args.experiment is None:
-        parser.error(f"name an experiment: {', '.join(experiments())}")
+        parser.error(f"name an experiment: {', '.join(experiments())}; or a benchmark: {', '.join(benchmarks())}")
+    benchmark = find_benchmark(args.experiment)
+    if benchmark is not None and args.plan:
+        parser.error(f"--plan plans one experiment, and {args.experiment} is a benchmark of several")
+    if benchmark is not None:
+        return run_benchmark(benchmark, args.overrides)
     if args.plan:
         return plan_run(args.experiment, args.overrides, args.gpu, args.regions)
     return run(load_config(args.experiment, args.overrides))
@@ -141,6 +149,30 @@ def out_of_memory(config: Experiment, step: int, regions: int, card: int | None)
     room = min(card or found.training.total, int(SURELY * found.training.total))
     tried = proposed(config, lambda more: change_config(text, more), found, room, shown)
     return exhausted(found, tried, step, regions, card, room)
+
+
+def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Trains the variants of a benchmark that are not finished.
+
+    Returns:
+        Variant -> its metrics, of those that are compared.
+
+    Raises:
+        RunError: variants have failed; the others are finished.
+    """
+    from lightning_modules.variants import train_all
+
+    benchmark, found = load_benchmark(path, overrides)
+    for variant in found.values():
+        check_sharing(variant.trainer.strategy, variant.trainer.precision, variant.model, variant.optim.optimizer)
+    failed = train_all({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
+    rows = [benchmark.folder / v.name for v in benchmark.variants if v.compared and benchmark.folder / v.name not in failed]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(found)} variants failed ({', '.join(folder.name for folder in failed)}): what they said is above, and "
+            "the same command tries them again"
+        )
+    return {folder.name: json.loads(Run(folder).metrics.read_text()) for folder in rows}
 
 
 def run(config: Experiment) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch.distributed as dist
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from components.registry import ConfigError
+from lightning_modules.entry import leave_with
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = timedelta(days=7)  # ranks wait this long while one of them makes the data
@@ -115,7 +115,7 @@ def ranks(local: int, nodes: int, *, cuda: bool, group: bool, experiment: str) -
     elif _STORE in os.environ:
         port, parent = map(int, os.environ[_STORE].split())
         rank = int(os.environ["LOCAL_RANK"])
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+        leave_with(parent)
         store = dist.TCPStore("127.0.0.1", port, local, is_master=False)
         with _grouped(rank, local, rank, LightningEnvironment(), cuda, store=store) as found:
             yield found
@@ -203,10 +203,3 @@ def _watch(others: list[subprocess.Popen[bytes]], over: threading.Event) -> None
                     process.kill()
                 os._exit(1)
             return
-
-
-def _leave_with(parent: int) -> None:
-    """Ends this process when the one that started it is gone."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

@@ -1,0 +1,104 @@
+"""Runs that are trained one after another, each by a process of its own: memory, seeds and failures are its alone.
+
+A run that is finished is left as it is, one that was interrupted goes on, and one that fails is told of and left behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from lightning_modules.entry import STARTER
+from lightning_modules.runs import Run, write_text
+from lightning_modules.saving import STATUS, PreemptedError
+
+ROOT = Path(__file__).resolve().parent.parent
+Start = Callable[[Path], int]
+
+
+def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[Path, int]:
+    """Trains what is not finished, in order.
+
+    Args:
+        configs: folder of each run -> its resolved configuration as YAML.
+        start: trains one, given its config.yaml, and returns its exit status; None for a process with `train.py`.
+
+    Returns:
+        The folders of those that failed, with their exit status.
+
+    Raises:
+        RunError: a folder holds a run of another configuration; nothing has been trained then.
+        PreemptedError: this process or a training was told to go (SIGTERM, SIGUSR1); the same call goes on from there.
+    """
+    for folder, config in configs.items():
+        Run(folder).check(config)
+    left = [folder for folder in configs if not Run(folder).metrics.exists()]
+    failed: dict[Path, int] = {}
+    taken: list[float] = []
+    for i, folder in enumerate(configs, 1):
+        place = f"variant {i} of {len(configs)}, {folder.name}"
+        if folder not in left:
+            print(f"{place}: finished before", flush=True)
+            continue
+        print(f"\n{place}: {_time_left(taken, len(left) - len(taken))}", flush=True)
+        began = time.monotonic()
+        status = _trained(Run(folder), configs[folder], start or start_process)
+        taken.append(time.monotonic() - began)
+        if status:
+            failed[folder] = status
+            print(f"{place}: failed with status {status}, see above; the others go on", file=sys.stderr, flush=True)
+    return failed
+
+
+def _trained(run: Run, config: str, start: Start) -> int:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_text(run.config, config)
+    status = start(run.config)
+    if status == STATUS:
+        raise PreemptedError(STATUS)
+    return status or int(not run.metrics.exists())
+
+
+def _time_left(taken: Sequence[float], left: int) -> str:
+    """By the mean of those that were trained."""
+    if not taken:
+        return "no estimate of the time left before the first has been trained"
+    minutes = left * sum(taken) / len(taken) / 60
+    return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
+
+
+def start_process(config: Path) -> int:
+    """Trains in a process that is told what this one is told, and ends with it."""
+    command = [sys.executable, str(ROOT / "train.py"), str(config)]
+    process = subprocess.Popen(command, env={**os.environ, STARTER: str(os.getpid())})
+    with _passing_on(process) as told:
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # which the terminal has sent to the training, too
+            process.wait()
+            raise
+    return STATUS if told and status else status
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """SIGTERM and SIGUSR1 go to the process; gives those that came."""
+    told: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
