@@ -28,6 +28,7 @@ class Objective:
     Attributes:
         text: weight of the plain tokens of answers: the language loss.
         levels: weight of the level words, whose target is a distribution.
+        head: weight of the scores that are regressed (`regression_loss`).
         rank: weight of the order of the regions within their image (`rank_loss`).
         judgments: share of the (region, question) pairs about which a yes-or-no question is asked too (`components.judgments`), in
             [0, 1]; its answer counts as much as any other.
@@ -38,6 +39,7 @@ class Objective:
 
     text: float = 1.0
     levels: float = 1.0
+    head: float = 1.0
     rank: float = 0.0
     judgments: float = 0.0
 
@@ -55,15 +57,18 @@ class Objective:
         check_keys(weights, [f.name for f in dataclasses.fields(cls)], "objective")
         return cls(**weights)
 
-    def total(self, logits: Tensor, columns: Tensor, packed: Packed) -> dict[str, Tensor]:
+    def total(self, logits: Tensor, columns: Tensor, packed: Packed, regressed: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
         """The "loss", and its terms by name before they are weighted, each per answer; "answers" is their number.
 
         Args:
             logits: (P, N, V) at the columns `columns` (N,), sorted.
+            regressed: means and logarithms of variances, (N,) each, at `packed.score`; None where there are none.
         """
         plain, soft = language_loss(logits, columns, packed)
         judged = packed.judgment[packed.hard_answer]
         terms = {"text": (self.text, plain.masked_fill(judged, 0).sum()), "levels": (self.levels, soft.sum())}
+        if regressed is not None:
+            terms["head"] = (self.head, regression_loss(*regressed, *packed.score_values.unbind(1)).sum())
         if self.rank:
             ranked = rank_loss(level_probabilities(logits, columns, packed), packed.soft_probabilities, packed.topic[packed.soft_answer])
             terms["rank"] = (self.rank, ranked)
@@ -91,6 +96,14 @@ def language_loss(logits: Tensor, columns: Tensor, packed: Packed) -> tuple[Tens
     row, column = packed.soft.unbind(1)
     log_p = logits[row, _at(columns, column)].float().log_softmax(-1).gather(1, packed.soft_ids)  # (Q, L)
     return plain, -(packed.soft_probabilities * log_p).sum(-1)
+
+
+def regression_loss(mean: Tensor, log_variance: Tensor, value: Tensor, std: Tensor) -> Tensor:
+    """Expected negative log-likelihood, up to a constant, of a score that is Gaussian around `value`, under a Gaussian prediction; each
+    weighted by its own standard deviation, held fixed, so that regions that are thought uncertain are not given up (beta-NLL with
+    beta = 0.5, arXiv 2203.09168). All (N,)."""
+    misses = (mean - value).square() + std.square()
+    return log_variance.detach().mul(0.5).exp() * 0.5 * (log_variance + misses * torch.exp(-log_variance))
 
 
 def level_probabilities(logits: Tensor, columns: Tensor, packed: Packed) -> Tensor:

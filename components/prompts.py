@@ -20,6 +20,7 @@ from components.batch import TASKS, Distortions, Task
 VERSION = "1"  # of all wording in this file: a saved model names the one that it was taught
 IMAGE = -200  # slot of the image's tokens
 REGION = -201  # slot of the region's tokens
+SCORE = -202  # slot of a readout's own token
 Conversation = Literal["seagull_v1", "chat", "brief"]
 
 DISTORTION_TYPES = ("blur", "colorfulness", "compression", "contrast", "exposure", "noise")

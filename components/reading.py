@@ -64,8 +64,8 @@ def converse(
     read: Sequence[Tensor | None] = questions  # before the first word
     while going:
         order = list(going)
-        logits = row.read([(n, image[n], read[n], going[n].ids) for n in order])
-        going, said = {}, dict(zip(order, _heard(logits, [going[n] for n in order], dialogue), strict=True))
+        logits, states = row.read([(n, image[n], read[n], going[n].ids) for n in order], any(going[n].state for n in order))
+        going, said = {}, dict(zip(order, _heard(logits, [going[n] for n in order], dialogue, states), strict=True))
         for n, heard in said.items():
             try:
                 going[n] = talks[n].send(heard)
@@ -83,8 +83,9 @@ class _Row:
         self.llm, self.cache, self.start, self.images = llm, llm.fork_cache(prefixes.cache), prefixes.length, prefixes.images
         self.positions: dict[int, int] = {}
 
-    def read(self, turns: Sequence[tuple[int, int, Tensor | None, tuple[int, ...]]]) -> Tensor:
-        """(pair, image, embeddings or None, ids) in turn: reads embeddings and then ids of each -> (N, V) logits of what follows."""
+    def read(self, turns: Sequence[tuple[int, int, Tensor | None, tuple[int, ...]]], states: bool) -> tuple[Tensor, Tensor | None]:
+        """(pair, image, embeddings or None, ids) in turn: reads embeddings and then ids of each -> (N, V) logits of what follows, and
+        where `states` are wanted those (N, D)."""
         device, llm = next(self.llm.parameters()).device, self.llm
         words = llm.embed(torch.tensor([i for _, _, _, ids in turns for i in ids], dtype=torch.long, device=device))
         parts: list[Tensor] = []
@@ -111,11 +112,13 @@ class _Row:
         tokens = words.new_zeros(*shape, words.shape[-1])
         tokens[image.to(device), column.to(device)] = torch.cat(parts)
         columns, which = torch.tensor([a + length - 1 for _, _, a, length, _ in place]).unique(return_inverse=True)
-        logits = llm(tokens, positions, branch, self.cache, keep=columns.to(device))  # (B, U, V)
-        return logits[torch.tensor([b for _, b, *_ in place], device=device), which.to(device)]
+        given = (tokens, positions, branch, self.cache, columns.to(device))
+        logits, seen = llm.with_states(*given) if states else (llm(*given), None)  # (B, U, V), (B, U, D)
+        at = torch.tensor([b for _, b, *_ in place], device=device), which.to(device)
+        return logits[at], None if seen is None else seen[at]
 
 
-def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue) -> list[Heard]:
+def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue, states: Tensor | None = None) -> list[Heard]:
     """What each is told, read from the device in as few pieces as there are different wishes."""
     if not torch.isfinite(logits).all():
         raise AnswerError(
@@ -135,4 +138,4 @@ def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue) -> list[Hear
         own = own[:, torch.tensor(among, device=logits.device)]
         for n, best, values in zip(rows, own.argmax(-1).tolist(), own.tolist(), strict=True):
             heard[n] = Heard(among[best], tuple(values))
-    return [heard[n] for n in range(len(said))]
+    return [heard[n]._replace(state=states[n]) if states is not None and say.state else heard[n] for n, say in enumerate(said)]

@@ -40,7 +40,7 @@ class Branch:
 
     def tokens(self, region_tokens: int) -> int:
         """How many it takes in a row: the slot stands for all tokens of the region, and the answer's last id is not read."""
-        return region_tokens - 1 + len(self.question) + len(self.target.ids) - 1
+        return region_tokens - 1 + len(self.question) + len(self.target.ids[:-1])
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Packed:
         hard: (M, 3) long: row, column, id that comes next.
         answers: how many answers are taught, judgments not counted.
         soft: (Q, 2) long: row, column; `soft_ids` and `soft_probabilities` are (Q, L).
-        hard_answer, soft_answer: (M,) and (Q,) long: which answer the target belongs to, of the A branches of all images in order.
+        score: (N, 2) long: row, column of a readout's own token; `score_values` are (N, 2), the value and its standard deviation.
+        hard_answer, soft_answer, score_answer: (M,), (Q,) and (N,) long: which answer the target belongs to, of the A branches of all
+            images in order.
         topic: (A,) long, the same for answers about one image and task. judgment: (A,) bool, see `Branch`.
         plain: no row has two branches: each is an ordinary causal sequence.
     """
@@ -72,8 +74,11 @@ class Packed:
     soft: Tensor
     soft_ids: Tensor
     soft_probabilities: Tensor
+    score: Tensor
+    score_values: Tensor
     hard_answer: Tensor
     soft_answer: Tensor
+    score_answer: Tensor
     topic: Tensor
     judgment: Tensor
     answers: int
@@ -133,8 +138,11 @@ def pack(
         soft=joined("soft", 2),
         soft_ids=torch.tensor([ids for ids, _ in levels], dtype=torch.long, device=device),
         soft_probabilities=torch.tensor([p for _, p in levels], device=device),
+        score=joined("score", 2),
+        score_values=torch.tensor([v for row in rows for v in row.values], device=device).reshape(-1, 2),
         hard_answer=answers("hard_answer"),
         soft_answer=answers("soft_answer"),
+        score_answer=answers("score_answer"),
         topic=torch.tensor([b * len(TASKS) + TASKS.index(branch.task) for b, branch in asked], dtype=torch.long, device=device),
         judgment=torch.tensor([branch.judgment for _, branch in asked], dtype=torch.bool, device=device),
         answers=sum(not branch.judgment for _, branch in asked),
@@ -156,6 +164,9 @@ class _Row:
         self.hard_answer: list[int] = []
         self.soft_answer: list[int] = []
         self.levels: list[tuple[tuple[int, ...], tuple[float, ...]]] = []
+        self.score: list[tuple[int]] = []
+        self.score_answer: list[int] = []
+        self.values: list[tuple[float, float]] = []
 
     def add(self, number: int, branch: Branch, after: int, region_tokens: int) -> None:
         question = expand(branch.question, 0, region_tokens)
@@ -163,6 +174,10 @@ class _Row:
         self.slots += [(start + k, branch.region, k) for k in range(region_tokens)]
         answer_from = start + len(question)
         target = branch.target
+        if target.value is not None:
+            self.score.append((answer_from - 1,))
+            self.score_answer.append(number - 1)
+            self.values.append((target.value, target.std))
         for i, token in enumerate(target.ids):
             if i == target.soft_at:
                 self.soft.append((answer_from + i - 1,))
@@ -177,12 +192,13 @@ class _Row:
         self.positions += range(after, after + len(tokens))
 
 
-def splice(embeddings: Tensor, packed: Packed, image_tokens: Tensor, region_tokens: Tensor) -> Tensor:
-    """Puts image and region tokens into their slots.
+def splice(embeddings: Tensor, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, own: Tensor | None = None) -> Tensor:
+    """Puts image and region tokens, and the readouts' own, into their slots.
 
     Args:
         embeddings: (P, T, D) of `packed.ids`.
         image_tokens: (B, N, D). region_tokens: (B, R, K, D).
+        own: (N, D), at `packed.score`; None where there are none.
 
     Returns:
         (P, T, D), of the embeddings' dtype.
@@ -191,9 +207,11 @@ def splice(embeddings: Tensor, packed: Packed, image_tokens: Tensor, region_toke
     embeddings[:, packed.image_slots] = image_tokens[packed.image].to(embeddings.dtype)
     row, column, region, token = packed.region_slots.unbind(1)
     embeddings[row, column] = region_tokens[packed.image[row], region, token].to(embeddings.dtype)
+    if own is not None:
+        embeddings[packed.score[:, 0], packed.score[:, 1]] = own.to(embeddings.dtype)
     return embeddings
 
 
 def supervised_columns(packed: Packed) -> Tensor:
     """(N,) long, sorted: the columns of any row that carry a target."""
-    return torch.cat([packed.hard[:, 1], packed.soft[:, 1]]).unique()
+    return torch.cat([packed.hard[:, 1], packed.soft[:, 1], packed.score[:, 1]]).unique()

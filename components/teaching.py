@@ -8,7 +8,7 @@ import torch
 
 from components.batch import Labels, Task
 from components.judgments import Judgment, draw, judgments
-from components.prompts import DISTORTION_TYPES, LEVELS, SEVERITIES, Dialogue, say_distortions
+from components.prompts import DISTORTION_TYPES, LEVELS, SCORE, SEVERITIES, Dialogue, say_distortions
 from components.readouts.base import Label, Readout, Target
 from components.splice import Branch
 
@@ -61,7 +61,8 @@ class Teaching:
 
     def _question(self, region: int, task: Task, label: Label) -> list[Branch]:
         target = self.readouts[task].target(task, label)
-        return [] if target is None else [Branch(region, self.dialogue.questions[task], target, task)]
+        own = (SCORE,) if self.readouts[task].token is not None else ()
+        return [] if target is None else [Branch(region, (*self.dialogue.questions[task], *own), target, task)]
 
     def _judgment(self, region: int, judgment: Judgment) -> Branch:
         question, answer = self.dialogue.exchange(judgment.question, judgment.brief, judgment.answer)

@@ -56,6 +56,21 @@ class LLMAdapter(nn.Module, ABC):
             (B, N or T, V) float32.
         """
 
+    @property
+    @abstractmethod
+    def output(self) -> nn.Module:
+        """The output embedding: the module whose input are the last states, and whose output logits."""
+
+    def with_states(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """As `forward`, and the last states (B, N or T, D) float32 in whose place its logits stand."""
+        seen: list[Tensor] = []
+        hook = self.output.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            logits = self(*args, **options)
+        finally:
+            hook.remove()
+        return logits, seen[-1].float()
+
     def check_packed(self) -> None:
         """Raises ValueError, with the reason, where a branch of a packed row would not be read as if it stood alone after the prefix."""
 

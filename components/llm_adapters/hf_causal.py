@@ -206,6 +206,11 @@ class HFCausal(LLMAdapter):
         return {"config": config, "tokenizer": "project"}
 
     @property
+    def output(self) -> nn.Module:
+        """See the contract."""
+        return cast(nn.Module, self.model.get_output_embeddings())
+
+    @property
     def _embedding(self) -> nn.Embedding:
         return cast(nn.Embedding, self.model.get_input_embeddings())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
 from components.llm_adapters.hf_causal import Adaptation, HFCausal
@@ -76,6 +76,11 @@ class TinyCausal(LLMAdapter):
         self, embeddings: Tensor, positions: Tensor, branch: Tensor | None = None, cache: Any = None, keep: Tensor | None = None
     ) -> Tensor:
         return self.llama(embeddings, positions, branch, cache, keep)
+
+    @property
+    def output(self) -> nn.Module:
+        """See the contract."""
+        return self.llama.output
 
     def new_cache(self) -> Any:
         return self.llama.new_cache()

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from components.batch import Distortions, RoiScore, Task
 from components.prompts import Dialogue
@@ -19,15 +19,18 @@ class Target:
     """What the model should say.
 
     Attributes:
-        ids: of the answer, end-of-sequence included.
+        ids: of the answer, end-of-sequence included; none where the answer is a number.
         soft_at: index into `ids` of a token whose target is a distribution; None where all targets are plain ids.
         soft_ids, soft_probabilities: that distribution's support and weights.
+        value: in [0, 1], what `Readout.regress` should find at the readout's own token; None for an answer in words. std: of `value`.
     """
 
     ids: tuple[int, ...]
     soft_at: int | None = None
     soft_ids: tuple[int, ...] = ()
     soft_probabilities: tuple[float, ...] = ()
+    value: float | None = None
+    std: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ class Say(NamedTuple):
     Attributes:
         ids: said now, read by the model. The first may be none: the question has just been read; those after it must be some.
         among: ids whose logits, of what follows, are wanted; None where it is only wanted which id of the vocabulary follows.
+        state: whether the language model's last state is wanted too.
     """
 
     ids: tuple[int, ...] = ()
     among: tuple[int, ...] | None = None
+    state: bool = False
 
 
 class Heard(NamedTuple):
@@ -57,24 +62,33 @@ class Heard(NamedTuple):
     Attributes:
         best: the most probable id, of `Say.among` or of all that may be said.
         logits: of `Say.among`, in its order.
+        state: (D,) float32 after what was said last, where it was wanted: what the output embedding reads.
     """
 
     best: int
     logits: tuple[float, ...]
+    state: Tensor | None = None
 
 
 Talk = Generator[Say, Heard, RoiScore]
 
 
 class Readout(nn.Module, ABC):
-    """Wired: the `dialogue` (tokenizer and conversation) it speaks in."""
+    """Wired: the `dialogue` (tokenizer and conversation) it speaks in, and the `width` D of the language model's states, of which one that
+    speaks in words need not know.
+
+    Attributes:
+        token: (D,), an embedding of its own that is read after the question; None where it has none.
+    """
 
     tasks: tuple[Task, ...]
+    token: Tensor | None
 
     @abstractmethod
-    def __init__(self, dialogue: Dialogue, /) -> None:
+    def __init__(self, dialogue: Dialogue, width: int = 0, /) -> None:
         super().__init__()
         self.dialogue = dialogue
+        self.register_parameter("token", None)
 
     @abstractmethod
     def check(self, task: Task) -> None:
@@ -83,6 +97,10 @@ class Readout(nn.Module, ABC):
     @abstractmethod
     def target(self, task: Task, label: Label) -> Target | None:
         """What to teach, or None where the label is unknown."""
+
+    def regress(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """States (N, D) at its token -> means in [0, 1] and logarithms of their variances, (N,) each; where targets have a `value`."""
+        raise NotImplementedError(f"{type(self).__name__} answers in words")
 
     @abstractmethod
     def talk(self, task: Task) -> Talk:

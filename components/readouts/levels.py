@@ -26,8 +26,8 @@ class LevelReadout(Readout):
 
     tasks = ("quality", "importance")
 
-    def __init__(self, dialogue: Dialogue, /, *, soft: bool = True, label_std: float = 0.0) -> None:
-        super().__init__(dialogue)
+    def __init__(self, dialogue: Dialogue, width: int = 0, /, *, soft: bool = True, label_std: float = 0.0) -> None:
+        super().__init__(dialogue, width)
         if not 0 <= label_std <= 1:
             raise ValueError(f"label_std is a share of the scale, in [0, 1], got {label_std}")
         self.soft, self.label_std = soft, label_std

@@ -27,9 +27,16 @@ class TextReadout(Readout):
     tasks = TASKS
 
     def __init__(
-        self, dialogue: Dialogue, /, *, grammar: bool = True, max_tokens: int = 48, postprocess: Literal["none", "released"] = "none"
+        self,
+        dialogue: Dialogue,
+        width: int = 0,
+        /,
+        *,
+        grammar: bool = True,
+        max_tokens: int = 48,
+        postprocess: Literal["none", "released"] = "none",
     ) -> None:
-        super().__init__(dialogue)
+        super().__init__(dialogue, width)
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}")
         self.grammar, self.max_tokens, self.postprocess = grammar, max_tokens, postprocess

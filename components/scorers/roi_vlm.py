@@ -119,7 +119,7 @@ class RoiVLM(Scorer):
             raise ConfigError(f"readouts: name one task at least, of {', '.join(TASKS)}; null asks all of them")
         if set(parts) - set(TASKS):
             raise ConfigError(f"readouts: tasks are {', '.join(TASKS)}, got {', '.join(sorted(set(parts) - set(TASKS)))}")
-        self.readouts = nn.ModuleDict({task: part(self.dialogue) for task, part in parts.items()})
+        self.readouts = nn.ModuleDict({task: part(self.dialogue, self.llm.width) for task, part in parts.items()})
         self.tasks = tuple(task for task in TASKS if task in parts)
         for task in self.tasks:
             self._readout(task).check(task)
@@ -142,7 +142,11 @@ class RoiVLM(Scorer):
         image_tokens, region_tokens = self.projector(pyramid), self._region_tokens(self.region_extractor.prepare(pyramid), batch.regions)
         packed = self.pack(batch, image_tokens.shape[1])
         columns = supervised_columns(packed)
-        losses = self.objective.total(self.read(packed, image_tokens, region_tokens, columns), columns, packed)
+        if len(packed.score):
+            logits, states = self.llm.with_states(*self._row(packed, image_tokens, region_tokens, columns))
+            losses = self.objective.total(logits, columns, packed, self._regressed(states, columns, packed))
+        else:
+            losses = self.objective.total(self.read(packed, image_tokens, region_tokens, columns), columns, packed)
         if self.training and self.objective.judgments:
             losses.setdefault(
                 "judgment", losses["loss"].new_zeros(())
@@ -205,8 +209,8 @@ class RoiVLM(Scorer):
 
     def read(self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor) -> Tensor:
         """Packed rows -> logits (P, N, V) at `columns` (N,)."""
-        embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens)
-        return self.llm(embeddings, packed.positions, None if packed.plain else packed.branch, keep=columns)
+        logits: Tensor = self.llm(*self._row(packed, image_tokens, region_tokens, columns))
+        return logits
 
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         return self.answer(self.look(batch), batch.regions, tasks)
@@ -224,7 +228,7 @@ class RoiVLM(Scorer):
         """See the contract: all questions about `max_branches` regions of each image are read at once, or without packing one by one."""
         self.check_tasks(tasks)
         tokens = self._region_tokens(seen.prepared, regions)
-        words = {task: self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=tokens.device)) for task in tasks}
+        words = {task: self._asked(task, tokens.device) for task in tasks}
         scores: list[list[RegionScores]] = [[{} for _ in range(n)] for n in regions.valid.sum(1).tolist()]
         for at in range(0, regions.valid.shape[1], self.max_branches):
             some = torch.nonzero(regions.valid[:, at : at + self.max_branches]).tolist()
@@ -295,6 +299,37 @@ class RoiVLM(Scorer):
         positions = torch.arange(len(ids), device=image_tokens.device).expand(len(image_tokens), -1)
         self.llm(embedded, positions, cache=cache, keep=positions[0, -1:])
         return Prefixes(cache, len(ids), len(image_tokens))
+
+    def _asked(self, task: Task, device: torch.device) -> Tensor:
+        """(L, D), what is read behind a region's tokens: the question, and the readout's own token where it has one."""
+        words, own = self.llm.embed(torch.tensor(self.dialogue.questions[task][1:], device=device)), self._readout(task).token
+        return words if own is None else torch.cat([words, own[None].to(words.dtype)])
+
+    def _row(
+        self, packed: Packed, image_tokens: Tensor, region_tokens: Tensor, columns: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, Tensor]:
+        """What the language model is given of packed rows."""
+        asked = self._score_tasks(packed) if len(packed.score) else []
+        tokens = [t for t in (self._readout(TASKS[i]).token for i in asked) if t is not None]
+        own = torch.stack(tokens) if tokens else None
+        embeddings = splice(self.llm.embed(packed.ids), packed, image_tokens, region_tokens, own)
+        return embeddings, packed.positions, None if packed.plain else packed.branch, None, columns
+
+    def _regressed(self, states: Tensor, columns: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """States (P, N, D) at `columns` -> means and logarithms of variances at `packed.score`, each by the readout of its task."""
+        row, column = packed.score.unbind(1)
+        own = states[row, torch.searchsorted(columns, column.contiguous())]
+        tasks = torch.tensor(self._score_tasks(packed), device=own.device)
+        out = own.new_zeros(len(own), 2)
+        for i in tasks.unique().tolist():
+            chosen = torch.nonzero(tasks == i)[:, 0]
+            out = out.index_copy(0, chosen, torch.stack(self._readout(TASKS[i]).regress(own[chosen]), -1))
+        mean, log_variance = out.unbind(-1)
+        return mean, log_variance
+
+    def _score_tasks(self, packed: Packed) -> list[int]:
+        """The task, as its place in TASKS, of each of `packed.score`."""
+        return (packed.topic[packed.score_answer] % len(TASKS)).tolist()
 
     def _readout(self, task: Task) -> Readout:
         readout = self.readouts[task]

@@ -176,7 +176,7 @@ def test_without_answers_all_is_zero():
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({"ranks": 1.0}, "objective: unknown key 'ranks'. Did you mean 'rank'.*text, levels, rank, judgments"),
+        ({"ranks": 1.0}, "objective: unknown key 'ranks'. Did you mean 'rank'.*text, levels, head, rank, judgments"),
         ({"text": -0.5}, r"objective.text: got -0.5, expected a weight of at least 0"),
         ({"rank": float("nan")}, r"objective.rank: got nan, expected a weight"),
         ({"judgments": 1.5}, r"objective.judgments: got 1.5, expected the share of pairs .* in \[0, 1\]"),

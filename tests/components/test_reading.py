@@ -114,8 +114,8 @@ def test_what_is_no_word_is_never_heard():
     best[:, 7], best[:, tokenizer.bos_token_id] = 2.0, 1.0
     assert dialogue.unsayable(words + 4) == (words, words + 1, words + 2, words + 3)
     heard = _heard(best, [Say(), Say((), (3, words))], dialogue)
-    assert heard[0] == (7, ())
-    assert heard[1] == (words, (0.0, 9.0))  # a wish is granted as it is
+    assert heard[0] == (7, (), None)
+    assert heard[1] == (words, (0.0, 9.0), None)  # a wish is granted as it is
 
 
 def test_no_talks():

@@ -22,7 +22,8 @@ def llm():
 
 @pytest.fixture(params=READOUTS.names())
 def readout(request, llm):
-    return READOUTS.build({"plugin": request.param, **READOUTS.get(request.param).tiny()}, Dialogue(llm.tokenizer))
+    torch.manual_seed(0)
+    return READOUTS.build({"plugin": request.param, **READOUTS.get(request.param).tiny()}, Dialogue(llm.tokenizer), llm.width)
 
 
 def ask(llm, readout, task, rows):
@@ -33,6 +34,8 @@ def ask(llm, readout, task, rows):
     with torch.no_grad():
         llm(prefix, torch.arange(4)[None], cache=cache)
         words = llm.embed(torch.tensor(readout.dialogue.questions[task][1:]))
+        if readout.token is not None:
+            words = torch.cat([words, readout.token[None]])
     questions = [torch.cat([regions[row], words]) for row in rows]
     talks = [readout.talk(task) for _ in rows]
     return converse(llm, Prefixes(cache, 4, 1), questions, [0] * len(rows), talks, readout.dialogue)
@@ -48,9 +51,13 @@ def test_serves_its_tasks_and_refuses_others(readout):
                 readout.check(task)
 
 
-def test_targets_are_ids_that_end(readout):
+def test_targets_are_ids_that_end_or_a_number(readout, llm):
     for task in readout.tasks:
         target = readout.target(task, KNOWN[task])
+        if target.value is not None:
+            assert (target.ids, target.value) == ((), KNOWN[task].value)
+            assert readout.token.shape == (llm.width,)
+            continue
         assert target.ids[-1] == readout.dialogue.eos
         assert all(0 <= i < len(readout.dialogue.tokenizer) for i in target.ids)
         if target.soft_at is not None:
@@ -79,10 +86,10 @@ def test_batched_equals_single(readout, llm):
 
 def test_state_dict_round_trip_and_meta_device(readout, llm):
     name = type(readout).__module__.rpartition(".")[2]
-    other = READOUTS.build({"plugin": name, **READOUTS.get(name).tiny()}, readout.dialogue)
+    other = READOUTS.build({"plugin": name, **READOUTS.get(name).tiny()}, readout.dialogue, llm.width)
     other.load_state_dict(readout.state_dict())
     with torch.device("meta"):
-        meta = READOUTS.build({"plugin": name, **READOUTS.get(name).tiny()}, readout.dialogue)
+        meta = READOUTS.build({"plugin": name, **READOUTS.get(name).tiny()}, readout.dialogue, llm.width)
     assert all(p.is_meta for p in meta.parameters())
 
 
