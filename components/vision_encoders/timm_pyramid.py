@@ -125,8 +125,8 @@ class TimmPyramid(VisionEncoder):
         return {"name": "resnet10t", "image_size": 64, "model_args": {"channels": [8, 16, 24, 32]}}
 
 
-def repeated_blocks(net: nn.Module) -> tuple[type[nn.Module], ...]:
-    """The classes of `timm.models` that stand in a Sequential, ModuleList or ModuleDict of `net` and hold no other such module.
+def repeated_blocks(net: nn.Module, package: str = "timm.models.") -> tuple[type[nn.Module], ...]:
+    """The classes of `package` that stand in a Sequential, ModuleList or ModuleDict of `net` and hold no other such module.
 
     These are what timm stacks: a ConvNeXtBlock, a BasicBlock, a SwinTransformerBlock, a ViT's Block.
     """
@@ -136,7 +136,7 @@ def repeated_blocks(net: nn.Module) -> tuple[type[nn.Module], ...]:
         for parent in net.modules()
         if isinstance(parent, containers)
         for child in parent.children()
-        if type(child).__module__.startswith("timm.models.") and not isinstance(child, containers)
+        if type(child).__module__.startswith(package) and not isinstance(child, containers)
     }
     innermost = [m for m in net.modules() if m in stacked and not any(d in stacked for d in m.modules() if d is not m)]
     return tuple(dict.fromkeys(type(m) for m in innermost))
