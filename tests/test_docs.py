@@ -22,6 +22,7 @@ PAGES = (
     "docs/predict.md",
     "docs/released.md",
     "docs/scorers.md",
+    "docs/swap_matrix.md",
     "docs/training.md",
 )
 CHECKS = ["ruff format --check .", "ruff check .", "mypy", "pytest"]
