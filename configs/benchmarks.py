@@ -112,10 +112,12 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _checked(values: Mapping[str, Any], path: Path) -> Benchmark:
     try:
-        benchmark = cast(Benchmark, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Benchmark), dict(values))))
+        merged = OmegaConf.merge(OmegaConf.structured(Benchmark), dict(values))
+        plain = cast("dict[str, Any]", OmegaConf.to_container(merged, throw_on_missing=True))  # ${outputs} is the variant's, not resolved
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{path.name}, {key or 'benchmark'}: {str(error).splitlines()[0]}") from error
+    benchmark = Benchmark(**{**plain, "variants": [Variant(**variant) for variant in plain["variants"]]})
     names = [variant.name for variant in benchmark.variants]
     for name in (benchmark.name, *names):
         if name in ("", ".", "..") or set("/\\") & set(name):
