@@ -114,8 +114,8 @@ class _Row:
         columns, which = torch.tensor([a + length - 1 for _, _, a, length, _ in place]).unique(return_inverse=True)
         given = (tokens, positions, branch, self.cache, columns.to(device))
         logits, seen = llm.with_states(*given) if states else (llm(*given), None)  # (B, U, V), (B, U, D)
-        at = torch.tensor([b for _, b, *_ in place], device=device), which.to(device)
-        return logits[at], None if seen is None else seen[at]
+        asked = torch.tensor([b for _, b, *_ in place], device=device), which.to(device)
+        return logits[asked], None if seen is None else seen[asked]
 
 
 def _heard(logits: Tensor, said: Sequence[Say], dialogue: Dialogue, states: Tensor | None = None) -> list[Heard]:

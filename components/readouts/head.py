@@ -57,7 +57,7 @@ class HeadReadout(Readout):
 
     def regress(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """States (N, D) at the token -> means in [0, 1] and logarithms of variances, (N,) float32 each."""
-        mean, log_variance = self.mlp(states.to(self.token.dtype)).float().unbind(-1)
+        mean, log_variance = self.mlp(states.to(next(self.mlp.parameters()).dtype)).float().unbind(-1)
         return mean.sigmoid(), log_variance.clamp(*_LOG_VARIANCES)
 
     def talk(self, task: Task) -> Talk:
