@@ -29,6 +29,9 @@ class Calibration(nn.Module):
     It keeps their order, or turns it round where lower is better, so that no rank correlation owes anything to it but its sign.
     """
 
+    mean: Tensor
+    spread: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.slope, self.offset = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))

@@ -92,7 +92,8 @@ class HFVision(VisionEncoder):
         """Reads the weights of `source`, all of those that some level depends on."""
         if not self.source:
             return
-        read, found = type(self.net).from_pretrained(
+        cls: Any = type(self.net)
+        read, found = cls.from_pretrained(
             self.source, revision=self.revision, config=self._architecture, use_safetensors=True, output_loading_info=True
         )
         own = self.net.state_dict()
@@ -118,7 +119,7 @@ def _architecture(source: str, revision: str, config: dict[str, Any] | None) -> 
         except (KeyError, ValueError) as error:
             raise ConfigError(f"config: transformers knows no model_type {config.get('model_type')!r}") from error
         check_keys(options, [*plain.to_dict(), *plain.attribute_map], "config")
-        return cast(Architecture, AutoConfig.for_model(config["model_type"], **copy.deepcopy(options)))
+        return AutoConfig.for_model(config["model_type"], **copy.deepcopy(options))
     if not source:
         raise ConfigError("give source (a hub name or a folder), config (an architecture), or both; got neither")
     try:
