@@ -15,7 +15,7 @@ from components.scorers.base import SCORERS
 from datamodules.images import ImageError
 from inference.engine import Engine, as_image, as_prompt, region_bytes
 from inference.load import choose_device
-from tests.components.scorers.samples import picture
+from tests.components.scorers.samples import INSTALLED, picture
 
 BOX, OTHER = (5, 10, 30, 20), (40, 2, 33, 50)
 
@@ -27,7 +27,7 @@ def built(name):
     return scorer.eval()
 
 
-@pytest.fixture(scope="module", params=SCORERS.names())
+@pytest.fixture(scope="module", params=INSTALLED)
 def any_scorer(request):
     return built(request.param)
 

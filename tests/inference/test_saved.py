@@ -14,7 +14,7 @@ from components.scorers.base import SCORERS
 from components.tokenizer import project_tokenizer
 from inference.load import load
 from inference.saved import About, is_saved, load_saved, save
-from tests.components.scorers.samples import picture
+from tests.components.scorers.samples import INSTALLED, picture
 
 LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
 
@@ -46,7 +46,7 @@ def llama(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", SCORERS.names())
+@pytest.mark.parametrize("name", INSTALLED)
 def test_every_scorer_comes_back_the_same(name, tmp_path):
     node = node_of(name)
     scorer = built(node)

@@ -13,6 +13,7 @@ from components.scorers.base import SCORERS
 from configs.schema import load_config
 from lightning_modules.optim import adamw, parameter_groups
 from lightning_modules.plan import _PACKED_BYTES, CONTEXT, FRAGMENTS, plan, without_files
+from tests.components.scorers.samples import INSTALLED
 
 LLAMA = {"model_type": "llama", "vocab_size": 800, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4}
 LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 4}
@@ -156,7 +157,7 @@ def test_packed_bytes_are_those_of_bitsandbytes(quantization, adaptation):
     assert len(found) == 4 * 7
 
 
-@pytest.mark.parametrize("name", SCORERS.names())
+@pytest.mark.parametrize("name", INSTALLED)
 def test_every_scorer_can_be_planned(name):
     found = plan(on_meta({"plugin": name, **SCORERS.get(name).tiny()}), batch_size=2, regions=3)
     assert found.training.tensors > found.forward.tensors > sum(found.weights.values())

@@ -11,6 +11,7 @@ from datamodules.datasets.base import DATASETS
 from datamodules.records import RegionRecord
 from datamodules.roi_iqa import RoiIQA
 from lightning_modules.scorer import ScorerModule
+from tests.components.scorers.samples import INSTALLED
 
 STEPS = 6
 
@@ -46,7 +47,7 @@ def trainer(folder, every=3, stop=-1, accumulate=1):
     )
 
 
-@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in SCORERS.names()), ("roi_vlm", {"objective": {"judgments": 0.5}})])
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in INSTALLED), ("roi_vlm", {"objective": {"judgments": 0.5}})])
 def test_resuming_equals_not_stopping(name, changes, tmp_path):
     """Judgments too are drawn as they would have been."""
     whole = module(name, **changes)

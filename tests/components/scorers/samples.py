@@ -5,8 +5,10 @@ import torch
 
 from components.batch import Batch, Labels
 from components.preprocess import prepare_image, prepare_regions, stack
+from components.scorers.base import SCORERS
 
 SEVERAL = 3
+INSTALLED = [name for name in SCORERS.names() if name != "pyiqa"]  # whose package is not for commercial use; it has tests with a stand-in
 
 
 def picture(seed, height=70, width=90):
