@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from components.registry import ConfigError, check_keys
+from components.registry import ConfigError, check_keys, configured
 from configs.schema import ROOT, Experiment, load_config
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Variant:
     """One training of a benchmark.
 
@@ -32,13 +30,13 @@ class Variant:
         compared: False for a training that others begin with (`start_from: ${outputs}/<name>`), and that is no row of the table.
     """
 
-    name: str = MISSING
-    experiment: str = MISSING
+    name: str
+    experiment: str
     overrides: list[str] = field(default_factory=list)
     compared: bool = True
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Benchmark:
     """A list of variants; each goes to `<outputs>/<name>/<variant>`.
 
@@ -46,7 +44,7 @@ class Benchmark:
         overrides: of every variant.
     """
 
-    name: str = MISSING
+    name: str
     description: str = ""
     outputs: str = "outputs"
     overrides: list[str] = field(default_factory=list)
@@ -105,20 +103,14 @@ def _read(path: Path) -> dict[str, Any]:
     variants = found["variants"]
     if not isinstance(variants, list) or not all(isinstance(v, dict) for v in variants) or not variants:
         raise ConfigError(f"{path.name}: variants must be a list of at least one mapping with name and experiment, got {variants!r}")
-    for variant in variants:
-        check_keys(variant, [f.name for f in dataclasses.fields(Variant)], f"{path.name}, variants")
     return cast("dict[str, Any]", found)
 
 
 def _checked(values: Mapping[str, Any], path: Path) -> Benchmark:
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Benchmark), dict(values))
-        plain = cast("dict[str, Any]", OmegaConf.to_container(merged, throw_on_missing=True))  # ${outputs} is the variant's, not resolved
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise ConfigError(f"{path.name}, {key or 'benchmark'}: {str(error).splitlines()[0]}") from error
-    benchmark = Benchmark(**{**plain, "variants": [Variant(**variant) for variant in plain["variants"]]})
-    names = [variant.name for variant in benchmark.variants]
+    own = {key: value for key, value in values.items() if key != "variants"}
+    variants = [configured(Variant, v, f"{path.name}, variants.{i}")() for i, v in enumerate(values["variants"])]
+    benchmark = dataclasses.replace(configured(Benchmark, own, path.name)(), variants=variants)
+    names = [variant.name for variant in variants]
     for name in (benchmark.name, *names):
         if name in ("", ".", "..") or set("/\\") & set(name):
             raise ConfigError(f"{path.name}: a name is a folder's and has no slash; got {name!r}")
