@@ -24,6 +24,7 @@ PAGES = (
     "docs/scorers.md",
     "docs/swap_matrix.md",
     "docs/training.md",
+    "docs/variants.md",
 )
 CHECKS = ["ruff format --check .", "ruff check .", "mypy", "pytest"]
 

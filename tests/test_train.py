@@ -360,7 +360,9 @@ def test_list_names_every_plugin_on_disk(root, capsys):
 
 @pytest.mark.parametrize("name", experiments())
 def test_every_experiment_can_be_planned(name, capsys):
-    shallow = ["model.llm.config.num_hidden_layers=4"] if name.startswith("seagull_7b_") else []  # the sizes differ little; the time does
+    shallow = (
+        ["model.llm.config.num_hidden_layers=4"] if name.startswith(("seagull_7b_", "best_7b")) else []
+    )  # the sizes differ little; the time does
     found = train.main([name, *shallow, "--plan", "--regions", "2", "--gpu", "80"])
     assert found["fits"] is True
     assert found["remedies"] == []
