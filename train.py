@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "--gpu", type=float, metavar="GB", help="with --plan: the card it is for, as sold; says whether it fits, and what to change if not"
     )
     parser.add_argument("--regions", type=int, metavar="N", help="with --plan: regions an image (default: the data's)")
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # key=value may stand behind an option
     _check_plan(parser, args)
     if args.list:
         print(list_plugins())

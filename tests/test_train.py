@@ -379,6 +379,13 @@ def test_a_token_budget_is_planned_as_the_images_that_fit():
     assert budgeted["training"] == fixed["training"]
 
 
+def test_keys_may_stand_behind_options(capsys):
+    train.main(["seagull_tiny_stage1", "--plan", "trainer.batch_size=1", "--regions", "3", "model.packing=none"])
+    apart = capsys.readouterr().out
+    train.main(["seagull_tiny_stage1", "trainer.batch_size=1", "model.packing=none", "--plan", "--regions", "3"])
+    assert apart == capsys.readouterr().out
+
+
 def test_a_plan_that_does_not_fit_says_what_does(capsys):
     command = [*small(Path("nowhere"))[:2], "trainer.batch_size=64", "--plan", "--gpu", "0.9"]
     found = train.main(command)
