@@ -15,6 +15,7 @@ PAGES = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "docs/app.md",
     "docs/data.md",
     "docs/decisions.md",
     "docs/memory.md",
@@ -152,7 +153,9 @@ def test_ci_makes_its_room_runs_all_and_tidies_up(root, tmp_path, fails, status,
     tools.mkdir()
     shutil.copy2(root / ".ci" / "run", checkout / ".ci" / "run")
     (tools / "python3").write_text(STUB)
-    (tools / "python3").chmod(0o755)
+    (tools / "chromium").write_text(STUB)  # is there, so none is installed
+    for tool in tools.iterdir():
+        tool.chmod(0o755)
     calls = tmp_path / "calls"
     env = {"PATH": f"{tools}:{os.environ['PATH']}", "TMPDIR": str(rooms), "CALLS": str(calls), "FAILS": fails}
     done = subprocess.run([checkout / ".ci" / "run"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)

@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import shlex
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import timm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+import app
 import eval as evaluation_entry
 import predict
 import prepare
@@ -22,6 +24,7 @@ from components.registry import ConfigError
 from components.tokenizer import project_tokenizer
 from configs.schema import load_config
 from tests.components.released.official import NODE, write_checkpoint
+from tests.test_app import free_port
 from tests.test_docs import fenced
 from tests.test_train import SMALL
 
@@ -97,9 +100,17 @@ def trained(command):
 
 
 def test_every_command_is_of_a_known_kind():
-    known = ("pip install -e ", "python train.py ", "python eval.py ", "python predict.py ", "python prepare.py ", "pytest")
+    known = (
+        "pip install -e ",
+        "python train.py ",
+        "python eval.py ",
+        "python predict.py ",
+        "python prepare.py ",
+        "python app.py ",
+        "pytest",
+    )
     assert [c for c in COMMANDS if not c.startswith(known)] == []
-    assert COMMANDS[:2] == ["pip install -e .", "python train.py quickstart"]
+    assert COMMANDS[:3] == ['pip install -e ".[app]"', "python train.py quickstart", "python app.py outputs/quickstart"]
     assert len(TRAININGS) > 5
 
 
@@ -168,6 +179,15 @@ def test_predictions_run(command, ready):
     for option in ("--out", "--overlay"):
         if option in arguments:
             assert Path(arguments[arguments.index(option) + 1]).exists()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python app.py ")])
+def test_the_page_is_served(command, ready):
+    with (
+        app.Served([*shlex.split(command)[2:], "--port", str(free_port())]) as served,
+        urllib.request.urlopen(served.url, timeout=60) as answer,
+    ):
+        assert answer.status == 200
 
 
 def test_the_listing_runs(capsys):

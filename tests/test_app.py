@@ -1,0 +1,118 @@
+"""The page's entry and its server, without a browser: options, ports, and what can be read of the server's disk, which is nothing."""
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import app
+from components.registry import ConfigError
+from tests.inference.page.models import saved
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="module")
+def served(model):
+    with app.Served([str(model), "--port", str(free_port())]) as found:
+        yield found
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def asked(url, body=None):
+    """Status and text of an answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_that_is_none_is_refused(model, port):
+    with pytest.raises(ConfigError, match=f"--port {port}: a port is a number from 1 to 65535"):
+        app.main([str(model), "--port", str(port)])
+
+
+def test_a_taken_port_is_refused_before_anything_is_read():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"nothing can be served there \(.*\). If another program.*for example --port {port + 1}"):
+            app.main(["no/such/model", "--port", str(port)])
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(["a", "b", "c"], "one model, or two to compare, got 3"), ([], "required: model")])
+def test_one_model_or_two(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        app.main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_limits_and_mask_encoders_are_checked_first():
+    with pytest.raises(ConfigError, match="--max-mb: got 0"):
+        app.main(["no/such/model", "--max-mb", "0"])
+    with pytest.raises(ConfigError, match="superpixle"):
+        app.main(["no/such/model", "--mask-encoder", "superpixle"])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        app.main(["no/such/model", "--port", str(free_port())])
+
+
+def test_models_are_called_by_their_folders(tmp_path):
+    for name in ("one/run", "two/run", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    one, two, other = (str(tmp_path / name) for name in ("one/run", "two/run", "other"))
+    assert app.labels([one, other]) == {"run": one, "other": other}
+    assert app.labels([one, two]) == {"A: run": one, "B: run": two}
+    assert app.labels(["user/name"]) == {"user/name": "user/name"}
+
+
+def test_it_is_served_to_this_machine_alone(served):
+    assert served.url.startswith("http://127.0.0.1:")
+    status, text = asked(served.url)
+    assert status == 200
+    assert "fonts.googleapis" not in text
+
+
+def test_no_file_of_the_server_can_be_read(served, model, root):
+    for path in ("/etc/passwd", str(model / "config.json"), str(root / "README.md"), "../../../../etc/passwd", str(Path(app.__file__))):
+        for form in ("gradio_api/file=", "file=", "gradio_api/stream/", "static/", "assets/"):
+            status, text = asked(f"{served.url}{form}{path}")
+            assert status in (403, 404, 405), (form, path)
+            assert "root:" not in text
+            assert "transformers" not in text
+            assert str(root) not in text
+
+
+def test_a_path_does_not_pass_for_an_upload(served, root):
+    """What a browser would send after an upload, with a path of the server instead."""
+    config = served.blocks.get_config_file()
+    (upload,) = (c["id"] for c in config["components"] if c["props"].get("elem_id") == "roi-upload")
+    (number,) = (d["id"] for d in config["dependencies"] if [upload, "upload"] in [list(t) for t in d["targets"]] and d["inputs"])
+    sent = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    _, joined = asked(f"{served.url}gradio_api/queue/join", {"data": [sent], "fn_index": number, "session_hash": "s"})
+    told = asked(f"{served.url}gradio_api/queue/data?session_hash=s")[1] if "event_id" in joined else joined
+    assert '"success":true' not in told.replace(" ", "")
+    assert "root:" not in told
+    assert str(root) not in told
+    assert str(served.folder) not in told
+
+
+def test_what_visitors_left_goes_with_the_server(model):
+    with app.Served([str(model), "--port", str(free_port())]) as served:
+        assert served.folder.stat().st_mode & 0o077 == 0
+    assert not served.folder.exists()

@@ -1,0 +1,235 @@
+"""The page, driven in a real headless browser: whatever a visitor does, all answers come, and what is bad loses nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import app
+from components import rle
+from inference.engine import load
+from tests.inference.page.models import photo, saved
+from tests.test_app import free_port
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 60_000  # ms
+TASKS = ("quality", "importance", "distortion")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Any Chromium that is installed, or the one that playwright fetched. ROI_IQA_BROWSER names another, or says that one must be there."""
+    asked = os.environ.get("ROI_IQA_BROWSER", "")
+    missing = "no browser: install chromium (apt-get install chromium, or playwright install chromium) to test the page in one"
+    try:
+        from playwright.sync_api import Error, sync_playwright
+    except ModuleNotFoundError:
+        if asked:
+            raise
+        pytest.skip("no playwright: pip install 'roi-iqa[test]' to test the page in a browser")
+    found = asked if asked not in ("", "required") else next(filter(None, map(shutil.which, NAMES)), None)
+    with sync_playwright() as playwright:
+        try:
+            opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except Error as error:
+            if asked:
+                pytest.fail(f"{missing}; ROI_IQA_BROWSER={asked}: {error}")
+            pytest.skip(missing)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return saved(folder / "first", 0), saved(folder / "second", 1)
+
+
+@pytest.fixture(scope="module")
+def served(models):
+    arguments = [*map(str, models), "--port", str(free_port()), "--max-mb", "1", "--max-pixels", "1000000"]
+    with app.Served(arguments) as found:
+        yield found
+
+
+@pytest.fixture
+def page(browser, served):
+    """A visitor's own window on the page; nothing may be fetched from elsewhere."""
+    context = browser.new_context(viewport={"width": 1360, "height": 1000}, accept_downloads=True)
+    context.set_default_timeout(PATIENCE)
+    elsewhere = []
+    context.on("request", lambda r: None if r.url.startswith((served.url, "data:", "blob:")) else elsewhere.append(r.url))
+    page = context.new_page()
+    page.goto(served.url)
+    page.wait_for_selector("#roi-upload input[type=file]", state="attached")
+    yield page
+    context.close()
+    assert elsewhere == []
+
+
+@pytest.fixture
+def picture(tmp_path):
+    PIL.Image.fromarray(photo()).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+def upload(page, path):
+    page.set_input_files("#roi-upload input[type=file]", path)
+
+
+def opened(page, path):
+    upload(page, path)
+    page.wait_for_selector("#roi-stage img")
+    return page
+
+
+def choose(page, tool):
+    page.locator("#roi-tool label", has_text=tool).click()
+
+
+def click(page, x, y):
+    """At shares of the picture's width and height."""
+    box = page.locator("#roi-stage img").bounding_box()
+    page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+
+
+def regions(page, count):
+    """Waits for as many cards, and says what the newest holds."""
+    page.wait_for_function("n => document.querySelectorAll('.roi-card').length === n", arg=count)
+    return page.locator(".roi-card").first
+
+
+def downloaded(page, button):
+    page.wait_for_function(
+        "id => { const b = document.querySelector(id); return b && !b.disabled && !b.classList.contains('disabled') }", arg=button
+    )
+    with page.expect_download() as waiting:
+        page.locator(button).click()
+    return Path(waiting.value.path())
+
+
+def refused(page, text):
+    page.get_by_text(text).first.wait_for()
+
+
+def test_a_click_is_answered_by_both_models_as_their_engines_do(page, picture, models):
+    opened(page, picture)
+    click(page, 0.35, 0.35)
+    card = regions(page, 1)
+    assert [card.locator(f"[data-task={task}]").count() for task in TASKS] == [2, 2, 2]
+    assert card.locator(".roi-model").all_inner_texts() == ["first", "second"]
+    click(page, 0.9, 0.9)
+    regions(page, 2)
+    told = json.loads(downloaded(page, "#roi-json").read_text())
+    assert (told["image"], len(told["regions"])) == ("photo.png", 2)
+    for region in told["regions"]:
+        mask = rle.decode(region["rle"])
+        for model in models:
+            (expected,) = load(model).score(photo(), mask[None])
+            for task in TASKS[:2]:
+                assert region["answers"][model.name][task]["value"] == pytest.approx(expected[task].value, abs=1e-5)
+            assert region["answers"][model.name]["distortion"]["text"] == expected["distortion"].text
+    assert rle.decode(told["regions"][0]["rle"])[31, 42]
+    with PIL.Image.open(downloaded(page, "#roi-overlay")) as overlay:
+        assert overlay.size[0] >= 640
+    page.locator("#roi-undo").click()
+    regions(page, 1)
+    page.locator("#roi-clear").click()
+    page.get_by_text("No region yet").wait_for()
+
+
+def test_box_whole_image_and_mask_file(page, picture, tmp_path):
+    opened(page, picture)
+    choose(page, "Box")
+    page.get_by_text("Click one corner").wait_for()
+    click(page, 0.25, 0.2)
+    page.get_by_text("Now click the opposite corner").wait_for()
+    click(page, 0.75, 0.8)
+    assert "box 30, 18, 60, 54" in regions(page, 1).inner_text()
+    page.locator("#roi-whole").click()
+    assert "100.0% of the image" in regions(page, 2).inner_text()
+    choose(page, "Mask file")
+    mask = np.zeros((90, 120), np.uint8)
+    mask[:45] = 255
+    PIL.Image.fromarray(mask).save(tmp_path / "upper half.png")
+    page.wait_for_selector("#roi-mask input[type=file]", state="attached")
+    page.set_input_files("#roi-mask input[type=file]", tmp_path / "upper half.png")
+    assert "50.0% of the image" in regions(page, 3).inner_text()
+    page.wait_for_selector("#roi-mask input[type=file]", state="attached")
+    page.set_input_files("#roi-mask input[type=file]", picture.with_name("upper half.png"))
+    regions(page, 4)
+
+
+def test_painting(page, picture):
+    opened(page, picture)
+    choose(page, "Paint")
+    canvas = page.locator("#roi-canvas canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)  # the editor draws its background, and says nothing when it has
+    page.locator("#roi-paint").click()
+    refused(page, "Nothing is painted yet")
+    box = canvas.bounding_box()
+    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * 0.5) for x in np.linspace(0.4, 0.6, 8)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    for place in at[1:]:
+        page.mouse.move(*place)
+    page.mouse.up()
+    page.locator("#roi-paint").click()
+    card = regions(page, 1)
+    assert "painted" in card.inner_text()
+    assert card.locator("[data-task=distortion]").count() == 2
+
+
+def test_the_map_of_the_whole_image(page):
+    page.locator("#roi-examples button").first.click()
+    page.wait_for_selector("#roi-stage img")
+    page.get_by_role("tab", name="Map").click()
+    page.locator("#roi-map").click()
+    page.wait_for_selector(".roi-ranking")
+    assert page.locator("[data-map=quality] img").count() == 2
+    assert page.locator("[data-map=importance] img").count() == 2
+    assert page.locator(".roi-ranking tbody tr").count() == 2 * 8
+    with PIL.Image.open(downloaded(page, "#roi-map-file")) as drawn:
+        assert min(drawn.size) > 300
+
+
+def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
+    (tmp_path / "broken.png").write_bytes(picture.read_bytes()[:-900])
+    (tmp_path / "text.png").write_bytes(b"this is no image")
+    (tmp_path / "heavy.png").write_bytes(bytes(1_500_000))
+    PIL.Image.new("L", (1200, 900)).save(tmp_path / "wide.png")
+    for name, said in (
+        ("broken.png", "damaged or cut short"),
+        ("text.png", "not an image that can be read"),
+        ("wide.png", "1.1 million pixels; the page takes 1 million"),
+        ("heavy.png", "maximum allowed size"),
+    ):
+        upload(page, tmp_path / name)
+        refused(page, said)
+        page.reload()
+        page.wait_for_selector("#roi-upload input[type=file]", state="attached")
+    opened(page, picture)
+    click(page, 0.35, 0.35)
+    regions(page, 1)
+    choose(page, "Mask file")
+    page.wait_for_selector("#roi-mask input[type=file]", state="attached")
+    page.set_input_files("#roi-mask input[type=file]", tmp_path / "broken.png")
+    refused(page, "damaged or cut short")
+    regions(page, 1)  # what was answered is still there
+    assert str(Path.cwd()) not in page.content()
+
+
+def test_visitors_do_not_see_each_other(page, browser, served, picture):
+    opened(page, picture)
+    click(page, 0.35, 0.35)
+    regions(page, 1)
+    other = browser.new_page()
+    other.goto(served.url)
+    other.wait_for_selector("#roi-upload input[type=file]", state="attached")
+    assert other.locator(".roi-card").count() == 0
+    other.close()
