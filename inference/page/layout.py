@@ -209,11 +209,13 @@ class Page:
         )
 
     def _view(self) -> list[Any]:
-        return [self.stage, self.answers, self.hint]
+        return [self.stage, self.answers, self.hint, self.as_json, self.overlay]
 
     def _shown(self, visit: Visit, hint: str = "") -> tuple[Any, ...]:
-        """The values of `_view`."""
-        return self.service.picture(visit), answers.cards(visit, self.service.models, self.service.tasks), _hint(hint)
+        """The values of `_view`; what can be downloaded is out of date until `_files` has written it anew."""
+        stale = gr.update(interactive=False)
+        told = answers.cards(visit, self.service.models, self.service.tasks)
+        return self.service.picture(visit), told, _hint(hint), stale, stale
 
     def _opened(self, path: str) -> tuple[Any, ...]:
         return self._begun(self.service.open(path))
