@@ -127,12 +127,17 @@ def _scaled(image: Pixels, masks: Masks) -> tuple[Pixels, Masks]:
     return picture, small
 
 
+def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """First and last row, first and last column of a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+
+
 def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int], stroke: int) -> Pixels:
     """A coloured line inside the region's edge, between a white and a dark one, so that it is seen on any ground."""
-    y, x = np.nonzero(mask)
+    top, bottom, left, right = _bounds(mask)
     reach = 2 * stroke + 4
-    top, left = max(0, int(y.min()) - reach), max(0, int(x.min()) - reach)
-    part = np.s_[top : int(y.max()) + reach + 1, left : int(x.max()) + reach + 1]
+    part = np.s_[max(0, top - reach) : bottom + reach + 1, max(0, left - reach) : right + reach + 1]
     inside, out = mask[part], picture.copy()
     view = out[part]
     padded = np.pad(inside, 1)  # the image's edge is an edge of the region
@@ -162,8 +167,7 @@ def _number(canvas: Image.Image, masks: Masks, colours: Sequence[tuple[int, int,
 
 def _spots(mask: NDArray[np.bool_], radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Places for a disc, best first: deepest inside the region, its corners, beside it."""
-    y, x = np.nonzero(mask)
-    top, bottom, left, right = int(y.min()), int(y.max()), int(x.min()), int(x.max())
+    top, bottom, left, right = _bounds(mask)
     depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     inside = (float(left + column), float(top + row))

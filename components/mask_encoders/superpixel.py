@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,6 +48,7 @@ class Superpixel(MaskEncoder):
                 raise ValueError(f"superpixel: {name} is {allowed}, got {value}")
         self.segments, self.compactness, self.min_area, self.side = segments, compactness, min_area, side
         self._given = Given()
+        self._last: tuple[tuple[Any, bytes], Labels] | None = None
 
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool.
@@ -78,6 +80,15 @@ class Superpixel(MaskEncoder):
         return {"segments": 6, "side": 32}
 
     def _labels(self, image: Image) -> Labels:
+        """The patches of an image; those of the last one are kept, as SLIC takes longer than a model needs for a region."""
+        image_size(image)
+        content = (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        last = self._last
+        if last is None or last[0] != content:
+            self._last = last = (content, self._parted(image))
+        return last[1]
+
+    def _parted(self, image: Image) -> Labels:
         height, width = image_size(image)
         small = _reduced(image, self.side)
         labels = slic(

@@ -38,6 +38,20 @@ def test_proposals_partition_any_image(shape, content):
     assert_partition(masks)
 
 
+def test_an_image_is_parted_once_and_another_anew(monkeypatch):
+    from components.mask_encoders import superpixel as module
+
+    parted = []
+    monkeypatch.setattr(module, "slic", lambda *given, slic=module.slic, **options: parted.append(1) or slic(*given, **options))
+    encoder, first, second = Superpixel(segments=4), quadrants(), noise(64, 64)
+    masks = encoder.propose(first)
+    assert np.array_equal(encoder.forward(first.copy(), [Prompt(point=(3, 3))])[0], masks[masks[:, 3, 3].argmax()])
+    assert len(parted) == 1
+    encoder.propose(second)
+    assert np.array_equal(encoder.propose(first), masks)
+    assert len(parted) == 3
+
+
 def test_patches_follow_the_colours():
     masks = Superpixel(segments=4).propose(quadrants())
     assert len(masks) == 4
