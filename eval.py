@@ -1,9 +1,14 @@
-"""python eval.py outputs/<name>: measures a trained run again, from its checkpoint, and rewrites its metrics and report."""
+"""python eval.py outputs/<name>: measures a trained run again, from its checkpoint, and rewrites its metrics and report.
+
+python eval.py outputs/a outputs/b theirs.csv --out outputs/comparison: compares runs that were measured, and other people's predictions
+(image, region, score), on the same regions.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,21 +20,30 @@ from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
+from evaluation.comparison import compare
+from evaluation.entries import read_csv, read_run
 from evaluation.protocols import evaluate
+from evaluation.ranking import HEADLINE, console
 from evaluation.report import console_table, write_report
 from inference.load import choose_device, load
 from inference.table import score_table
+from lightning_modules.callbacks import peak
 from lightning_modules.entry import run_entry
 from lightning_modules.runs import Run, facts, write_json
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Evaluates a run folder; returns the metrics."""
+    """Evaluates a run folder, or compares several; returns the metrics, or the comparison."""
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a run's folder, as train.py made it")
+    parser.add_argument("run", type=Path, nargs="+", help="a run's folder, as train.py made it; several, or a CSV beside them: compare")
+    parser.add_argument("--out", type=Path, help="where a comparison goes; outputs/comparison if not said")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), help="instead of the run's own")
     args = parser.parse_args(argv)
-    folder = Run(args.run)
+    if len(args.run) > 1:
+        return compare_runs(args.run, args.out or Path("outputs/comparison"))
+    if args.out or args.run[0].suffix == ".csv":
+        parser.error("--out and a CSV belong to a comparison: give at least two entries, one of them a run")
+    folder = Run(args.run[0])
     folder.require_checkpoint()
     config = load_config(str(folder.config))
     if config.trainer.threads:
@@ -42,17 +56,45 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return evaluate_run(folder, config, scorer, data, device)
 
 
+def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000) -> dict[str, Any]:
+    """Compares measured runs, and CSV files of other people's predictions, on the same regions; writes `out`, prints the table.
+
+    Raises:
+        ValueError: fewer than two entries, no run among them, or such that `evaluation.entries` refuses.
+    """
+    runs = [p for p in folders if p.suffix != ".csv"]
+    if not runs:
+        raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
+    first = read_run(runs[0])
+    entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
+    config = load_config(str(Run(runs[0]).config))
+    dataset = DATASETS.build(config.data, where="data")
+    dataset.prepare()
+    result = compare(entries, out, _Pictures(dataset.split("test")), draws)
+    print(console(result["models"], HEADLINE))
+    print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
+    if not result["same_data"]:
+        print("note: the runs describe different data; the labels of the regions compared are the same")
+    print(f"report: {out / 'report.html'}")
+    return result
+
+
 def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device) -> dict[str, Any]:
     """Scores the test split on `device`, writes all files of the report, adds to run.json, prints the table."""
     data.eval_batch_size = config.evaluation.batch_size
     samples = data.dataset.split("test")
+    start = time.perf_counter()
     table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device)
+    cost = {
+        "ms_per_region": round(1e3 * (time.perf_counter() - start) / max(len(table), 1), 3),
+        "peak_gib": round(max(peak(device).values()), 3),
+    }
     metrics = evaluate(table)
     trained = json.loads(folder.record.read_text()) if folder.record.exists() else {}
     described = json.loads(json.dumps(data.dataset.describe()))
     if "data" in trained and trained["data"] != described:
         print("note: the data made now are not those that this run was trained on; run.json describes both")
-    record = {**trained, "evaluation": {**facts(Path(__file__).parent, device), "data": described}}
+    record = {**trained, "evaluation": {**facts(Path(__file__).parent, device), **cost, "data": described}}
     table.to_parquet(folder.scores)
     write_json(folder.record, record)
     write_report(folder.folder, table, metrics, folder.curves(), _Pictures(samples), record, to_yaml(config))

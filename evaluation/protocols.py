@@ -42,7 +42,7 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
     """
     _check(table)
     failures = {task: int((~_parsed(table, task)).sum()) for task in TASKS if asked(table, task)}
-    return _plain(
+    return plain(
         {
             **{task: score_agreement(table, task) for task in SCORES},
             **distortion_agreement(table),
@@ -204,12 +204,12 @@ def _check(table: pd.DataFrame) -> None:
         )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Python's own types all the way down, nan as None."""
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return None if math.isnan(value) else float(value)
     return value

@@ -77,19 +77,19 @@ def write_report(
         {name: plots.png(figure) for name, figure in figures(table, metrics, curves_csv, theme)} for theme in (plots.LIGHT, plots.DARK)
     )
     for name, data in light.items():
-        _write(folder / "plots" / f"{name}.png", data)
-    page = _environment().get_template("report.html.j2")
+        write_whole(folder / "plots" / f"{name}.png", data)
+    page = environment().get_template("report.html.j2")
     html = page.render(
         title=str(run.get("name", "ROI-IQA")),
         headline=headline(metrics),
         metrics=metrics,
         scores=SCORES,
-        figures={name: (_address(light[name], "png"), _address(dark[name], "png")) for name in light},
+        figures={name: (address(light[name], "png"), address(dark[name], "png")) for name in light},
         gallery=gallery(table, images),
         run={key: _readable(value) for key, value in run.items()},
         config=config_yaml,
     )
-    _write(folder / "report.html", html.encode())
+    write_whole(folder / "report.html", html.encode())
     return folder / "report.html"
 
 
@@ -167,7 +167,7 @@ def _card(region: Mapping[Any, Any], images: Images) -> Card:
         facts.append(Fact("Distortion", _named(region["types"], region["severities"]), answer))
     texts = [region.get(f"{task}_text") for task in TASKS]
     picture = encode_jpeg(region_card(*images(region["id"])))
-    return Card(str(region["id"]), _address(picture, "jpeg"), tuple(facts), tuple(t for t in texts if isinstance(t, str) and t))
+    return Card(str(region["id"]), address(picture, "jpeg"), tuple(facts), tuple(t for t in texts if isinstance(t, str) and t))
 
 
 def _score(region: Mapping[Any, Any], task: Score) -> str:
@@ -188,7 +188,7 @@ def _named(types: object, severities: object) -> str:
     return ", ".join(f"{grade} {name}".strip() for grade, name in zip(grades + [""] * (len(names) - len(grades)), names, strict=False))
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -208,11 +208,11 @@ def _readable(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def _address(data: bytes, kind: str) -> str:
+def address(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Through a temporary neighbour, so that a reader or a kill never meets half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,0 +1,167 @@
+"""Several models on the same regions: tables, intervals, paired differences, figures, and one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evaluation import ranking
+from evaluation.bootstrap import Statistic, holm, interval, macro_f1_of, plcc_of, resample, rmse_of, srcc_of
+from evaluation.classification import read_classes
+from evaluation.comparison_page import write_page
+from evaluation.correlations import srcc
+from evaluation.entries import Entry, align
+from evaluation.plots import type_names
+from evaluation.protocols import CLEAN, SCORES, Score, distortion_agreement, plain, score_agreement, usable
+from evaluation.report import Images, write_whole
+
+AREAS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # bounds of the bins, as shares of the image
+MIN_GROUP = 10  # regions of a bin or a type, for a correlation
+
+
+def compare(entries: Sequence[Entry], out: Path, images: Images | None = None, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Writes comparison.json, .csv, .md, .tex and report.html into `out`, and returns what the first holds.
+
+    Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked is absent
+    from its results, and a dash in the tables. Intervals and differences are those of `bootstrap`, over sources.
+
+    Args:
+        images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
+
+    Raises:
+        ValueError: fewer than two entries, or such that `entries.align` refuses.
+    """
+    if len(entries) < 2:
+        raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
+    same, told = align(entries)
+    models: dict[str, dict[str, Any]] = {e.name: _model(e, told) for e in same}
+    differences: list[dict[str, Any]] = []
+    tables: dict[str, dict[str, pd.DataFrame]] = {}
+    for task in SCORES:
+        tables[task] = answered(same, task)
+        for name, rows in tables[task].items():
+            models[name][task] = _score(rows, task)
+    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(same)]:
+        differences += _uncertainty(models, judged, statistics, sources, draws, seed)
+    for difference, p in zip(differences, holm([d["p"] for d in differences]), strict=True):
+        difference["p_holm"] = p
+    result: dict[str, Any] = plain({**told, "draws": draws, "seed": seed, "models": models, "differences": differences})
+    out.mkdir(parents=True, exist_ok=True)
+    _write_tables(out, result)
+    write_page(out, result, tables, same, images)
+    return result
+
+
+def answered(entries: Sequence[Entry], task: Score) -> dict[str, pd.DataFrame]:
+    """Of each model that was asked: its rows on the regions that have a label and an answer of every such model."""
+    rows = {e.name: usable(e.table, task) for e in entries if e.answers(task)}
+    common = set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
+    return {name: r[r["id"].isin(common)].reset_index(drop=True) for name, r in rows.items()}
+
+
+def by_group(rows: pd.DataFrame, task: Score, groups: pd.Series[Any]) -> dict[str, dict[str, Any]]:
+    """SRCC within each group of regions, nan where it has fewer than ten."""
+    out = {}
+    for name, own in rows.groupby(groups, observed=True, sort=True):
+        value = srcc(own[f"{task}_pred"], own[task]) if len(own) >= MIN_GROUP else float("nan")
+        out[str(name)] = {"srcc": value, "n": len(own)}
+    return out
+
+
+def area_bins(rows: pd.DataFrame) -> pd.Series[Any]:
+    """The bin of each region's share of its image."""
+    names = [f"{low:.0%}-{high:.0%}" for low, high in pairwise(AREAS)]
+    bins: pd.Series[Any] = pd.cut(rows["area"], AREAS, labels=names, include_lowest=True)
+    return bins
+
+
+def _model(entry: Entry, told: Mapping[str, Any]) -> dict[str, Any]:
+    failures = told["failures"][entry.name]
+    out = {
+        "parameters": entry.parameters,
+        "ms_per_region": entry.ms_per_region,
+        "peak_gib": entry.peak_gib,
+        "device": entry.device,
+        "failures": sum(failures.values()),
+        "failures_by_task": failures,
+    }
+    return out | ({k: v for k, v in distortion_agreement(entry.table).items() if v["n"]} if entry.answers("distortion") else {})
+
+
+def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
+    found = score_agreement(rows, task)
+    pred = rows[f"{task}_pred"]
+    if len(rows) and (pred.min() < 0 or pred.max() > 1):
+        found["rmse"] = None  # another scale than the labels': an error has no unit there
+    control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
+    found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
+    found["by_type"] = by_group(rows, task, pd.Series(type_names(rows), index=rows.index))
+    found["by_area"] = by_group(rows, task, area_bins(rows)) if "area" in rows else {}
+    return found
+
+
+def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+    statistics: dict[str, dict[str, Statistic]] = {}
+    sources: Any = []
+    for name, rows in tables.items():
+        if rows.empty:
+            continue
+        pair = rows[f"{task}_pred"].to_numpy(np.float64), rows[task].to_numpy(np.float64)
+        statistics[name] = {"srcc": srcc_of(*pair), "plcc": plcc_of(*pair), "rmse": rmse_of(*pair)}
+        sources = rows["source"].to_numpy()
+    return task, statistics, sources
+
+
+def _type_statistics(entries: Sequence[Entry]) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+    asked = [e for e in entries if e.answers("distortion")]
+    rows = {e.name: e.table[e.table["types"].notna()] for e in asked}
+    statistics: dict[str, dict[str, Statistic]] = {}
+    for name, own in rows.items():
+        if own.empty:
+            continue
+        label = [read_classes(t, CLEAN) or frozenset() for t in own["types"]]
+        parsed = own["distortion_parsed"].eq(True)
+        pred = [(read_classes(t, CLEAN) or frozenset()) if ok else frozenset() for t, ok in zip(own["types_pred"], parsed, strict=True)]
+        classes = sorted(frozenset().union(*label, *pred))
+        truth, answer = (np.array([[c in s for c in classes] for s in side], np.bool_) for side in (label, pred))
+        statistics[name] = {"macro_f1": macro_f1_of(truth, answer)}
+    return "distortion", statistics, next((r["source"].to_numpy() for r in rows.values()), [])
+
+
+def _uncertainty(
+    models: dict[str, dict[str, Any]], task: str, statistics: Mapping[str, Mapping[str, Statistic]], sources: Any, draws: int, seed: int
+) -> list[dict[str, Any]]:
+    """Adds `intervals` to each model's task, and returns the paired differences of its first statistic."""
+    if not statistics:
+        return []
+    flat = [(name, key) for name, own in statistics.items() for key in own]
+    drawn = resample([statistics[name][key] for name, key in flat], sources, draws, seed, bar=True)
+    n = len(np.unique(sources))
+    column = {pair: drawn[:, k] for k, pair in enumerate(flat)}
+    for name, key in flat:
+        models[name][task].setdefault("intervals", {})[key] = asdict(interval(column[name, key], n))
+    key = flat[0][1]
+    return [
+        {"task": task, "statistic": key, "first": a, "second": b, **asdict(interval(column[a, key] - column[b, key], n))}
+        for a, b in combinations(statistics, 2)
+    ]
+
+
+def _write_tables(out: Path, result: Mapping[str, Any]) -> None:
+    models = result["models"]
+    write_whole(out / "comparison.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
+    sections = [("Overview", ranking.HEADLINE), *((t.capitalize(), ranking.score_columns(t)) for t in SCORES)]
+    write_whole(out / "comparison.md", "\n".join(f"## {title}\n\n{ranking.markdown(models, c)}" for title, c in sections).encode())
+    write_whole(out / "comparison.tex", "\n".join(f"% {title}\n{ranking.latex(models, c)}" for title, c in sections).encode())
+    flat = pd.json_normalize([{"model": name, **m} for name, m in models.items()])
+    left_out = (".confusion", ".labels", ".by_type", ".by_area", ".per_")
+    kept = [c for c in flat if not any(part in str(c) for part in left_out)]
+    write_whole(out / "comparison.csv", flat[kept].to_csv(index=False).encode())
+    write_whole(out / "differences.csv", pd.DataFrame(result["differences"]).to_csv(index=False).encode())

@@ -1,0 +1,139 @@
+"""The page of a comparison: one file that needs nothing but a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from evaluation import comparison_plots as drawn
+from evaluation import plots, ranking
+from evaluation.entries import Entry
+from evaluation.gallery import encode_jpeg, region_card
+from evaluation.protocols import SCORES, Score
+from evaluation.report import Images, address, environment, write_whole
+
+CARDS = 6
+_SHOWN = 20  # differences drawn; all are in the table of differences.csv
+
+
+def write_page(
+    out: Path, result: Mapping[str, Any], tables: Mapping[str, Mapping[str, pd.DataFrame]], entries: Sequence[Entry], images: Images | None
+) -> Path:
+    """Writes `out`/plots/*.png and `out`/report.html, each file whole or not at all.
+
+    Args:
+        result: what `comparison.compare` returns.
+        tables: task -> model -> its rows on the regions that are compared.
+    """
+    (out / "plots").mkdir(parents=True, exist_ok=True)
+    light, dark = ({n: plots.png(f) for n, f in figures(result, tables, theme)} for theme in (plots.LIGHT, plots.DARK))
+    for name, data in light.items():
+        write_whole(out / "plots" / f"{name}.png", data)
+    models = result["models"]
+    sections = {
+        "Overview": ranking.HEADLINE,
+        **{t.capitalize(): ranking.score_columns(t) for t in SCORES if any(t in m for m in models.values())},
+    }
+    html = (
+        environment()
+        .get_template("comparison.html.j2")
+        .render(
+            title=" · ".join(models) if len(models) < 4 else f"{len(models)} models",
+            headline=headline(result),
+            result=result,
+            sections={t: (c, dict(zip(models, ranking.cells(models, c), strict=True))) for t, c in sections.items()},
+            figures={n: (address(light[n], "png"), address(dark[n], "png")) for n in light},
+            gallery=disagreements(tables, images) if images else [],
+            devices=sorted({m["device"] for m in models.values() if m["device"]}),
+            few=any(d["few"] for d in result["differences"]),
+        )
+    )
+    write_whole(out / "report.html", html.encode())
+    return out / "report.html"
+
+
+def figures(
+    result: Mapping[str, Any], tables: Mapping[str, Mapping[str, pd.DataFrame]], theme: plots.Theme
+) -> Iterator[tuple[str, Figure]]:
+    """The figures for which there is data, by the name of their file."""
+    models = result["models"]
+    for task in SCORES:
+        shown = {n: t for n, t in tables[task].items() if len(t)}
+        if not shown:
+            continue
+        rows = _ordered([(n, m[task].get("intervals", {}).get("srcc")) for n, m in models.items() if task in m])
+        if rows:
+            yield f"srcc_{task}", drawn.forest(rows, f"SRCC of {task}", "95 % intervals over source images", theme)
+        pairs = [d for d in result["differences"] if d["task"] == task and d["low"] is not None]
+        best = rows[0][0] if rows else ""
+        told = _ordered([(_versus(d, best), d if d["first"] == best else _turned(d)) for d in pairs if best in (d["first"], d["second"])])
+        if told:
+            yield (
+                f"differences_{task}",
+                drawn.forest(told[:_SHOWN], f"{best} against the others", f"difference of SRCC on {task}, paired", theme, True),
+            )
+        yield f"scatter_{task}", drawn.scatters(shown, task, theme)
+        for group, title in (("by_type", f"SRCC of {task} by labelled distortion"), ("by_area", f"SRCC of {task} by share of the image")):
+            if any(m[task][group] for m in models.values() if task in m):
+                yield f"{group}_{task}", drawn.group_map(models, task, group, title, theme)
+    for name, m in models.items():
+        if m.get("distortion", {}).get("n"):
+            yield (
+                f"confusion_{name}",
+                plots.confusion_matrix(m["distortion"]["confusion"], m["distortion"]["labels"], drawn.short(name), theme),
+            )
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """The finding in a sentence: who leads, and whether the lead over the second is told from chance."""
+    for task in SCORES:
+        ranked = sorted(
+            ((m[task]["srcc"], n) for n, m in result["models"].items() if m.get(task, {}).get("srcc") is not None), reverse=True
+        )
+        if len(ranked) < 2:
+            continue
+        (value, first), (_, second) = ranked[:2]
+        pair = next(d for d in result["differences"] if d["task"] == task and {d["first"], d["second"]} == {first, second})
+        verdict = "" if pair["p_holm"] is None else f" (p = {pair['p_holm']:.3f} after Holm's correction)"
+        return f"{first} leads on {task} with SRCC {value:.3f}; {second} is {abs(pair['estimate']):.3f} behind{verdict}."
+    return "No two models have a correlation to compare."
+
+
+def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Images) -> list[dict[str, Any]]:
+    """The regions that the models rank most differently, at most one of an image; ranks, so that scales may differ."""
+    task: Score | None = next((t for t in SCORES if len(tables[t]) > 1 and len(next(iter(tables[t].values())))), None)
+    if task is None:
+        return []
+    rows = tables[task]
+    ranks = pd.DataFrame({n: t.set_index("id")[f"{task}_pred"].rank(pct=True) for n, t in rows.items()})
+    first = next(iter(rows.values())).set_index("id")
+    order = (ranks.max(axis=1) - ranks.min(axis=1)).sort_values(ascending=False, kind="stable").index
+    chosen = first.loc[order].drop_duplicates("image").index[:CARDS]
+    labels = first[task].rank(pct=True)
+    return [
+        {
+            "id": region,
+            "picture": address(encode_jpeg(region_card(*images(region))), "jpeg"),
+            "label": float(labels[region]),
+            "ranks": {n: float(ranks.loc[region, n]) for n in rows},
+            "task": task,
+        }
+        for region in chosen
+    ]
+
+
+def _ordered(rows: Sequence[tuple[str, Mapping[str, Any] | None]]) -> list[tuple[str, float, float, float]]:
+    known = [(n, d["estimate"], d["low"], d["high"]) for n, d in rows if d and d["low"] is not None]
+    return sorted(known, key=lambda row: -row[1])
+
+
+def _versus(difference: Mapping[str, Any], best: str) -> str:
+    return f"over {difference['second'] if difference['first'] == best else difference['first']}"
+
+
+def _turned(difference: Mapping[str, Any]) -> dict[str, Any]:
+    return {"estimate": -difference["estimate"], "low": -difference["high"], "high": -difference["low"]}

@@ -1,0 +1,92 @@
+"""The figures of a comparison; names of models stand on the left, in full, whatever their number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from evaluation.plots import DPI, LIGHT, Theme, _figure, _number, _style, _title
+from evaluation.protocols import Score
+
+_WIDE = 10.6
+_LONGEST = 34  # letters of a name, before it is cut in the middle
+
+
+def forest(rows: list[tuple[str, float, float, float]], title: str, detail: str, theme: Theme = LIGHT, zero: bool = False) -> Figure:
+    """Estimates with their intervals, one line each: (name, estimate, low, high), the first on top.
+
+    Args:
+        zero: draw the line of no difference; intervals that do not hold it are coloured.
+    """
+    figure, axes = _figure(theme, _WIDE, 1.4 + 0.34 * len(rows))
+    for place, (_, estimate, low, high) in enumerate(rows):
+        told = not zero or low > 0 or high < 0
+        colour = theme.series[0] if told else theme.neutral
+        axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round", zorder=2)
+        axes.plot(estimate, place, "o", color=colour, ms=7, mec=theme.surface, mew=1.2, zorder=3)
+        axes.annotate(
+            _number(estimate),
+            (1, place),
+            (6, 0),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="center",
+            color=theme.ink,
+            fontsize=9.5,
+        )
+    if zero:
+        axes.axvline(0, color=theme.faint, lw=1, zorder=1)
+    axes.grid(False, axis="y")
+    axes.set_yticks(range(len(rows)), [short(name) for name, *_ in rows])
+    axes.tick_params(axis="y", labelcolor=theme.ink)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _title(axes, title, detail, theme)
+    return figure
+
+
+def scatters(tables: Mapping[str, pd.DataFrame], task: Score, theme: Theme = LIGHT) -> Figure:
+    """Labels over predictions, one small panel a model, each on its own scale of predictions."""
+    columns = min(4, len(tables))
+    lines = -(-len(tables) // columns)
+    figure = Figure(figsize=(2.65 * columns, 2.75 * lines), dpi=DPI, facecolor=theme.surface, layout="constrained")
+    for place, (name, rows) in enumerate(tables.items(), 1):
+        axes = figure.add_subplot(lines, columns, place)
+        _style(axes, theme)
+        size = float(np.clip(3000 / max(len(rows), 1), 2, 14))
+        axes.scatter(rows[f"{task}_pred"], rows[task], s=size, color=theme.series[0], alpha=0.45, lw=0)
+        axes.set_title(short(name, 26), loc="left", color=theme.ink, fontsize=10, fontweight="bold")
+    figure.supxlabel(f"predicted {task}", color=theme.muted, fontsize=10.5)
+    figure.supylabel(f"labelled {task}", color=theme.muted, fontsize=10.5)
+    return figure
+
+
+def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, title: str, theme: Theme = LIGHT) -> Figure:
+    """SRCC within each group of regions: groups side by side, a bar for each model."""
+    asked = {name: m[task][group] for name, m in models.items() if task in m and m[task][group]}
+    groups = {g: v["n"] for own in asked.values() for g, v in own.items()}
+    columns = min(4, len(groups))
+    lines = -(-len(groups) // columns)
+    figure = Figure(figsize=(_WIDE, (1.0 + 0.24 * len(asked)) * lines), dpi=DPI, facecolor=theme.surface, layout="constrained")
+    names = [short(n, 24) for n in asked]
+    for place, (key, n) in enumerate(groups.items(), 1):
+        axes = figure.add_subplot(lines, columns, place)
+        _style(axes, theme)
+        values = [own.get(key, {}).get("srcc") for own in asked.values()]
+        axes.barh(range(len(names)), [0 if v is None else v for v in values], 0.62, color=theme.series[0])
+        axes.axvline(0, color=theme.faint, lw=1)
+        axes.set_yticks(range(len(names)), names if (place - 1) % columns == 0 else [""] * len(names))
+        axes.set(xlim=(min(0.0, *(v or 0 for v in values)), 1), ylim=(len(names) - 0.5, -0.5))
+        axes.set_title(f"{key}  n = {n:,}", loc="left", color=theme.ink, fontsize=9.5)
+        axes.grid(False, axis="y")
+    figure.suptitle(title, x=0.01, ha="left", color=theme.ink, fontsize=13, fontweight="bold")
+    return figure
+
+
+def short(name: str, longest: int = _LONGEST) -> str:
+    """A name that fits, cut in the middle: variants often differ at both ends."""
+    half = (longest - 1) // 2
+    return name if len(name) <= longest else f"{name[:half]}…{name[-half:]}"

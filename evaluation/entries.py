@@ -1,0 +1,148 @@
+"""What takes part in a comparison: runs of this project, and other people's predictions as a CSV file; brought to the same regions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components.batch import TASKS
+from evaluation.protocols import SCORES, asked
+
+_PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")
+_LABELS = ("quality", "importance", "types", "severities")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a comparison.
+
+    Attributes:
+        name: as it stands in every table.
+        table: one row per region, as `protocols.evaluate` takes it.
+        parameters: all of them, None where unknown.
+        ms_per_region: milliseconds, the image's share included; None where it was not measured.
+        peak_gib: peak memory while scoring; None where it was not measured.
+        device: where the two were measured.
+        data: the fingerprint of the data, None where unknown.
+    """
+
+    name: str
+    table: pd.DataFrame
+    parameters: int | None = None
+    ms_per_region: float | None = None
+    peak_gib: float | None = None
+    device: str | None = None
+    data: str | None = None
+
+    def answers(self, task: str) -> bool:
+        """Whether this model was asked about the task."""
+        return asked(self.table, task)
+
+
+def read_run(folder: Path) -> Entry:
+    """A run that has been measured.
+
+    Raises:
+        ValueError: it has no scores.parquet.
+    """
+    scores, record = folder / "scores.parquet", folder / "run.json"
+    if not scores.exists():
+        raise ValueError(f"{folder} has no scores.parquet: measure it first, with python eval.py {folder}")
+    told = json.loads(record.read_text()) if record.exists() else {}
+    measured = told.get("evaluation", {})
+    parts = told.get("parts", {})
+    return Entry(
+        folder.resolve().name,
+        pd.read_parquet(scores),
+        sum(int(p["parameters"]) for p in parts.values()) if parts else None,
+        measured.get("ms_per_region"),
+        measured.get("peak_gib"),
+        measured.get("device"),
+        (measured.get("data") or told.get("data") or {}).get("fingerprint"),
+    )
+
+
+def read_csv(path: Path, known: pd.DataFrame) -> Entry:
+    """Predictions with the columns image, region, score, and perhaps task (quality if there is none) and std.
+
+    Scores may have any scale; higher is better. An empty or infinite score counts as an answer that did not parse.
+
+    Args:
+        known: a run's table, which tells the regions and their labels.
+
+    Raises:
+        ValueError: columns or tasks that are not these, a region twice or one that `known` lacks or has in another image.
+    """
+    rows = pd.read_csv(path, dtype={"image": str, "region": str})
+    missing = [c for c in ("image", "region", "score") if c not in rows]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}, and needs image, region, score")
+    rows = rows.assign(task=rows.get("task", "quality"))
+    strange = sorted(set(rows["task"].astype(str)) - set(SCORES))
+    if strange:
+        raise ValueError(f"{path} has the task {strange[0]!r}: allowed are {list(SCORES)}")
+    twice = rows[rows.duplicated(["region", "task"])]
+    if len(twice):
+        raise ValueError(f"{path} scores {len(twice)} regions twice, the first is {twice['region'].iloc[0]!r}: keep one score of each")
+    home = known.set_index("id")["image"].astype(str)
+    unknown = rows[rows["region"].map(home) != rows["image"]]
+    if len(unknown):
+        first = unknown.iloc[0]
+        raise ValueError(
+            f"{path}: {len(unknown)} of {len(rows)} regions are not among those of the runs, the first is {first['region']!r} of image "
+            f"{first['image']!r}: use the ids of a run's scores.parquet, such as {home.index[0]!r} of {home.iloc[0]!r}"
+        )
+    table = known.loc[known["id"].isin(rows["region"]), [c for c in _PLACE if c in known]].reset_index(drop=True)
+    for task, own in rows.groupby("task"):
+        scores = pd.to_numeric(own.set_index("region")["score"], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        table[f"{task}_pred"] = table["id"].map(scores).astype(np.float64)
+        table[f"{task}_parsed"] = table[f"{task}_pred"].notna()
+        if "std" in own:
+            table[f"{task}_std"] = table["id"].map(pd.to_numeric(own.set_index("region")["std"], errors="coerce"))
+    return Entry(path.stem, table)
+
+
+def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
+    """The entries on the regions that all of them scored, in one order, and what was left out and differs.
+
+    Raises:
+        ValueError: names that occur twice, no common region, or labels that differ.
+    """
+    names = [e.name for e in entries]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise ValueError(f"two entries are named {twice[0]!r}: rename a folder or a file, the tables go by these names")
+    ids = [set(e.table["id"]) for e in entries]
+    common = [i for i in entries[0].table["id"] if all(i in own for own in ids)]
+    if not common:
+        raise ValueError(f"no region was scored by all of {names}: were they measured on the same data and split?")
+    same = [replace(e, table=e.table.set_index("id").loc[common].reset_index()) for e in entries]
+    for entry in same[1:]:
+        _same_labels(same[0], entry)
+    prints = {e.name: e.data for e in entries if e.data is not None}
+    return same, {
+        "regions": len(common),
+        "left_out": {e.name: len(own) - len(common) for e, own in zip(entries, ids, strict=True)},
+        "missing": len(set().union(*ids)) - len(common),
+        "fingerprints": prints,
+        "same_data": len(set(prints.values())) <= 1,
+        "failures": {e.name: {t: int((~e.table[f"{t}_parsed"].eq(True)).sum()) for t in TASKS if e.answers(t)} for e in same},
+    }
+
+
+def _same_labels(first: Entry, other: Entry) -> None:
+    for column in _LABELS:
+        a, b = first.table[column], other.table[column]
+        equal = np.isclose(a, b, atol=1e-6, equal_nan=True) if column in SCORES else ((a == b) | (a.isna() & b.isna())).to_numpy()
+        if not equal.all():
+            at = int(np.flatnonzero(~equal)[0])
+            raise ValueError(
+                f"{first.name} and {other.name} have different {column} labels for {int((~equal).sum())} regions, the first is "
+                f"{first.table['id'][at]!r} ({a[at]} and {b[at]}): they were measured on different data; measure both again with eval.py"
+            )

@@ -1,0 +1,125 @@
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation import ranking
+from evaluation.comparison import compare
+from evaluation.entries import Entry, align, read_csv, read_run
+from tests.evaluation.test_report import Page, images
+
+COLUMNS = [ranking.Column("a", ("a",)), ranking.Column("b", ("b",), "low", 1)]
+
+
+@pytest.fixture(scope="module")
+def three(answers, tmp_path_factory):
+    """A good model, one of noise, and predictions from a file that know quality alone, on another scale and without one region."""
+    rng = np.random.default_rng(1)
+    noise = answers.assign(quality_pred=rng.random(48), quality_parsed=True)
+    path = tmp_path_factory.mktemp("theirs") / "theirs & co.csv"
+    theirs = answers[["image", "id"]].rename(columns={"id": "region"}).assign(score=answers["quality"] * 80 + 10)
+    theirs.iloc[1:].to_csv(path, index=False)
+    return [
+        Entry("good", answers, 1000, 2.0, 1.0, "a CPU", "x"),
+        Entry("noise", noise, 500, 4.0, 2.0, "a CPU", "x"),
+        read_csv(path, answers),
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(three, tmp_path_factory):
+    out = tmp_path_factory.mktemp("comparison")
+    return out, compare(three, out, images, draws=40)
+
+
+def test_all_are_judged_on_the_same_regions(compared):
+    _, result = compared
+    assert result["regions"] == 47
+    assert result["missing"] == 1
+    assert result["left_out"] == {"good": 1, "noise": 1, "theirs & co": 0}
+    assert {m["quality"]["n"] for m in result["models"].values()} == {46}  # one answer of the good model did not parse
+    assert result["models"]["good"]["failures_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
+
+
+def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
+    out, result = compared
+    theirs = result["models"]["theirs & co"]
+    assert theirs["quality"]["srcc"] == pytest.approx(1)
+    assert theirs["quality"]["rmse"] is None
+    assert "importance" not in theirs
+    assert "distortion" not in theirs
+    (line,) = [x for x in (out / "comparison.md").read_text().split("## Importance")[1].splitlines() if x.startswith("| theirs & co")]
+    assert set(line.split("|")[2:-1]) == {" – "}
+
+
+def test_differences_are_paired_and_corrected(compared):
+    _, result = compared
+    quality = {(d["first"], d["second"]): d for d in result["differences"] if d["task"] == "quality"}
+    assert len(quality) == 3
+    pair = quality["good", "noise"]
+    models = result["models"]
+    assert pair["estimate"] == pytest.approx(models["good"]["quality"]["srcc"] - models["noise"]["quality"]["srcc"])
+    assert pair["low"] <= pair["estimate"] <= pair["high"]
+    assert all(d["p_holm"] >= d["p"] for d in result["differences"])
+    assert pair["few"]
+    assert models["good"]["distortion"]["intervals"]["macro_f1"]["estimate"] == pytest.approx(models["good"]["distortion"]["macro_f1"])
+
+
+def test_the_files_are_whole_and_the_page_stands_alone(compared):
+    out, result = compared
+    assert json.loads((out / "comparison.json").read_text()) == result
+    assert list(pd.read_csv(out / "comparison.csv")["model"]) == list(result["models"])
+    assert len(pd.read_csv(out / "differences.csv")) == len(result["differences"])
+    assert r"theirs \& co" in (out / "comparison.tex").read_text()
+    page = Page()
+    page.feed((out / "report.html").read_text())
+    page.close()
+    assert not page.open
+    assert all(a.startswith("data:image/") for a in page.addresses)
+    assert "Where they disagree" in page.text
+
+
+def test_the_best_is_bold_and_the_second_underlined():
+    models = {"x": {"a": 0.5, "b": 1.0}, "y": {"a": 0.7, "b": 3.0}, "z": {"a": 0.1}}
+    marked = ranking.cells(models, COLUMNS)
+    assert marked == [[("0.500", 2), ("1.0", 1)], [("0.700", 1), ("3.0", 2)], [("0.100", 0), ("–", 0)]]
+    assert "| y | **0.700** | <u>3.0</u> |" in ranking.markdown(models, COLUMNS)
+    assert r"y & \textbf{0.700} & \underline{3.0} \\" in ranking.latex(models, COLUMNS)
+    assert "0.700*" in ranking.console(models, COLUMNS)
+    assert ranking.value({"a": math.nan}, ("a",)) is None
+
+
+def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
+    with pytest.raises(ValueError, match="1 entries: a comparison needs at least two"):
+        compare(three[:1], tmp_path)
+    with pytest.raises(ValueError, match="two entries are named 'good'"):
+        align([three[0], three[0]])
+    with pytest.raises(ValueError, match="no region was scored by all of"):
+        align([three[0], Entry("else", answers.assign(id=[f"other-{i}" for i in range(48)]))])
+    with pytest.raises(ValueError, match=r"good and moved have different quality labels for 48 regions, the first is 'region-0'"):
+        align([three[0], Entry("moved", answers.assign(quality=answers["quality"] + 0.1))])
+    with pytest.raises(ValueError, match=r"has no scores.parquet: measure it first"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,score\na,1", r"lacks the columns \['region'\]"),
+        ("image,region,score,task\nimage-0,region-0,1,beauty", "has the task 'beauty': allowed are"),
+        ("image,region,score\nimage-0,region-0,1\nimage-0,region-0,2", "scores 1 regions twice, the first is 'region-0'"),
+        ("image,region,score\nimage-0,region-0,1\nimage-0,region-99,1", r"1 of 2 regions are not among those .* the first is 'region-99'"),
+        ("image,region,score\nimage-3,region-0,1", "the first is 'region-0' of image 'image-3'"),
+    ],
+)
+def test_files_of_others_are_checked(answers, tmp_path, text, message):
+    (tmp_path / "theirs.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_csv(tmp_path / "theirs.csv", answers)
+
+
+def test_an_empty_score_counts_as_a_failure(answers, tmp_path):
+    (tmp_path / "theirs.csv").write_text("image,region,score\nimage-0,region-0,\nimage-0,region-1,0.5")
+    assert read_csv(tmp_path / "theirs.csv", answers).table["quality_parsed"].tolist() == [False, True]
