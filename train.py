@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import itertools
-import json
 import logging
 import shlex
 from collections.abc import Callable, Sequence
@@ -152,14 +151,15 @@ def out_of_memory(config: Experiment, step: int, regions: int, card: int | None)
 
 
 def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Trains the variants of a benchmark that are not finished.
+    """Trains the variants of a benchmark that are not finished, and compares all that are.
 
     Returns:
-        Variant -> its metrics, of those that are compared.
+        What the comparison found; nothing where fewer than two variants can be compared.
 
     Raises:
-        RunError: variants have failed; the others are finished.
+        RunError: variants have failed; the others are finished, and have been compared.
     """
+    from eval import compare_runs
     from lightning_modules.variants import train_all
 
     benchmark, found = load_benchmark(path, overrides)
@@ -167,12 +167,13 @@ def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         check_sharing(variant.trainer.strategy, variant.trainer.precision, variant.model, variant.optim.optimizer)
     failed = train_all({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
     rows = [benchmark.folder / v.name for v in benchmark.variants if v.compared and benchmark.folder / v.name not in failed]
+    compared = compare_runs(rows, benchmark.folder) if len(rows) > 1 else {}
     if failed:
         raise RunError(
             f"{len(failed)} of {len(found)} variants failed ({', '.join(folder.name for folder in failed)}): what they said is above, and "
             "the same command tries them again"
         )
-    return {folder.name: json.loads(Run(folder).metrics.read_text()) for folder in rows}
+    return compared
 
 
 def run(config: Experiment) -> dict[str, Any]:

@@ -358,6 +358,32 @@ def test_list_names_every_plugin_on_disk(root, capsys):
     assert "adaptation: Literal['frozen', 'full', 'lora', 'qlora'] = 'full'" in listed
 
 
+def test_a_benchmark_trains_its_variants_and_compares_them(tmp_path, capsys):
+    """One of three fails: the others are trained and compared all the same, and are left alone the next time."""
+    common = [override for override in SMALL if not override.startswith("name=")]
+    variants = [
+        {"name": "broken", "experiment": "quickstart", "overrides": [f"data.root={tmp_path / 'nowhere'}"]},
+        {"name": "levels", "experiment": "quickstart"},
+        {"name": "head", "experiment": "quickstart", "overrides": ["model.readouts.quality.plugin=head"]},
+    ]
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"name": "mine", "overrides": [*common, f"data.cache={tmp_path / 'cache'}"], "variants": variants}))
+    for said in ("variant 2 of 3, levels: ", "variant 2 of 3, levels: finished before"):
+        with pytest.raises(RunError, match=r"1 of 3 variants failed \(broken\)"):
+            train.main([str(path), f"outputs={tmp_path}"])
+        assert said in capsys.readouterr().out
+    scores = [pd.read_parquet(tmp_path / "mine" / name / "scores.parquet") for name in ("levels", "head")]
+    assert list(scores[0]["id"]) == list(scores[1]["id"])
+    assert not scores[0]["quality_pred"].equals(scores[1]["quality_pred"])
+    assert (tmp_path / "mine" / "report.html").exists()
+
+
+def test_a_benchmark_is_not_planned(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["benchmark_quickstart", "--plan"])
+    assert "benchmark_quickstart is a benchmark of several" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", experiments())
 def test_every_experiment_can_be_planned(name, capsys):
     shallow = (
