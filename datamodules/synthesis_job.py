@@ -17,6 +17,7 @@ from typing import Any, Literal
 from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder
 from components.registry import ConfigError, Part
 from datamodules import raw
+from datamodules.alone import LOCK, alone
 from datamodules.distortions.base import DISTORTIONS
 from datamodules.engines.base import ENGINES, Engine
 from datamodules.making import identity, make_all, write_json
@@ -155,9 +156,15 @@ class Synthesis:
 
         Raises:
             ConfigError: `out` holds other data, or data begun with other options or photographs, or lies in the folder of photographs.
+            FileExistsError: another run is writing into `out`.
             ImageError: no such folder, no photograph in it, or too few scenes.
             ChangedError: a photograph is not what it was when the data was begun.
         """
+        self._check_place()
+        with alone(self.out):
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         work = Shards(self, self._plan())
         print(f"labels: {self.label.say()}")
         spent = make_all(work, self.engine, f"making {self.out.name}")
@@ -168,15 +175,20 @@ class Synthesis:
             draft.unlink(missing_ok=True)
         return {**data, "seconds": dict(spent)}
 
-    def _plan(self) -> dict[str, Any]:
-        """What the data was begun with: read, and compared with what is asked for; or made and written."""
+    def _check_place(self) -> None:
+        """Before anything is written there."""
         here, there = self.photographs.resolve(), self.out.resolve()
         if here == there or here in there.parents or there in here.parents:
             raise ConfigError(f"{self.out} is, holds or lies in the folder of photographs: write to another place")
+        names = [p.name for p in self.out.iterdir()] if self.out.exists() else []
+        if PLAN not in names and any(n != LOCK and not n.startswith(f".{PLAN}.") for n in names):
+            raise ConfigError(f"{self.out} holds something else than data that was begun here: choose another place")
+        find_files(self.photographs)
+
+    def _plan(self) -> dict[str, Any]:
+        """What the data was begun with: read, and compared with what is asked for; or made and written."""
         path = self.out / PLAN
         if not path.exists():
-            if self.out.exists() and any(not p.name.startswith(f".{PLAN}.") for p in self.out.iterdir()):
-                raise ConfigError(f"{self.out} holds something else than data that was begun here: choose another place")
             references, left_out = find_references(self.photographs, self.seed, self.val, self.test)
             developed = raw.describe() if any(raw.is_raw(r.name) for r in references) else None
             plan = {"recipe": {**self.settings(), "raw": developed}, "photographs": [asdict(r) for r in references], "left_out": left_out}
