@@ -6,6 +6,8 @@ looked at here, by arrays, which takes a small share of the time that parsing ta
 
 from __future__ import annotations
 
+import json
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ BLOCK = 2**22  # bytes read at a time; a longer record is read in several
 LARGEST = 2**24  # bytes of a record; what is longer is a file whose records stand deeper than at its top
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE = b'"'[0], b"\\"[0], b"{"[0], b"}"[0]
 _BRACKET = 32  # [ and ] differ from { and } by this bit
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"(\s*:)?|[\[\]{}]', re.DOTALL)
 _BETWEEN = re.compile(rb'\s*,?\s*(?:("(?:[^"\\]|\\.)*")\s*:\s*)?')
 
 Form = Literal["list", "mapping"]
@@ -38,27 +41,64 @@ class Chunk:
     records: bytes
 
 
-def form_of(path: Path) -> tuple[Form, int]:
+def form_of(path: Path, at: str = "") -> tuple[Form, int]:
     """Whether a file holds a list or a mapping, and where its first record may begin.
 
+    Args:
+        at: the key, or several joined by dots, below which they stand; "" where they are the whole file.
+
     Raises:
-        ValueError: neither.
+        ValueError: neither, or no such key.
     """
+    place = 0
+    for key in at.split(".") if at else ():
+        place = _behind(path, _opening(path, place)[1], key)
+    return _opening(path, place)
+
+
+def _opening(path: Path, place: int) -> tuple[Form, int]:
+    """What begins at byte `place`, and the byte behind its bracket."""
     with path.open("rb") as file:
+        file.seek(place)
         head = file.read(4096)
     first = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if first[:1] not in (b"[", b"{"):
-        raise ValueError(f"{path} does not hold a list or a mapping of records: it begins with {head[:40]!r}")
-    return ("list" if first[:1] == b"[" else "mapping"), len(head) - len(first) + 1
+        raise ValueError(
+            f"{path} does not hold a list or a mapping of records: it begins with {head[:40]!r}" + (f", byte {place:,}" if place else "")
+        )
+    return ("list" if first[:1] == b"[" else "mapping"), place + len(head) - len(first) + 1
 
 
-def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
+def _behind(path: Path, start: int, key: str) -> int:
+    """The byte behind a key and its colon, in the mapping whose inside begins at byte `start`. What stands before it is passed over."""
+    depth, seen = 0, list[str]()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        for token in _TOKEN.finditer(text, start):
+            bracket = token[0][:1]
+            if bracket in b"[{":
+                depth += 1
+            elif bracket in b"]}":
+                depth -= 1
+                if depth < 0:
+                    break
+            elif depth == 0 and token[1]:  # a string that a colon follows
+                seen.append(json.loads(token[0][: -len(token[1])]))
+                if seen[-1] == key:
+                    return token.end()
+    raise ValueError(f"{path} has no key {key!r} to read the records below; it has {', '.join(seen[:12]) or 'none'}")
+
+
+def chunks(path: Path, start: int, size: int, at: str = "") -> Iterator[Chunk]:
     """The records from byte `start` on, which is the end of a chunk or what `form_of` says, in chunks of about `size` bytes.
+
+    Args:
+        at: as in `form_of`; what stands behind those records is not read.
 
     Raises:
         ValueError: the file ends in the middle of a record, something else than records stands in it, or one is longer than `LARGEST`.
     """
-    form, _ = form_of(path)
+    form, _ = form_of(path, at)
+    closing = b"]" if form == "list" else b"}"
     held, place, begun, found = b"", start, start, list[bytes]()  # `held` begins at byte `place`
     with path.open("rb") as file:
         file.seek(start)
@@ -78,12 +118,13 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
                     yield Chunk(begun, place + used, b"[" + b",".join(found) + b"]")
                     begun, found = place + used, []
             held, place = held[used:], place + used
-            _check_length(path, place, held)
-            if not block:
+            if not block or (at and held.lstrip().startswith(closing)):
                 break
+            _check_length(path, place, held)
     if found:
         yield Chunk(begun, place, b"[" + b",".join(found) + b"]")
-    if held.strip() != (b"]" if form == "list" else b"}"):
+    rest = held.strip()
+    if rest != closing and not (at and rest.startswith(closing)):
         raise ValueError(f"{path} stops at byte {place:,} with {held[:40]!r}: it was not fetched whole, or holds more than records")
 
 
@@ -91,7 +132,7 @@ def _check_length(path: Path, place: int, text: bytes) -> None:
     if len(text) > LARGEST:
         raise ValueError(
             f"{path} holds a record of more than {LARGEST:,} bytes from byte {place:,} on: {text[:400]!r}... The list or mapping of "
-            "records must be the whole file: where it stands below a key, write what stands there into a file of its own"
+            "records is taken for the whole file: where it stands below a key, name that in a mapping (masks.at, scores.at)"
         )
 
 

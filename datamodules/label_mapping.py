@@ -1,7 +1,8 @@
-"""Which key of a label file means what, checked against the file's first record, as the SQL that reads it."""
+"""Which key of a label file means what, checked against the file's first records, as the SQL that reads it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from typing import Any
 import yaml
 
 from components.registry import ConfigError, check_keys
-from datamodules.json_chunks import LARGEST, chunks, form_of
+from datamodules.json_chunks import LARGEST, Form, chunks, form_of
 from datamodules.records import Scale
 
 DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
+FIRST = 2**20  # bytes of records among which one with a region is looked for
 KEY, SELF, POSITION = "$key", "$self", "$position"
 _REGION = {  # what is known of a region -> its type
     "region": "VARCHAR",
@@ -61,11 +63,12 @@ class Reader:
     """How one label file is read.
 
     Attributes:
-        path: the file. start: the byte at which its records begin.
+        path: the file. at: the keys below which its records stand. start: the byte at which they begin.
         columns: what `select` gives of each region besides image and position.
     """
 
     path: Path
+    at: str
     start: int
     columns: tuple[str, ...]
     _type: str
@@ -97,19 +100,17 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
 
     Raises:
         FileNotFoundError: the label file is not there.
-        ConfigError: its first record has no such keys: the message shows what it has.
+        ConfigError: its first record with a region has no such keys: the message shows what it has.
         ValueError: it is no list or mapping of records.
     """
     path = folder / mapping["file"]
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: fetch it, or name it in a mapping ({where}.file)")
-    form, start = form_of(path)
-    first = next((json.loads(c.records)[0] for c in chunks(path, start, 1)), None)
-    if first is None:
-        raise ConfigError(f"{path} holds no records")
-    name, record = (first["key"], first["value"]) if form == "mapping" else (KEY, first)
+    at = str(mapping.get("at") or "")
+    form, start = form_of(path, at)
+    name, record = _example(path, at, form, start, mapping["regions"])
     wanted = {k: str(mapping[k]) for k in _REGION if mapping.get(k)}
-    regions = record if mapping["regions"] == SELF else _at(record, mapping["regions"])
+    regions = _regions(record, mapping["regions"])
     example = (
         next(iter(regions.values() if isinstance(regions, dict) else regions or ()), None) if isinstance(regions, (dict, list)) else None
     )
@@ -119,7 +120,7 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
     missing = [f"{where}.{key}: no '{p}'" for key, holder, p in wrong if _at(holder, p) is None]
     if missing:
         raise ConfigError(
-            f"{path} is not laid out as the mapping says ({'; '.join(missing)}). It is a {form} of records, the first of which"
+            f"{path} is not laid out as the mapping says ({'; '.join(missing)}). It is a {form} of records, one of which"
             + (f", named {name!r}," if form == "mapping" else "")
             + f" is\n{shape(record)}\nWrite what differs into a file of your own, as {DEFAULT.name} does, and give it as --mapping:\n"
             f"{where}:\n" + "\n".join(f"  {m.split(':')[0].split('.')[1]}: <path of keys>" for m in missing)
@@ -133,6 +134,7 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
     special = {POSITION: "CAST(position AS VARCHAR)", KEY: "found.key"}
     return Reader(
         path,
+        at,
         start,
         tuple(wanted),
         (f"STRUCT(key VARCHAR, value {record_type})" if form == "mapping" else record_type).replace("'", "''"),
@@ -141,6 +143,19 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
         isinstance(regions, dict),
         {k: special.get(p) or value + _access(p) for k, p in wanted.items()},
     )
+
+
+def _example(path: Path, at: str, form: Form, start: int, where: str) -> tuple[str, Any]:
+    """The name and the value of the first record that has a region, among the first ones; of the first record where none has."""
+    found = [json.loads(c.records) for c in itertools.islice(chunks(path, start, FIRST, at), 1)]
+    if not found:
+        raise ConfigError(f"{path} holds no records")
+    records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in found[0]]
+    return next((r for r in records if _regions(r[1], where)), records[0])
+
+
+def _regions(record: Any, where: str) -> Any:
+    return record if where == SELF else _at(record, where)
 
 
 def shape(value: Any, indent: str = "  ") -> str:

@@ -1,4 +1,7 @@
-"""Label files' flat rows, one for each region, as rows of the schema, one for each image: by columns, never by objects."""
+"""A bucket's flat rows, one for each region, as rows of the schema, one for each image: by columns, never by objects.
+
+What stands many times (a mask stands in each of the 120 versions of its image) is written once in a row group and pointed at.
+"""
 
 from __future__ import annotations
 
@@ -10,84 +13,109 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles
 from datamodules.images import ImageError
 from datamodules.records import SPLITS, Scale
-from datamodules.tables import REGION, SCHEMA
+from datamodules.tables import REGION, SCHEMA, pointing
+
+_POINTED = ("counts", "semantic", "description", "quality_scale", "importance_scale", "distortions")  # values that repeat
+_FIELDS = pa.struct([f.with_type(pointing(f.type)) if f.name in _POINTED else f for f in REGION])
+ROWS = pa.schema([f.with_type(pa.list_(_FIELDS)) if f.name == "regions" else f for f in SCHEMA], SCHEMA.metadata)  # of `RowMaker`
 
 
 class RowMaker:
-    """Args: see `datamodules.seagull_100w.Indexer`; `files` reads the archives' checksums."""
+    """Args: see `datamodules.seagull_100w.Indexer`; `files` reads the checksums of `archives`, and of no others."""
 
-    def __init__(self, mapping: Mapping[str, Any], files: ImageFiles, shares: tuple[float, float, float], seed: int) -> None:
-        self.mapping, self.files, self.shares, self.seed = mapping, files, shares, seed
-        self._absent: set[str] = set()  # archives
+    def __init__(
+        self, mapping: Mapping[str, Any], files: ImageFiles, archives: frozenset[str], shares: tuple[float, float, float], seed: int
+    ) -> None:
+        self.mapping, self.files, self.archives, self.shares, self.seed = mapping, files, archives, shares, seed
+        self._damaged: set[str] = set()  # archives
 
-    def table(self, rows: pa.Table, masks: pa.Table) -> pa.Table:
-        """Flat rows of whole images -> a table of `SCHEMA`."""
-        starts = _image_starts(rows)
-        first = rows.take(pa.array(starts)).to_pydict()
-        kinds = [self._kind(t) for t in first["type"]]
+    def tables(self, rows: pa.Table, masks: pa.Table, images: int) -> Iterator[pa.Table]:
+        """Flat rows (`number` of the mask, `image`, `type`, `setting`, scores), image by image -> tables of `ROWS`.
+
+        Args:
+            images: of a table.
+        """
+        if not len(rows):
+            return
+        ends = np.append(_starts(rows["image"].to_numpy()), len(rows))
+        of_images, ids, kinds = self._images(rows.take(pa.array(ends[:-1])), masks)
+        image = np.repeat(np.arange(len(of_images), dtype=np.int32), np.diff(ends))
+        fields = self._regions(rows, masks, pa.array(ids).take(pa.array(image)), kinds[image])
+        numbers = rows["number"].to_numpy()
+        for first in range(0, len(of_images), images):
+            group = of_images.slice(first, images)
+            cuts = ends[first : first + len(group) + 1]
+            here = {name: column.slice(cuts[0], cuts[-1] - cuts[0]) for name, column in fields.items()}
+            here |= _of_masks(masks, numbers[cuts[0] : cuts[-1]])
+            regions = pa.StructArray.from_arrays([here[f.name] for f in _FIELDS], fields=list(_FIELDS))
+            lists = pa.ListArray.from_arrays(pa.array(cuts - cuts[0], pa.int32()), regions)
+            yield group.set_column(SCHEMA.get_field_index("regions"), ROWS.field("regions"), lists)
+
+    def _images(self, first: pa.Table, masks: pa.Table) -> tuple[pa.Table, list[str], NDArray[np.int8]]:
+        """Of each image's first row: the table but for its regions, its name, and the place of its type in `DISTORTION_TYPES`."""
+        own = masks.take(first["number"])
+        found, references = first.to_pydict(), own["reference"].to_pylist()
+        kinds = [self._kind(t) for t in found["type"]]
         names = [
-            {"Type": k.capitalize(), "type": k, "setting": s, "id": r}
-            for k, s, r in zip(kinds, first["setting"], first["reference"], strict=True)
+            {"Type": k.capitalize(), "type": k, "setting": s, "id": r} for k, s, r in zip(kinds, found["setting"], references, strict=True)
         ]
         ids = [f"{n['Type']}_{n['setting']}/{n['id']}" for n in names]
         paths = [self.mapping["images"].format(**n) for n in names]
-        image = pa.array(np.repeat(np.arange(len(ids)), np.diff([*starts, len(rows)])))  # of each region
-        own = masks.take(rows["number"])
-        regions = self._regions(rows, own, pa.array(ids).take(image), pa.array(kinds).take(image))
         columns = {
             "id": ids,
-            "source": first["reference"],
-            "split": [_split(r, self.seed, self.shares) for r in first["reference"]],
-            "height": own["height"].take(pa.array(starts)),
-            "width": own["width"].take(pa.array(starts)),
+            "source": references,
+            "split": [_split(r, self.seed, self.shares) for r in references],
+            "height": own["height"],
+            "width": own["width"],
             "path": paths,
             "hash": [self._hash(p) for p in paths],
             "reference": [self.mapping["references"].format(**n) for n in names],
-            "regions": pa.ListArray.from_arrays(pa.array([*starts, len(rows)], pa.int32()), regions),
+            "regions": pa.nulls(len(ids), SCHEMA.field("regions").type),
             "png": pa.nulls(len(ids), pa.binary()),
         }
-        return pa.Table.from_pydict(columns, SCHEMA)
+        table = pa.Table.from_pydict(columns, SCHEMA).combine_chunks()
+        return table, ids, np.array([DISTORTION_TYPES.index(k) for k in kinds], np.int8)
 
-    def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: pa.Array) -> pa.StructArray:
-        count = len(rows)
-        names = pc.binary_join_element_wise(ids, masks["region"].combine_chunks(), "/")
-        box = [masks[c].combine_chunks() for c in ("left_", "top_", "w", "h")]
+    def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: NDArray[np.int8]) -> dict[str, pa.Array]:
+        """The columns of regions, but for the masks and their words."""
+        own = masks.select(["region", "left_", "top_", "w", "h", "area"]).take(rows["number"]).combine_chunks()
+        box = [_one(own[c]) for c in ("left_", "top_", "w", "h")]
         fields: dict[str, pa.Array] = {
-            "id": names,
+            "id": pc.binary_join_element_wise(ids, _one(own["region"]), "/"),
             "box": pa.StructArray.from_arrays(box, fields=list(REGION.field("box").type)),
-            "distortions": self._distortions(rows, kinds),
+            "area": _one(own["area"]),
+            "distortions": self._distortions(_one(rows["quality"]), kinds),
         }
         for task in ("quality", "importance"):
-            scale = Scale(**self.mapping["scales"][task])
-            values = [
-                pa.repeat(pa.scalar(v, t.type), count)
-                for v, t in zip(vars(scale).values(), REGION.field(f"{task}_scale").type, strict=True)
-            ]
-            fields[f"{task}_scale"] = pa.StructArray.from_arrays(values, fields=list(REGION.field(f"{task}_scale").type))
-            fields |= {name: rows[name].combine_chunks() for name in (task, f"{task}_std")}
-        fields |= {name: masks[name].combine_chunks() for name in ("counts", "area", "semantic", "description")}
-        return pa.StructArray.from_arrays([fields[f.name].cast(f.type) for f in REGION], fields=list(REGION))
+            fields |= {name: _one(rows[name]) for name in (task, f"{task}_std")}
+            kind = _FIELDS.field(f"{task}_scale").type
+            values = vars(Scale(**self.mapping["scales"][task])).values()
+            ends = [_same(value, len(rows), f.type) for value, f in zip(values, kind, strict=True)]
+            fields[f"{task}_scale"] = pa.StructArray.from_arrays(ends, fields=list(kind))
+        return fields
 
-    def _distortions(self, rows: pa.Table, kinds: pa.Array) -> pa.Array:
+    def _distortions(self, given: pa.Array, kinds: NDArray[np.int8]) -> pa.Array:
         """One for each region, whose severity is a step of the quality; unknown where the quality is, or where it is not to be told."""
-        kind, count = REGION.field("distortions").type, len(rows)
+        kind = _FIELDS.field("distortions").type
         scale = Scale(**self.mapping["scales"]["quality"])
-        quality = rows["quality"].to_numpy(zero_copy_only=False)
+        quality = given.to_numpy(zero_copy_only=False)
         known = np.isfinite(quality) & (self.mapping["severity"] == "quality")
         share = np.clip(scale.unit(quality[known]), 0, 1)
-        step = np.minimum(((1 - share) * len(SEVERITIES)).astype(int), len(SEVERITIES) - 1)
+        step = np.minimum(((1 - share) * len(SEVERITIES)).astype(np.int32), len(SEVERITIES) - 1)
+        codes = ((kinds[known].astype(np.int32), DISTORTION_TYPES), (step, SEVERITIES))
         pairs = pa.StructArray.from_arrays(
-            [kinds.filter(pa.array(known)), pa.array(SEVERITIES).take(pa.array(step))], fields=list(kind.value_type)
+            [pa.DictionaryArray.from_arrays(pa.array(c), pa.array(words)) for c, words in codes], fields=list(kind.value_type)
         )
         offsets = np.concatenate([[0], np.cumsum(known)]).astype(np.int32)
         mask = np.concatenate([~known, [False]])  # a list of no pairs is a clean region; these are unknown
-        return pa.ListArray.from_arrays(pa.array(offsets, mask=mask) if count else pa.array(offsets), pairs, type=kind)
+        return pa.ListArray.from_arrays(pa.array(offsets, mask=mask), pairs, type=kind)
 
     def _kind(self, name: str) -> str:
         kind = str(self.mapping["types"].get(name.lower(), name.lower()))
@@ -98,35 +126,71 @@ class RowMaker:
         return kind
 
     def _hash(self, path: str) -> str:
-        """The checksum that the image's archive holds; "" where the archive is not there."""
+        """The checksum that the image's archive holds; "" where the archive was not there when the index began, or is damaged."""
         archive, inside, member = path.partition(INSIDE)
-        if not inside or archive in self._absent:
+        if not inside or archive not in self.archives or archive in self._damaged:
             return ""
         try:
             return self.files.checksum(archive, member)
         except ImageError:
-            self._absent.add(archive)
+            self._damaged.add(archive)
             return ""
 
 
-def whole_images(rows: pa.Table, count: int) -> Iterator[pa.Table]:
-    """The rows in groups of `count` images each."""
-    starts = [*_image_starts(rows), len(rows)]
-    for first in range(0, len(starts) - 1, count):
-        last = min(first + count, len(starts) - 1)
-        yield rows.slice(starts[first], starts[last] - starts[first])
+def once(rows: pa.Table, masks: pa.Table, scores: tuple[str, ...]) -> tuple[pa.Table, int, int]:
+    """Joined rows in any order -> in the order of the masks' references, types, settings and masks, with `image` for `type` and
+    `setting` to change with; of rows of the same region of the same image the first in the order of their `scores`, which depends
+    neither on pieces nor on threads; how many others there were, and how many of those have other scores.
+    """
+    numbers = rows["number"].to_numpy()
+    reference = _ranks(masks["reference"])[0][numbers] if len(rows) else numbers
+    (kind, kinds), (setting, settings) = (_ranks(rows[name]) for name in ("type", "setting"))
+    image = (reference * kinds + kind) * settings + setting
+    key = image * len(masks) + numbers
+    rows = rows.append_column("image", pa.array(image))
+    order = np.argsort(key, kind="stable")
+    twice = int((key[order[1:]] == key[order[:-1]]).sum())
+    if not twice:
+        return rows.take(pa.array(order)), 0, 0
+    rows = rows.append_column("key", pa.array(key)).sort_by([("key", "ascending"), *((name, "ascending") for name in scores)])
+    key = rows["key"].to_numpy()
+    first = np.append(True, key[1:] != key[:-1])
+    kept = rows.filter(pa.array(first))
+    chosen = kept.take(pa.array(np.cumsum(first) - 1))
+    pairs = [(rows[n].to_numpy(), chosen[n].to_numpy()) for n in scores]  # what is unknown is NaN
+    same = np.logical_and.reduce([(a == b) | (np.isnan(a) & np.isnan(b)) for a, b in pairs])
+    return kept.drop_columns(["key"]), twice, int((~same).sum())
 
 
-def _image_starts(rows: pa.Table) -> list[int]:
+def _ranks(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
+    """Of each value its place among all that there are, in their order, and how many there are."""
+    codes = _one(column).dictionary_encode()
+    order = pc.sort_indices(codes.dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    return ranks[codes.indices.to_numpy()], len(order)
+
+
+def _starts(image: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where the rows of each image begin."""
-    if not len(rows):
-        return []
-    new = np.zeros(len(rows), np.bool_)
-    new[0] = True
-    for name in ("reference", "type", "setting"):
-        codes = rows[name].combine_chunks().dictionary_encode().indices.to_numpy()
-        new[1:] |= codes[1:] != codes[:-1]
-    return np.flatnonzero(new).tolist()
+    return np.flatnonzero(np.append(True, image[1:] != image[:-1]))
+
+
+def _of_masks(masks: pa.Table, numbers: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """Run lengths and words of the masks `numbers`, each held once: those of a reference stand together in `masks`."""
+    low = int(numbers.min())
+    near, places = masks.slice(low, int(numbers.max()) - low + 1), pa.array(numbers - low)
+    return {name: _one(near[name]).dictionary_encode().take(places) for name in ("counts", "semantic", "description")}
+
+
+def _same(value: Any, count: int, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_dictionary(kind):
+        return pa.repeat(pa.scalar(value, kind), count)
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value], kind.value_type))
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 @functools.lru_cache(maxsize=2**10)  # versions of a reference stand together

@@ -19,22 +19,28 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from components import rle
 from components.registry import ConfigError
-from datamodules.archives import ImageFiles
-from datamodules.json_chunks import chunks
+from datamodules.alone import LOCK, alone
+from datamodules.archives import ARCHIVES, ImageFiles
+from datamodules.json_chunks import Chunk, chunks
 from datamodules.label_mapping import Reader, reader
-from datamodules.label_rows import RowMaker, whole_images
+from datamodules.label_rows import ROWS, RowMaker, once
 from datamodules.tables import VERSION, RecordWriter
 
-VERSION_OF_INDEX = 2  # changes whenever the same files would give other tables
+VERSION_OF_INDEX = 3  # changes whenever the same files would give other tables
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
-GROUP, GROUPS = 64, 4  # images in a row group; row groups that are made at a time
+GROUP = 64  # images in a row group
 MEMORY = "300MB"  # of the engine that parses and sorts
 SCORES = ("quality", "quality_std", "importance", "importance_std")
+_NEEDED = ("region", "size", "counts", "quality", "importance")
+FEW = 100  # regions, all of which may lack a label
+_MASKS_ORDER = "ORDER BY reference, position, region"
 MANIFEST, WORK, CLAIM = "data.json", ".work", "made.json"
 
 
@@ -62,7 +68,6 @@ class Indexer:
             raise ConfigError(f"the shares of train, val and test are at least 0 and sum to 1, got {shares}")
         self.out, self.mapping = out, mapping
         self.readers = {where: reader(folder, mapping[where], where) for where in ("masks", "scores")}
-        self.maker = RowMaker(mapping, ImageFiles(folder), shares, seed)
         self.buckets = max(1, -(-self.readers["scores"].path.stat().st_size // BUCKET))
         self.made = {
             "made_by": f"prepare.py index, version {VERSION_OF_INDEX}, schema {VERSION}",
@@ -74,7 +79,12 @@ class Indexer:
             "quality label": "as published (TOPIQ-FR by the data set's authors)",
         }
         self.work = out / WORK
-        self._claim()
+        archives = _archives(folder)
+        self._begun(archives)  # so that nothing is written into a folder that is not ours
+        self.lock = alone(out)
+        archives = self._claim(archives)
+        self.made["archives"] = archives
+        self.maker = RowMaker(mapping, ImageFiles(folder), frozenset(archives), shares, seed)
         self.sql = duckdb.connect(config={"threads": threads, "memory_limit": MEMORY, "preserve_insertion_order": False})
         self.sql.execute(f"SET temp_directory = '{str(self.work / 'spill').replace(chr(39), chr(39) * 2)}'")
 
@@ -85,6 +95,10 @@ class Indexer:
             ConfigError: names that the mapping's patterns do not fit, or types of distortions that are none.
             ValueError: a label file is damaged.
         """
+        with self.lock:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         manifest, parts = self.out / MANIFEST, [self._part(b) for b in range(self.buckets)]
         if manifest.is_file():
             if all(p.is_file() for p in parts):
@@ -113,20 +127,38 @@ class Indexer:
     def _part(self, bucket: int) -> Path:
         return self.out / f"part-{bucket:05d}-of-{self.buckets:05d}.parquet"
 
-    def _claim(self) -> None:
-        """Makes `out` ours, or finds that it is: what a killed run of the same files and options left."""
+    def _claim(self, archives: dict[str, int]) -> dict[str, int]:
+        """Makes `out` ours, or finds that it is.
+
+        Returns:
+            The archives that were there when the index began: their members get hashes, those of archives that came later get none, so
+            that the tables do not depend on when each was written.
+        """
+        begun = self._begun(archives)
+        if begun is None:
+            self.work.mkdir(parents=True, exist_ok=True)
+            _write_text(self.work / CLAIM, json.dumps({**self.made, "archives": archives}))
+        return archives if begun is None else begun
+
+    def _begun(self, archives: dict[str, int]) -> dict[str, int] | None:
+        """The archives of what a run of the same files and options made or left here; None where `out` is free."""
         manifest, claim = self.out / MANIFEST, self.work / CLAIM
         there = next((p for p in (claim, manifest) if p.is_file()), None)
         if there is not None:
             theirs = json.loads(there.read_text(encoding="utf-8"))
-            if {k: theirs.get(k) for k in self.made} == json.loads(json.dumps(self.made)):
-                return
-            raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
-        begun = {WORK} if self.work.is_dir() and {p.name for p in self.work.iterdir()} <= {f"{claim.name}.draft"} else set()
-        if self.out.exists() and {p.name for p in self.out.iterdir()} - begun:  # a run killed before its claim leaves `begun`
+            if {k: theirs.get(k) for k in self.made} != json.loads(json.dumps(self.made)):
+                raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
+            changed = [name for name, size in theirs["archives"].items() if archives.get(name) != size]
+            if changed and not (there == manifest and all(self._part(b).is_file() for b in range(self.buckets))):
+                raise FileExistsError(
+                    f"{self.out} was begun with other archives: {changed[0]} had {theirs['archives'][changed[0]]:,} bytes, and has "
+                    f"{archives.get(changed[0], 0):,} now. Put it back, or delete {self.out} and begin anew"
+                )
+            return dict(theirs["archives"])
+        ours = {WORK, LOCK} if self.work.is_dir() and {p.name for p in self.work.iterdir()} <= {f"{claim.name}.draft"} else {LOCK}
+        if self.out.exists() and {p.name for p in self.out.iterdir()} - ours:  # a run killed before its claim leaves `ours`
             raise FileExistsError(f"{self.out} is not empty, and holds no tables of this command: choose another folder")
-        self.work.mkdir(parents=True, exist_ok=True)
-        _write_text(claim, json.dumps(self.made))
+        return None
 
     def _stage(self, name: str, write: Any) -> None:
         """Writes the pieces of a label file that are not there; a piece's name says which bytes it was made of."""
@@ -140,11 +172,12 @@ class Indexer:
                 place = piece[1]
                 counts.update(json.loads(piece[2].with_suffix(".json").read_text()))
             bar.update(place - source.start)
-            for chunk in chunks(source.path, place, CHUNK):
+            for chunk in chunks(source.path, place, CHUNK, source.at):
                 text = self.work / "chunk.json"
                 text.write_bytes(chunk.records)
                 piece_path = self.work / f"{name}-{chunk.start}-{chunk.end}.parquet"
                 counted = write(source, text, piece_path.with_suffix(".draft"))
+                self._check_labels(name, counted, chunk)
                 _write_text(piece_path.with_suffix(".json"), json.dumps(counted))
                 piece_path.with_suffix(".draft").replace(piece_path)
                 counts.update(counted)
@@ -163,22 +196,25 @@ class Indexer:
         """A piece of the mask file; masks that are none, or cover no pixel, are left out and counted."""
         name = f"regexp_extract(image, {_literal(self.mapping['masks']['name'])}, 1) AS reference"
         found = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
-        odd = next((i for i, r in zip(found["image"].to_pylist(), found["reference"].to_pylist(), strict=True) if not r), None)
+        nameless = found.filter(pc.equal(pc.fill_null(found["reference"], ""), ""))
+        odd = nameless["image"][0].as_py() if len(nameless) else None
         if odd is not None:
             raise ConfigError(
                 f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd!r}: correct it in a mapping"
             )
-        measured = [_measured(size, counts) for size, counts in zip(found["size"].to_pylist(), found["counts"].to_pylist(), strict=True)]
-        kept = found.filter(pa.array([m is not None for m in measured])).drop_columns(["image", "size"])
-        numbers = np.array([m for m in measured if m is not None], np.int32).reshape(-1, 7)
+        sides, measures = _measured(found)
+        sound = measures[:, -1] > 0
+        kept = found.filter(pa.array(sound)).drop_columns(["image", "size"])
+        numbers = np.concatenate([sides, measures], 1)[sound].astype(np.int32)
         for column, values in zip(("height", "width", "left_", "top_", "w", "h", "area"), numbers.T, strict=True):
-            kept = kept.append_column(column, pa.array(values))
+            kept = kept.append_column(column, pa.array(np.ascontiguousarray(values)))
         for column in {"semantic", "description"} - set(source.columns):
             kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
         self.sql.register("kept", kept)
         self._sorted_copy("kept", out)
         self.sql.unregister("kept")
-        return {"masks": len(kept), "masks left out": len(found) - len(kept)}
+        unknown = {f"masks without {self.mapping['masks'][c]}": found[c].null_count for c in source.columns}
+        return {"masks": len(kept), "masks left out": len(found) - len(kept), **{k: n for k, n in unknown.items() if n}}
 
     def _write_scores(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
         """A piece of the score file."""
@@ -194,8 +230,20 @@ class Indexer:
             )
         named = "parts.reference AS reference, parts.type AS type, CAST(parts.setting AS INTEGER) AS setting"
         self._sorted_copy(f"(SELECT {named}, * EXCLUDE (image, parts) FROM found)", out)
-        ((count,),) = self.sql.execute("SELECT count(*) FROM found").fetchall()
-        return {"scores": count}
+        ((count, *known),) = self.sql.execute(f"SELECT count(*), {', '.join(f'count({c})' for c in source.columns)} FROM found").fetchall()
+        unknown = {f"scores without {self.mapping['scores'][c]}": count - n for c, n in zip(source.columns, known, strict=True)}
+        return {"scores": count, **{k: n for k, n in unknown.items() if n}}
+
+    def _check_labels(self, name: str, counts: dict[str, int], chunk: Chunk) -> None:
+        """Records whose keys change in the middle of a file."""
+        count = counts[name] + counts.get("masks left out", 0)
+        for column in _NEEDED:
+            path = self.mapping[name].get(column)
+            if path and count >= FEW and counts.get(f"{name} without {path}") == count:
+                raise ConfigError(
+                    f"{self.readers[name].path}: of {count:,} regions from byte {chunk.start:,} to {chunk.end:,} none has '{path}' "
+                    f"({name}.{column}), which earlier ones have: give that part a file and a mapping of its own"
+                )
 
     def _bucket(self, reference: str) -> str:
         return f"md5_number_lower({reference}) % {self.buckets} AS bucket"
@@ -214,48 +262,43 @@ class Indexer:
             f"(SELECT * FROM read_parquet({_literal(str(self.work / f'{name}-*.parquet'))}) WHERE bucket = {bucket})"
             for name in ("masks", "scores")
         )
-        masks = self._table(
-            f"SELECT * EXCLUDE (bucket) FROM {every_mask} {_once('reference, region', 'position, counts, semantic, description')} "
-            "ORDER BY reference, position, region"
-        )
-        self.sql.register(
-            "masks", masks.select(["reference", "region", "position"]).append_column("number", pa.array(np.arange(len(masks))))
-        )
-        scores = f"(SELECT * FROM {every_score} {_once('reference, type, setting, region', ', '.join(SCORES))})"
-        rows = self._table(
-            f"SELECT s.reference, s.type, s.setting, m.number, s.quality, s.quality_std, s.importance, s.importance_std "
-            f"FROM {scores} s JOIN masks m ON s.reference = m.reference AND s.region = m.region "
-            f"ORDER BY s.reference, s.type, s.setting, m.number"
-        )
-        found, asked, masks_found = (
-            self.sql.execute(f"SELECT count(*) FROM {t}").fetchall()[0][0] for t in (every_score, scores, every_mask)
-        )
+        given = self._table(f"SELECT * EXCLUDE (bucket) FROM {every_mask}")
+        self.sql.register("given", given)
+        masks = self._table(f"SELECT * FROM given {_once('reference, region', 'position, counts, semantic, description')} {_MASKS_ORDER}")
+        alike = self.sql.sql("SELECT DISTINCT reference, region, counts FROM given").count("*").fetchall()[0][0]
+        self.sql.register("masks", masks.select(["reference", "region"]).append_column("number", pa.array(np.arange(len(masks)))))
+        joined = f"SELECT m.number, s.type, s.setting, {', '.join(SCORES)} FROM {every_score} s JOIN masks m"
+        rows, twice, differing = once(self._table(f"{joined} ON s.reference = m.reference AND s.region = m.region"), masks, SCORES)
+        ((scores,),) = self.sql.execute(f"SELECT count(*) FROM {every_score}").fetchall()
         self.sql.unregister("masks")
+        self.sql.unregister("given")
         images = 0
-        with RecordWriter(path) as writer:
-            for group in whole_images(rows, GROUPS * GROUP):
-                table = self.maker.table(group, masks)
+        with RecordWriter(path, ROWS) as writer:
+            for table in self.maker.tables(rows, masks, GROUP):
                 writer.write_table(table, GROUP)
                 images += len(table)
-        used = len(np.unique(rows["number"].to_numpy()))
         return {
             "images": images,
             "regions": len(rows),
-            "scores without a mask": asked - len(rows),
-            "masks without a score": len(masks) - used,
-            "scores that stand twice": found - asked,
-            "masks that stand twice": masks_found - len(masks),
+            "scores without a mask": scores - len(rows) - twice,
+            "masks without a score": len(masks) - len(np.unique(rows["number"].to_numpy())),
+            "scores that stand twice": twice,
+            "masks that stand twice": len(given) - len(masks),
+            "scores that stand twice and differ": differing,
+            "masks that stand twice and differ": alike - len(masks),
         }
 
 
-def _measured(size: list[int] | None, counts: str | None) -> tuple[int, ...] | None:
-    """Height, width, box and area of a mask; None where it is none."""
-    code = {"size": size, "counts": counts}
-    try:
-        box, area = rle.measure(code)
-        return *rle.size(code), *box, area
-    except rle.RegionError:
-        return None
+def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of masks, (N, 2) height and width, and (N, 5) left, top, width, height and area, which is 0 where a mask is none."""
+    sizes, counts = found["size"].combine_chunks(), found["counts"].combine_chunks().fill_null("")
+    pairs = np.flatnonzero(sizes.value_lengths().fill_null(0).to_numpy() == 2)
+    sides = np.zeros((len(found), 2), np.int64)
+    sides[pairs] = sizes.take(pa.array(pairs)).flatten().fill_null(0).to_numpy().reshape(-1, 2)
+    _, ends, text = counts.buffers()
+    places = np.frombuffer(ends, np.int32)[counts.offset : counts.offset + len(counts) + 1].astype(np.int64)
+    characters = np.frombuffer(text, np.uint8) if text is not None and len(found) else np.empty(0, np.uint8)
+    return sides, rle.measure_all(sides[:, 0], sides[:, 1], characters, places)
 
 
 def _mark(path: Path) -> str:
@@ -266,6 +309,12 @@ def _mark(path: Path) -> str:
         file.seek(max(0, size - 2**20))
         mark.update(file.read())
     return f"{size} bytes, ends {mark.hexdigest()[:16]}"
+
+
+def _archives(folder: Path) -> dict[str, int]:
+    """Paths of the archives below a folder, as tables name them, and their bytes."""
+    files = (Path(above, name) for above, _, names in os.walk(folder, followlinks=True) for name in names)
+    return {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(files) if p.suffix.lower() in ARCHIVES}
 
 
 def _once(key: str, order: str) -> str:

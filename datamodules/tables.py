@@ -73,6 +73,15 @@ _REPEATED = ["source", "split", "height", "width"] + [  # columns whose values s
 ]
 
 
+def pointing(kind: pa.DataType) -> pa.DataType:
+    """A type whose texts are held once each and pointed at, as they are in a file: what repeats need not be found again to be written."""
+    if pa.types.is_string(kind):
+        return pa.dictionary(pa.int32(), kind)
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(pointing(f.type)) for f in kind])
+    return pa.list_(pointing(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
 def to_row(record: ImageRecord) -> dict[str, Any]:
     """A record -> the row of `SCHEMA` that it is written as.
 
@@ -137,13 +146,19 @@ class RecordWriter:
     """Writes one Parquet file, row group by row group, in constant memory; the file is whole or it is not there.
 
     Equal records make equal bytes (with one version of pyarrow).
+
+    Args:
+        schema: of the tables for `write_table`: `SCHEMA`, or columns of it as `pointing` gives them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: pa.Schema = SCHEMA) -> None:
         self.path, self._rows, self._bytes = path, list[dict[str, Any]](), 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # pids repeat between containers
-        self._file = pq.ParquetWriter(self._draft, SCHEMA, compression="zstd", use_dictionary=_REPEATED)
+        own = schema.equals(SCHEMA)  # else the file is to be read as one of ours, whatever it was written from
+        self._file = pq.ParquetWriter(self._draft, schema, compression="zstd", use_dictionary=_REPEATED, store_schema=own)
+        if not own:
+            self._file.add_key_value_metadata({VERSION_KEY.decode(): str(VERSION)})
 
     def write(self, record: ImageRecord) -> None:
         """Raises RegionError as `to_row` does."""
@@ -153,7 +168,7 @@ class RecordWriter:
             self._flush()
 
     def write_table(self, table: pa.Table, images: int) -> None:
-        """A table of `SCHEMA` becomes row groups of its own, of `images` images each."""
+        """A table of the writer's schema becomes row groups of its own, of `images` images each."""
         self._flush()
         self._file.write_table(table, row_group_size=images)
 

@@ -82,7 +82,7 @@ def test_records_below_a_key_are_refused_before_much_is_read(tmp_path, monkeypat
     path = tmp_path / "a.json"
     path.write_text('{"annotations": [' + ", ".join(['{"id": "Blur_0/1.png"}'] * 40_000) + ("]}" if whole else ""))
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"more than 8,192 bytes from byte 1 on: .*annotations.*must be the whole file"):
+    with pytest.raises(ValueError, match=r"more than 8,192 bytes from byte 1 on: .*annotations.*name that in a mapping"):
         read(path, 10)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -96,3 +96,29 @@ def test_a_record_too_long_is_refused_whatever_the_block(tmp_path, monkeypatch, 
     (tmp_path / "a.json").write_text(json.dumps([{"a": "x" * 20}, {"a": "x" * 60}]))
     with pytest.raises(ValueError, match=r"a record of more than 50 bytes from byte 3[02] on"):
         read(tmp_path / "a.json", 10)
+
+
+@pytest.mark.parametrize("block", [7, 10**6])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_records_below_keys(tmp_path, monkeypatch, block, indent):
+    """What stands before and behind them is passed over, though it has the same words in it."""
+    monkeypatch.setattr(json_chunks, "BLOCK", block)
+    listed, path = list(records()), tmp_path / "a.json"
+    named = {r["id"]: r["rois"] for r in listed}
+    before = {"info": {"rois": [1], "said": 'a "rois" : ]}', "labels": "rois"}, "list": [[{"labels": {"rois": 0}}]], "n": 3}
+    for value in (listed, named):
+        path.write_text(json.dumps({**before, "labels": {"é": 1, "rois": value, "rest": [2]}, "licences": ["}"]}, indent=indent))
+        start = form_of(path, "labels.rois")[1]
+        found = list(chunks(path, start, 300, "labels.rois"))
+        together = [r for c in found for r in json.loads(c.records)]
+        assert together == (value if isinstance(value, list) else [{"key": k, "value": v} for k, v in named.items()])
+        middle = len(found) // 2
+        assert list(chunks(path, found[middle].start, 300, "labels.rois")) == found[middle:]
+
+
+def test_keys_that_are_not_there_are_told(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"info": {"rois": []}, "images": 3}))
+    with pytest.raises(ValueError, match=r"has no key 'rois' to read the records below; it has info, images"):
+        form_of(tmp_path / "a.json", "rois")
+    with pytest.raises(ValueError, match=r"does not hold a list or a mapping of records: it begins with b' 3}', byte 32"):
+        form_of(tmp_path / "a.json", "images")

@@ -15,6 +15,7 @@ import prepare
 from components import rle
 from components.registry import ConfigError
 from datamodules import seagull_100w
+from datamodules.alone import alone
 from datamodules.archives import ImageFiles
 from datamodules.datasets.indexed import Indexed
 from datamodules.label_mapping import load_mapping
@@ -75,6 +76,8 @@ def test_every_image_has_its_regions_masks_and_scores(indexed):
         "scores without a mask": 0,
         "masks that stand twice": 0,
         "scores that stand twice": 0,
+        "masks that stand twice and differ": 0,
+        "scores that stand twice and differ": 0,
     }
     assert len({r.id for r in records}) == IMAGES
     for record in records:
@@ -182,7 +185,7 @@ def test_unknown_keys_are_shown_with_how_to_name_them(tmp_path):
     text = str(raised.value)
     for said in (
         "masks.image: no 'id'; masks.regions: no 'annotations'",
-        "It is a list of records, the first of which is",
+        "It is a list of records, one of which is",
         "image_id: int, 3",
         "rois: list of 1",
         "size: list of 2, [4, 5]",
@@ -201,7 +204,7 @@ def test_unknown_keys_are_shown_with_how_to_name_them(tmp_path):
         ({"types": {"blur": "haze"}}, ConfigError, "types: a distortion is called 'Blur', known are blur, colorfulness"),
         ({"mask": {}}, ConfigError, "unknown key 'mask'. Did you mean 'masks'"),
         ({"masks": {"rle": "x"}}, ConfigError, "masks: unknown key 'rle'"),
-        ({"masks": 3}, ConfigError, "masks is a mapping with the keys file, image"),
+        ({"masks": 3}, ConfigError, "masks is a mapping with the keys file, at, image"),
         ({"severity": "folder"}, ConfigError, "severity: 'quality' or 'unknown', got 'folder'"),
         ({"scales": {"quality": {"low": 3}}}, ValueError, "a scale goes from a lower to a higher"),
         ([1], ConfigError, "must hold a mapping like seagull_100w.yaml, got list"),
@@ -227,6 +230,7 @@ def test_what_stands_twice_is_taken_once(indexed, tmp_path):
         path.write_text(json.dumps([*records, records[0]]))
     counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
     assert (counts["masks that stand twice"], counts["scores that stand twice"]) == (REGIONS, REGIONS)
+    assert (counts["masks that stand twice and differ"], counts["scores that stand twice and differ"]) == (0, 0)
     assert (counts["scores without a mask"], counts["regions"], counts["images"]) == (0, IMAGES * REGIONS, IMAGES)
     theirs = {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(indexed[0]))}
     assert {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(tmp_path / "out"))} == theirs
@@ -242,9 +246,87 @@ def test_of_scores_that_disagree_the_same_one_is_taken_in_any_order(tmp_path):
         other = json.loads(json.dumps(records[0]))
         other["annotations"][0]["quality_score"] += 1e-3
         path.write_text(json.dumps([*records, other][::turned]))
-        Indexer(folder, folder / "out", load_mapping(None), SHARES, 0).run()
+        counts = Indexer(folder, folder / "out", load_mapping(None), SHARES, 0).run()["counts"]
+        assert (counts["scores that stand twice"], counts["scores that stand twice and differ"]) == (REGIONS, 1)
         found.append(read_records(tables(folder / "out")))
     assert found[0] == found[1]
+
+
+def test_masks_that_disagree_are_counted(tmp_path):
+    write_labels(tmp_path, 1)
+    path = tmp_path / "Labels" / "SEAGULL-100w_mask-based-rois.json"
+    records = json.loads(path.read_text())
+    other = json.loads(json.dumps(records[0]))
+    other["annotations"][0]["segmentation"] = other["annotations"][1]["segmentation"]
+    path.write_text(json.dumps([*records, other]))
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    assert (counts["masks that stand twice"], counts["masks that stand twice and differ"]) == (REGIONS, 1)
+
+
+def test_an_archive_that_comes_later_changes_no_byte(downloaded, indexed):
+    """A run is killed, an archive is fetched, the run goes on: its tables are those of a run that nobody interrupted."""
+    late, out = downloaded / "Dist.Images" / "Colorfulness" / f"{MISSING}.zip", indexed[0].parent / "late"
+    work = out / seagull_100w.WORK
+    work.mkdir(parents=True)
+    (work / seagull_100w.CLAIM).write_text(json.dumps({k: v for k, v in indexed[1].items() if k != "counts"}))
+    shutil.copyfile(downloaded / "Dist.Images" / "Blur" / "Blur_0.zip", late)
+    try:
+        Indexer(downloaded, out, load_mapping(None), SHARES, 0).run()
+    finally:
+        late.unlink()
+    assert contents(out) == contents(indexed[0])
+
+
+def test_an_archive_that_went_meanwhile_is_told(downloaded, indexed, tmp_path):
+    work = tmp_path / "out" / seagull_100w.WORK
+    work.mkdir(parents=True)
+    made = {k: v for k, v in indexed[1].items() if k != "counts"}
+    made |= {"images": os.path.relpath(downloaded, tmp_path / "out"), "archives": {**made["archives"], "gone.zip": 7}}
+    (work / seagull_100w.CLAIM).write_text(json.dumps(made))
+    with pytest.raises(FileExistsError, match=r"was begun with other archives: gone\.zip had 7 bytes, and has 0 now\. Put it back"):
+        Indexer(downloaded, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
+def test_a_folder_that_another_run_writes_into(downloaded, tmp_path):
+    with alone(tmp_path / "out"), pytest.raises(FileExistsError, match="another run is writing into"):
+        Indexer(downloaded, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
+def test_records_below_a_key_and_a_first_image_without_regions(indexed, tmp_path):
+    write_labels(tmp_path, REFERENCES)
+    mapping = load_mapping(None)
+    for name, where in (("mask-based-rois", "masks"), ("scores", "scores")):
+        path = tmp_path / "Labels" / f"SEAGULL-100w_{name}.json"
+        records = [{"id": "Blur_0/none", "annotations": []}, *json.loads(path.read_text())]
+        path.write_text(json.dumps({"info": {"annotations": 3}, "annotations": records, "licences": []}))
+        mapping[where]["at"] = "annotations"
+    Indexer(tmp_path, tmp_path / "out", mapping, SHARES, 0).run()
+    theirs = {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(indexed[0]))}
+    assert {r.id: [(x.id, x.quality, x.counts) for x in r.regions] for r in read_records(tables(tmp_path / "out"))} == theirs
+
+
+def _renamed(tmp_path, of):
+    """The quality of records from `of` on stands under another key."""
+    write_labels(tmp_path, REFERENCES)
+    path = tmp_path / "Labels" / "SEAGULL-100w_scores.json"
+    records = json.loads(path.read_text())
+    for record in records[of:]:
+        record["annotations"] = [{("quality" if k == "quality_score" else k): v for k, v in r.items()} for r in record["annotations"]]
+    path.write_text(json.dumps(records))
+
+
+def test_labels_that_some_records_lack_are_counted(tmp_path):
+    _renamed(tmp_path, -1)
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    assert counts["scores without quality_score"] == REGIONS
+
+
+def test_keys_that_change_in_the_middle_of_a_file_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(seagull_100w, "FEW", 10)
+    _renamed(tmp_path, 50)
+    told = r"scores\.json: of \d+ regions from byte [\d,]+ to [\d,]+ none has 'quality_score' \(scores\.quality\), which earlier ones have"
+    with pytest.raises(ConfigError, match=told):
+        Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()
 
 
 def test_a_label_file_without_records(tmp_path):
