@@ -14,7 +14,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,11 @@ def _inflated(data: bytes, size: int) -> bytes:
     return found
 
 
+def leads_out(path: str) -> bool:
+    """Whether a path of a table is absolute or holds ".."."""
+    return PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts
+
+
 class ImageFiles:
     """Reads encoded images by their paths. It can be pickled, and used from several processes.
 
@@ -126,17 +131,27 @@ class ImageFiles:
         while self._open:
             os.close(self._open.popitem()[1])
 
+    def place(self, path: str) -> Path:
+        """Of a file or an archive of the data's folder. Links in it may lead out of it, its tables may not: others may have written them.
+
+        Raises:
+            ImageError: an absolute path, or one with "..".
+        """
+        if leads_out(path):
+            raise ImageError(f"the path {path!r} leads out of the data's folder {self.root}: write it relative to that, without '..'")
+        return self.root / path
+
     def read(self, path: str) -> bytes:
         """The bytes of a file, or of a member of an archive, checked against the archive's checksum where it has one.
 
         Raises:
-            ImageError: missing or damaged.
+            ImageError: missing or damaged, or not in the folder.
         """
         archive, inside, member = path.partition(INSIDE)
         if inside:
             return self._member(archive, member)
         try:
-            return (self.root / path).read_bytes()
+            return self.place(path).read_bytes()
         except OSError as error:
             raise ImageError(f"image {self.root / path} cannot be read ({error.strerror}): check the path and the folder") from error
 
@@ -145,7 +160,7 @@ class ImageFiles:
         if archive not in self._directories:
             if not archive.lower().endswith(ARCHIVES):
                 raise ImageError(f"archive {archive} is none that is read in place ({', '.join(ARCHIVES)}): unpack it, or pack it anew")
-            self._directories[archive] = read_directory(self.root / archive)
+            self._directories[archive] = read_directory(self.place(archive))
         return self._directories[archive]
 
     def missing(self, archive: str, members: Iterable[str]) -> NDArray[np.bool_]:

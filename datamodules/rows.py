@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from components.registry import ConfigError
-from datamodules.archives import INSIDE, ImageFiles
+from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError
 from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
@@ -100,13 +100,14 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     found: list[tuple[NDArray[Any], ...]] = []
     sources: dict[str, str] = {}
     why: Counter[str] = Counter()
-    unfit = 0
+    unfit, unwanted = 0, pa.array(sorted(filter(None, exclude)), pa.string())
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         table, groups, rows = _columns(part)
         _check_splits(table, sources, part)
         regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
         reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
-        reasons = np.where(np.isin(table["id"].to_numpy(), list(exclude)), "excluded by name", reasons) if exclude else reasons
+        if len(unwanted):
+            reasons = np.where(pc.is_in(table["id"], value_set=unwanted).to_numpy(), "excluded by name", reasons)
         reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
         why.update(r for r in reasons.tolist() if r)
         split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8)
@@ -161,6 +162,8 @@ def _reasons(paths: Sequence[str], files: ImageFiles) -> NDArray[np.str_]:
         archive, inside, member = path.partition(INSIDE)
         if inside:
             members.setdefault(archive, []).append((i, member))
+        elif path and leads_out(path):
+            reasons[i] = "path outside the folder"
         elif path and not (files.root / path).is_file():
             reasons[i] = "file missing"
     for archive, asked in members.items():
@@ -168,7 +171,9 @@ def _reasons(paths: Sequence[str], files: ImageFiles) -> NDArray[np.str_]:
         try:
             reasons[places[files.missing(archive, [m for _, m in asked])]] = f"{archive} lacks them"
         except ImageError:
-            reasons[places] = f"{archive} is damaged" if (files.root / archive).is_file() else f"{archive} is missing"
+            here = not leads_out(archive)
+            found = "is damaged" if here and (files.root / archive).is_file() else "is missing" if here else "is outside the folder"
+            reasons[places] = f"{archive} {found}"
     return reasons
 
 

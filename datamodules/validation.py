@@ -8,7 +8,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from components import rle
 from components.prompts import DISTORTION_TYPES, SEVERITIES
-from datamodules.archives import INSIDE, ImageFiles
+from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, decode_image
 from datamodules.records import SPLITS, UNIT, Scale
 from datamodules.rows import parts_of
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "source missing": ("error", "an image has no source, so its split cannot be trusted"),
     "source in two splits": ("error", "images of one source are in several splits"),
     "archive missing": ("error", "an archive is missing or damaged"),
-    "path": ("warning", "an image's path is absolute or leaves the data's folder: the data cannot be moved, and reads what is not its own"),
+    "path": ("error", "an image's path is absolute or leaves the data's folder, and is not read: write it relative to that folder"),
     "image missing": ("error", "an image is not where the table says"),
     "image unreadable": ("error", "an image cannot be decoded"),
     "image changed": ("error", "an image's bytes are not those that the table's hash was taken of"),
@@ -235,8 +235,11 @@ class _Check:
     def _pixels(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the image is there, is what its hash says, and stands once; with `decode`, whether it can be read."""
         path, data = row["path"] or "", row["png"] or b""
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        if leads_out(path):
             self.report.add("path", where, path)
+            if not data:
+                self.report.unusable[row["id"]] = None
+                return
         if not data and not self._is_there(path, where):
             self.report.unusable[row["id"]] = None
             return
@@ -285,7 +288,7 @@ class _Check:
     def _found(self, path: str) -> str:
         """ "" for a file that is there; raises ImageError where it is not."""
         archive, inside, member = path.partition(INSIDE)
-        there = not self.files.missing(archive, [member])[0] if inside else (self.files.root / path).is_file()
+        there = not self.files.missing(archive, [member])[0] if inside else self.files.place(path).is_file()
         if not there:
             raise ImageError(f"{path} is not there")
         return ""

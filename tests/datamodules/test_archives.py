@@ -183,3 +183,17 @@ def test_a_member_that_grows_beyond_its_size_is_refused_in_bounded_memory(tmp_pa
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22
+
+
+@pytest.mark.parametrize("path", ["../a.png", "b/../../a.png", "../a.zip::x.png", "{root}/a.png", "{root}/a.zip::x.png"])
+def test_paths_that_lead_out_of_the_folder_are_refused(tmp_path, path):
+    """A table is somebody else's: it must not choose which of our files are read. Links are the user's own."""
+    (tmp_path / "data" / "b").mkdir(parents=True)
+    (tmp_path / "a.png").write_bytes(b"secret")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x.png", b"secret")
+    files = ImageFiles(tmp_path / "data")
+    with pytest.raises(ImageError, match=r"leads out of the data's folder .*: write it relative to that, without"):
+        files.read(path.format(root=tmp_path))
+    (tmp_path / "data" / "linked.png").symlink_to(tmp_path / "a.png")
+    assert files.read("linked.png") == b"secret"

@@ -168,6 +168,17 @@ def test_an_image_that_turns_out_broken_says_how_to_go_on(data):
         samples[5]
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/etc/a.png", "path outside the folder"), ("../a.zip::x.png", r"\.\./a\.zip is outside the folder")]
+)
+def test_paths_outside_the_folder_are_left_out(data, path, reason):
+    root, made = data
+    outside = [replace(r, path=path, png=b"", hash="") if n == 0 else r for n, (r, _) in enumerate(made.values())]
+    write_records(root / "part-0.parquet", outside[:7])
+    with pytest.warns(UserWarning, match=rf"left out: {reason} \(1 image\)"):
+        prepared(root)
+
+
 def test_what_is_excluded_by_name(data):
     root, _ = data
     (root / "problems.json").write_text(json.dumps({"unusable": ["image 1", "image 11"]}))
