@@ -36,13 +36,27 @@ COLUMNS = (
     "semantic",
     "description",
 )
-SHOWN = 5  # mistakes that are named
+SHOWN = 20  # mistakes that are named
 
 Row = Mapping[str, Any]
 
 
 class RowError(ValueError):
-    """A row that cannot be used."""
+    """Rows that cannot be used.
+
+    Attributes:
+        mistakes: each with its line.
+    """
+
+    def __init__(self, mistakes: Sequence[str]) -> None:
+        super().__init__(named(mistakes))
+        self.mistakes = tuple(mistakes)
+
+
+def named(mistakes: Sequence[str]) -> str:
+    """The first `SHOWN`, and how many more there are."""
+    more = len(mistakes) - SHOWN
+    return "; ".join([*mistakes[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])])
 
 
 def read_list(path: Path) -> list[dict[str, Any]]:
@@ -57,14 +71,16 @@ def read_list(path: Path) -> list[dict[str, Any]]:
         rows = _jsonl(path) if path.suffix == ".jsonl" else _csv(path)
     except (ValueError, pd.errors.ParserError) as error:
         raise ConfigError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {error}") from error
-    listed = []
+    listed, wrong = [], []
     for number, row in enumerate(rows, 1 if path.suffix == ".jsonl" else 2):
         check_keys({str(k): v for k, v in row.items()}, list(COLUMNS), str(path))
         known = {str(k): v for k, v in row.items() if v is not None and v != ""}
         forms = [f for f in FORMS if f in known]
         if "image" not in known or "id" not in known or len(forms) != 1:
-            raise ConfigError(f"{path}, line {number}: a row has an image, an id, and one of {', '.join(FORMS)}; got {known}")
+            wrong.append(f"line {number}: a row has an image, an id, and one of {', '.join(FORMS)}; got {known}")
         listed.append({**known, "line": number})
+    if wrong:
+        raise ConfigError(f"{path}: {len(wrong):,} rows cannot be used: {named(wrong)}")
     return listed
 
 
@@ -80,48 +96,63 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def regions_of(rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path, scales: Mapping[str, Scale], name: str) -> list[RegionRecord]:
-    """The regions of one image, in the order of their first rows; their ids have the image's name in front.
+def regions_of(
+    rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path, scales: Mapping[str, Scale], name: str
+) -> tuple[list[RegionRecord], int]:
+    """The regions of one image, in the order of their first rows; their ids have the image's name in front. And how many of them reach
+    out of the image: what lies in it is their region.
 
     Raises:
-        RowError: what is wrong with which lines.
+        RowError: what is wrong with which lines; a box or polygon that lies outside the image, among others.
     """
     opinions: dict[str, list[Row]] = {}
     for row in rows:
         opinions.setdefault(str(row["id"]), []).append(row)
-    found, wrong = [], []
+    found, wrong, reaching = [], [], 0
     for region, of_region in opinions.items():
-        try:
-            found.append(_region(f"{name}/{region}", of_region, pixels, root, scales))
-        except ValueError as error:
-            wrong.append(f"line {of_region[0]['line']}: {error}")
+        values: dict[str, Any] = {}
+        for what in (
+            lambda of=of_region: _place(of, pixels, root),
+            *(lambda of=of_region, score=score: _label(of, score, scales[score]) for score in SCORES),
+            lambda of=of_region: {"distortions": _agreed([distortions(row["distortion"]) for row in of if "distortion" in row])},
+        ):
+            try:
+                values |= what()
+            except ValueError as error:
+                wrong.append(f"line {of_region[0]['line']}: {error}")
+        reaching += values.pop("reaching", False)
+        if not wrong:
+            values |= {word: of_region[0].get(word) for word in ("semantic", "description")}
+            found.append(RegionRecord(f"{name}/{region}", **values))
     if wrong:
-        raise RowError("; ".join(wrong))
-    return found
+        raise RowError(wrong)
+    return found, reaching
 
 
-def _region(name: str, rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path, scales: Mapping[str, Scale]) -> RegionRecord:
+def _place(rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path) -> dict[str, Any]:
     first = rows[0]
     form = next(f for f in FORMS if f in first)
     if any(row.get(form) != first[form] for row in rows):
         raise ValueError(f"the rows of region {first['id']!r} show different regions: give each an id of its own")
-    prompt = Prompt(**{form: _shape(form, first[form], root, pixels.shape[:2])})
-    (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [prompt])
-    (quality, quality_std), (importance, importance_std) = (_score(rows, score, scales[score]) for score in SCORES)
-    said = [distortions(row["distortion"]) for row in rows if "distortion" in row]
-    return RegionRecord(
-        name,
-        rle.encode(mask)["counts"],
-        quality,
-        quality_std,
-        importance,
-        importance_std,
-        _agreed(said),
-        scales["quality"],
-        scales["importance"],
-        first.get("semantic"),
-        first.get("description"),
-    )
+    shape = _shape(form, first[form], root, pixels.shape[:2])
+    (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
+    return {"counts": rle.encode(mask)["counts"], "reaching": _reaches_out(form, shape, *pixels.shape[:2])}
+
+
+def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
+    """Of a box or a polygon that was drawn, whether a part of it lies outside the image by more than rounding."""
+    if form == "box":
+        left, top, w, h = shape
+        shape, form = [[left, top, left + w, top + h]], "polygon"
+    if form != "polygon":
+        return False
+    x, y = ([v for ring in shape for v in ring[axis::2]] for axis in (0, 1))
+    return min(*x, *y) <= -1 or max(x) >= width + 1 or max(y) >= height + 1
+
+
+def _label(rows: Sequence[Row], score: str, scale: Scale) -> dict[str, Any]:
+    value, std = _score(rows, score, scale)
+    return {score: value, f"{score}_std": std, f"{score}_scale": scale}
 
 
 def _shape(form: str, value: Any, root: Path, size: tuple[int, ...]) -> Any:

@@ -15,14 +15,15 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from components.registry import ConfigError
+from datamodules.archives import leads_out
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.datasets.indexed import Indexed
 from datamodules.images import ImageError, load_image
 from datamodules.records import SPLITS, ImageRecord, Scale, Split, encode_png
-from datamodules.region_list import SHOWN, Row, RowError, read_list, regions_of
+from datamodules.region_list import Row, RowError, named, read_list, regions_of
 from datamodules.tables import RecordWriter
 
-FORMAT = 2  # changes whenever the same files would give another table
+FORMAT = 3  # changes whenever the same files would give another table
 
 
 @DATASETS.register("roi_folder")
@@ -73,17 +74,18 @@ class RoiFolder(RoiDataset):
         """Reads the list, if it or a file that it names has changed since it was read. Says each time what is left out.
 
         Raises:
-            ConfigError: rows that cannot be used, each of the first named; fewer than three groups to deal; images that are left out, if
-                `strict`.
+            ConfigError: rows that cannot be used, the first of them named, and with them the images that cannot be read; fewer than three
+                groups to deal; images that are left out, if `strict`.
         """
-        left_out = self._part.with_name("left_out.json")
+        found = self._part.with_name("found.json")
         if not self._part.is_file():
-            records, missing = self._records()
+            records, missing, reaching = self._records()
             with RecordWriter(self._part) as writer:
-                left_out.write_text(json.dumps(missing))  # first, since the table's name is what makes both count
+                # first, since the table's name is what makes both count
+                found.write_text(json.dumps({"missing": missing, "reaching": reaching}))
                 for record in records:
                     writer.write(record)
-        self._tell(json.loads(left_out.read_text()))
+        self._tell(**json.loads(found.read_text()))
         self._tables.prepare()
 
     def split(self, name: Split) -> Samples:
@@ -120,40 +122,45 @@ class RoiFolder(RoiDataset):
         rows = list(read_list(self.root / self.table))
         return sorted({str(row[key]) for row in rows for key in ("image", "mask") if row.get(key)})
 
-    def _tell(self, missing: list[str]) -> None:
+    def _tell(self, missing: list[str], reaching: int) -> None:
         if missing and self.strict:
-            raise ConfigError(f"{len(missing)} images of {self.table} cannot be used: {'; '.join(missing[:SHOWN])}")
+            raise ConfigError(f"{len(missing)} images of {self.table} cannot be used: {named(missing)}")
         if missing:
-            warnings.warn(f"{len(missing)} images of {self.table} are left out: {'; '.join(missing[:SHOWN])}", stacklevel=3)
+            warnings.warn(f"{len(missing)} images of {self.table} are left out: {named(missing)}", stacklevel=3)
+        if reaching:
+            said = f"{reaching:,} boxes or polygons of {self.table} reach out of their images, and are cut to them"
+            warnings.warn(f"{said}: are they left, top, width, height in pixels of the image as it is stored?", stacklevel=3)
 
-    def _records(self) -> tuple[list[ImageRecord], list[str]]:
-        """Of the images that can be read, and why others are left out."""
+    def _records(self) -> tuple[list[ImageRecord], list[str], int]:
+        """Of the images that can be read, why others are left out, and how many regions reach out of their images."""
         rows: dict[str, list[Row]] = {}
         for row in read_list(self.root / self.table):
             rows.setdefault(str(row["image"]), []).append(row)
         splits = self._splits(rows)
-        records, wrong, missing = [], [], []
+        records, wrong, missing, reaching = [], list[str](), list[str](), 0
         for image, listed in tqdm(rows.items(), unit="image", desc=f"reading {self.root}", delay=2):
+            if leads_out(image):
+                wrong.append(f"line {listed[0]['line']}: image {image!r} leads out of the folder: write it relative to {self.root}")
+                continue
             try:
                 pixels = load_image(self.root / image)
-                found = regions_of(listed, pixels, self.root, self.scales, image)
+                found, out = regions_of(listed, pixels, self.root, self.scales, image)
             except ImageError as error:
                 missing.append(str(error))
                 continue
             except RowError as error:
-                wrong.append(str(error))
+                wrong += error.mistakes
                 continue
+            reaching += out
             group = _group(image, listed)
             height, width = pixels.shape[:2]
             records.append(ImageRecord(image, group, splits[group], height, width, tuple(found), path=image))
         if wrong:
-            more = f"; and {len(wrong) - SHOWN} images more" if len(wrong) > SHOWN else ""
-            raise ConfigError(
-                f"{self.root / self.table}: {len(wrong)} images have rows that cannot be used: {'; '.join(wrong[:SHOWN])}{more}"
-            )
+            besides = f". Besides, {len(missing):,} images cannot be used: {named(missing)}" if missing else ""
+            raise ConfigError(f"{self.root / self.table}: {len(wrong):,} mistakes in its rows: {named(wrong)}{besides}")
         if missing and not records:
-            raise ConfigError(f"{len(missing)} of {len(rows)} images cannot be used: {'; '.join(missing[:SHOWN])}")
-        return records, missing
+            raise ConfigError(f"{len(missing)} of {len(rows)} images cannot be used: {named(missing)}")
+        return records, missing, reaching
 
     def _splits(self, rows: dict[str, list[Row]]) -> dict[str, str]:
         """Of each group: as the list says, or dealt by the seed.

@@ -20,9 +20,10 @@ SCALES = {"quality": Scale(1, 5), "importance": UNIT}
 
 
 def regions(tmp_path, *rows, pixels=PIXELS):
-    return regions_of(
-        [{"line": n + 2, "image": "a.png", "id": "r", **row} for n, row in enumerate(rows)], pixels, tmp_path, SCALES, "a.png"
-    )
+    listed = [{"line": n + 2, "image": "a.png", "id": "r", **row} for n, row in enumerate(rows)]
+    found, reaching = regions_of(listed, pixels, tmp_path, SCALES, "a.png")
+    assert not reaching
+    return found
 
 
 @pytest.mark.parametrize(
@@ -91,11 +92,36 @@ def test_two_of_three_say_clean(tmp_path):
         ([{"box": "3 2 5 4", "quality": "5", "quality_std": "1"}] * 2, "region 'r' has several rows and a quality_std"),
         ([{"box": "3 2 5 4", "distortion": "very blurry"}], "distortion 'very blurry': write 'clean', or a severity"),
         ([{"box": "9 9 9 9", "id": "x"}, {"box": "3 2 5", "id": "y"}], "line 2: .*; line 3: "),
+        ([{"box": "3 2 5", "quality": "9", "distortion": "bad"}], "line 2: a box is .*; line 2: quality 9 .*; line 2: distortion 'bad'"),
     ],
 )
 def test_mistakes_are_named_by_their_lines(tmp_path, rows, message):
     with pytest.raises(RowError, match=message):
         regions(tmp_path, *rows)
+
+
+@pytest.mark.parametrize(
+    ("form", "reaching"),
+    [
+        ({"box": "3 2 7 6"}, 0),
+        ({"box": "-0.5 0 10.9 8"}, 0),  # rounding
+        ({"box": "3 2 8 6"}, 1),
+        ({"box": "-1 2 8 6"}, 1),
+        ({"polygon": "3 2 8 2 8 9 3 6"}, 1),
+        ({"polygon": "3 2 5 2 5 6; 0 0 10 0 10 8"}, 0),
+    ],
+)
+def test_what_reaches_out_of_the_image_is_counted_and_cut(tmp_path, form, reaching):
+    (region,), found = regions_of([{"line": 2, "image": "a.png", "id": "r", **form}], PIXELS, tmp_path, SCALES, "a.png")
+    assert found == reaching
+    assert rle.area({"size": [8, 10], "counts": region.counts})
+
+
+def test_of_many_mistakes_the_first_are_named_and_the_rest_counted(tmp_path):
+    (tmp_path / "a.csv").write_text("image,id,box\n" + "a.png,1,\n" * 23)
+    with pytest.raises(ConfigError, match=r"23 rows cannot be used: line 2: .*line 21: .*; and 3 more$") as raised:
+        read_list(tmp_path / "a.csv")
+    assert "line 22" not in str(raised.value)
 
 
 def test_distortions_in_words():

@@ -111,10 +111,30 @@ def test_an_image_that_was_fetched_or_changed_is_read(folder):
 
 
 def test_rows_that_cannot_be_used_are_an_error(folder):
-    write(folder, [r.replace("2 9 9", "2 9 9 9") if r.startswith("scene0.0") else r for r in rows()] + ["scene3.0.png,7,1 1 2 2,9"])
-    with pytest.raises(ConfigError, match=r"2 images have rows that cannot be used: line 2: a box is .*quality 9 lies outside its scale"):
+    wrong = [r.replace("2 9 9", "2 9 9 9") if r.startswith("scene0.0") else r for r in rows()]
+    write(folder, [*wrong, "scene3.0.png,7,1 1 2 2,9", "nowhere.png,0,1 1 2 2,3"])
+    told = r"3 mistakes in its rows: line 2: a box is .*line 3: a box is .*quality 9 lies outside its scale"
+    with pytest.raises(ConfigError, match=rf"{told}.* Besides, 1 images cannot be used: image .*nowhere\.png does not exist"):
         made(folder)
     assert not (folder / "cache").exists()
+
+
+@pytest.mark.parametrize("image", ["/etc/a.png", "../a.png"])
+def test_an_image_outside_the_folder_is_a_mistake(folder, image):
+    write(folder, [*rows(), f"{image},0,1 1 2 2,3"])
+    with pytest.raises(ConfigError, match=rf"line 26: image '{image}' leads out of the folder: write it relative to"):
+        made(folder)
+
+
+def test_boxes_that_reach_out_are_told_each_time(folder):
+    write(folder, [*rows(), "scene0.0.png,7,20 15 20 20,3"])
+    for _ in range(2):
+        with pytest.warns(
+            UserWarning, match=r"1 boxes or polygons of labels\.csv reach out of their images, and are cut to them: are they"
+        ):
+            dataset = made(folder)
+    (region,) = [r for s in SPLITS for i in records(dataset, s) for r in i.regions if r.id == "scene0.0.png/7"]
+    assert region.box == (20, 15, 10, 5)
 
 
 def test_too_few_groups_to_deal(folder):
