@@ -1,7 +1,7 @@
 """How well predicted scores follow labelled ones: SRCC, PLCC (raw and after a logistic fit), KRCC and RMSE, by SciPy.
 
-A correlation that does not exist (fewer than two points, or one side constant) is nan. A nan that goes in is refused: what is
-dropped is the caller's decision, and is counted there.
+A correlation that does not exist (fewer than three points, since any two lie on a line, or one side constant) is nan. A nan that goes
+in is refused: what is dropped is the caller's decision, and is counted there.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 
 Vector = NDArray[np.float64]
 
+MIN_POINTS = 3  # of a correlation
 MIN_FIT_POINTS = 10
 _STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in standard deviations of pred
 
@@ -87,7 +88,7 @@ def fit_logistic(pred: ArrayLike, label: ArrayLike) -> LogisticFit:
     x, y = paired(pred, label)
     if len(x) < MIN_FIT_POINTS:
         return LogisticFit(None, False, f"{len(x)} points, at least {MIN_FIT_POINTS} are needed")
-    if not _varied(x, y):
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
         return LogisticFit(None, False, f"all {len(x)} {'predictions' if np.ptp(x) == 0 else 'labels'} are the same")
     mean, std = float(x.mean()), float(x.std())
     z = (x - mean) / std
@@ -135,4 +136,4 @@ def paired(pred: ArrayLike, label: ArrayLike) -> tuple[Vector, Vector]:
 
 
 def _varied(x: Vector, y: Vector) -> bool:
-    return len(x) > 1 and bool(np.ptp(x) > 0 and np.ptp(y) > 0)
+    return len(x) >= MIN_POINTS and bool(np.ptp(x) > 0 and np.ptp(y) > 0)

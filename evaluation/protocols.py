@@ -86,6 +86,7 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
         "n": len(rows),
         "dropped": len(table) - len(rows) if asked(table, task) else 0,
         "fit_converged": fit.converged,
+        "fit_reason": fit.reason,
         "distinct": len(np.unique(pred)),
         "within_image_srcc": float(np.mean(within)) if within else math.nan,
         "within_image_images": len(within),

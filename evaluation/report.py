@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from components.batch import TASKS
 from evaluation import plots
+from evaluation.correlations import MIN_POINTS
 from evaluation.gallery import Mask, Pixels, encode_jpeg, region_card
 from evaluation.protocols import CONTROLS, SCORES, Score, asked, usable
 
@@ -82,6 +83,7 @@ def write_report(
     html = page.render(
         title=str(run.get("name", "ROI-IQA")),
         headline=headline(metrics),
+        notes=notes(metrics),
         metrics=metrics,
         scores=SCORES,
         figures={name: (address(light[name], "png"), address(dark[name], "png")) for name in light},
@@ -149,6 +151,7 @@ def console_table(metrics: Mapping[str, Any]) -> str:
             control = metrics["control"][name][task]
             numbers = f"{_number(control['srcc']):>8}{_number(control['plcc']):>8}{blank}{blank}{_number(control['rmse']):>8}"
             lines.append(f"{'  ' + name.replace('_', ' '):14}{numbers}{_MISSING:>10}{blank}{control['n']:>9,}")
+    lines += notes(metrics)
     lines += ["", f"{'':14}{'accuracy':>8}{'macro-F1':>10}{'precision':>11}{'recall':>8}{'F1':>8}{'n':>9}"]
     for key in ("distortion", "severity"):
         m = metrics[key]
@@ -158,6 +161,18 @@ def console_table(metrics: Mapping[str, Any]) -> str:
     lines += ["", f"parse failures {metrics['parse_failures']:,}" + (f" ({by_task})" if by_task else "")]
     lines.append(f"{metrics['n_regions']:,} regions of {metrics['n_images']:,} images from {metrics['n_sources']:,} sources")
     return "\n".join(lines)
+
+
+def notes(metrics: Mapping[str, Any]) -> list[str]:
+    """Why numbers of the scores do not exist, a line for each task that was asked about."""
+    found = []
+    for task in SCORES:
+        m = metrics[task]
+        if 0 < m["n"] < MIN_POINTS:
+            found.append(f"{task}: no correlation over {m['n']} regions, at least {MIN_POINTS} are needed")
+        elif m["n"] and not m["fit_converged"]:
+            found.append(f"{task}: no fit ({m['fit_reason']})")
+    return found
 
 
 def _card(region: Mapping[Any, Any], images: Images) -> Card:

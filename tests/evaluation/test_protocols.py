@@ -34,7 +34,7 @@ def distortions(types, severities, types_pred, severities_pred, parsed=True):
 
 def test_every_key_is_there_and_json(answers):
     metrics = json.loads(json.dumps(evaluate(answers), allow_nan=False))
-    score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "distinct"}
+    score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "fit_reason", "distinct"}
     score |= {"within_image_srcc", "within_image_images", "pair_accuracy"}
     assert score == set(metrics["quality"]) == set(metrics["importance"])
     assert {"accuracy", "macro_f1", "per_type_f1", "precision", "recall", "f1", "n", "labels", "confusion"} == set(metrics["distortion"])

@@ -143,3 +143,26 @@ def test_the_terminal_table_is_aligned_and_complete(answers):
     assert f"{metrics['quality']['srcc']:.3f}" in lines[1]
     assert f"{metrics['control']['whole_image']['quality']['srcc']:.3f}" in lines[2]
     assert "parse failures 2 (quality 1, importance 0, distortion 1)" in text
+    assert lines[7] == ""
+
+
+@pytest.mark.parametrize(
+    ("count", "notes"),
+    [
+        (
+            2,
+            [
+                "quality: no correlation over 2 regions, at least 3 are needed",
+                "importance: no correlation over 2 regions, at least 3 are needed",
+            ],
+        ),
+        (4, [f"{task}: no fit (4 points, at least 10 are needed)" for task in ("quality", "importance")]),
+    ],
+)
+def test_numbers_that_do_not_exist_are_explained(answers, tmp_path, count, notes):
+    few = answers.iloc[:count]
+    metrics = evaluate(few)
+    assert (metrics["quality"]["srcc"] is None) == (count < 3)
+    assert console_table(metrics).splitlines()[7 : 7 + len(notes)] == notes
+    html = write_report(tmp_path, few, metrics, None, images, {}, "").read_text()
+    assert all(f"<p>{note.capitalize()}.</p>" in html for note in notes)
