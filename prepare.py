@@ -155,20 +155,22 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
     if args.out.suffix != ".html":
         raise ConfigError(f"{args.out}: the page is a file that ends in .html")
     dataset = _labelled(args)
-    dataset.prepare()
-    splits = [dataset.split(s) for s in SPLITS]
+    there = bool(dataset.rows.readable.any())
+    if there or not dataset.rows.regions.any():
+        dataset.prepare()
+    splits = [dataset.split(s) if there else dataset.labelled(s) for s in SPLITS]
     ends = np.cumsum([len(s) for s in splits])
     drawn = np.random.default_rng(args.seed).permutation(ends[-1])[: max(args.images, args.pictures)]
     which = np.searchsorted(ends, drawn, side="right")
     chosen = [(int(s), int(i - ends[s] + len(splits[s]))) for s, i in zip(which, drawn, strict=True)]
     records = [splits[s].record(i) for s, i in tqdm(chosen[: args.images], unit="image", desc="reading labels")]
     pictures = {}
-    for s, i in tqdm(chosen[: args.pictures], unit="image", desc="drawing"):
+    for s, i in tqdm(chosen[: args.pictures if there else 0], unit="image", desc="drawing"):
         sample = splits[s][i]
         pictures[f"{sample.record.id} ({sample.record.split})"] = encode_labelled(sample)
     said = f"Of {len(records):,} of {ends[-1]:,} images, drawn by seed {args.seed}"
     write_page(args.out, str(args.folder), dataset.rows.coverage(), said, pictures, figures(records))
-    print(f"page: {args.out}")
+    print(f"page: {args.out}" + ("" if there else "; it shows labels alone, for no image is where the tables say"))
     return {"out": str(args.out), "images": len(records), "pictures": len(pictures)}
 
 

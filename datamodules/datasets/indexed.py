@@ -107,6 +107,11 @@ class Indexed(RoiDataset):
         """The samples of a split."""
         return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed)
 
+    def labelled(self, name: Split) -> IndexedSamples:
+        """The images of a split with regions, whether they are where the tables say or not: for their labels."""
+        chosen = np.flatnonzero((self.rows.regions > 0) & (self.rows.split == SPLITS.index(name)))
+        return IndexedSamples(self.rows, chosen, self.files, 0, self.seed)
+
     def describe(self) -> dict[str, Any]:
         """Hashes of the tables, how much of them can be used, and what made them."""
         rows = self.rows

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ from components import rle
 from components.registry import ConfigError
 from datamodules.datasets.base import DATASETS
 from datamodules.records import ImageRecord, RegionRecord
+from datamodules.tables import write_records
 from evaluation.data_report import distortion_counts, figures, histogram
 
 MASK = np.zeros((10, 10), bool)
@@ -67,6 +69,17 @@ def test_the_page_of_a_data_set(tmp_path):
     assert "9 of 9 images (100.0%) can be used" in page
     assert "Of 5 of 9 images, drawn by seed 0" in page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["page.html"]
+
+
+def test_labels_are_plotted_where_no_image_is_there(tmp_path, capsys):
+    table = dataclasses.replace(record({"quality": 0.5}), path="photos/a.png", png=b"", split="val")
+    write_records(tmp_path / "data" / "a.parquet", [table])
+    found = prepare.main(["show", str(tmp_path / "data"), str(tmp_path / "page.html")])
+    assert (found["images"], found["pictures"]) == (1, 0)
+    assert "it shows labels alone, for no image is where the tables say" in capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text()
+    assert len(re.findall('src="data:image/png;base64,', page)) == 3
+    assert "0 of 1 images (0.0%) can be used" in page
 
 
 def test_the_page_is_a_page(tmp_path):
