@@ -234,7 +234,6 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         max_tokens=t.max_tokens,
         row_tokens=scorer.row_tokens,
     )
-    say(describe(scorer))
     options: dict[str, Any] = {
         "steps": t.steps,
         "seed": config.seed,
@@ -254,7 +253,8 @@ def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> t
         vision_encoder(scorer)
     if t.cache_features == "disk":
         data.features_folder("")  # before weights are read: is there one?
-    team.in_turn(data.prepare_data)
+    team.in_turn(data.prepare_data)  # its mistakes come before the weights
+    say(describe(scorer))
     home = torch.device("cpu") if t.strategy == "fsdp" else device  # what is sharded moves shard by shard
     with home:  # quantised weights are made where they will be used
         module.configure_model()

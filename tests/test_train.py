@@ -19,6 +19,7 @@ from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from configs.schema import experiments, load_config
 from datamodules.datasets.base import DATASETS
+from datamodules.images import ImageError
 from inference.load import load
 from lightning_modules.entry import run_entry
 from lightning_modules.ranks import Ranks
@@ -479,6 +480,12 @@ def test_a_mistake_ends_in_a_line_that_teaches_and_does_not_take_the_name(tmp_pa
     assert message in str(stopped.value)
     assert not (tmp_path / "run" / "checkpoints").exists()
     Run(tmp_path / "run").check("another: configuration\n")
+
+
+def test_mistakes_of_the_data_come_before_the_parts_are_told(tmp_path, capsys):
+    with pytest.raises(ImageError, match="/no/such/folder"):
+        train.main(small(tmp_path, "data.root=/no/such/folder"))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
