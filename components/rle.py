@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco
 
-_MOST_CHARACTERS = 7  # of one run: 5 bits each, enough for 2**34 pixels
-_AT_ONCE = 64  # masks, whose arrays stay in the processor's cache
+MOST_CHARACTERS = 7  # of one run: 5 bits each, enough for 2**34 pixels
 
 
 class RegionError(ValueError):
@@ -137,89 +136,6 @@ def measure(rle: Mapping[str, Any]) -> tuple[tuple[int, int, int, int], int]:
     return (left, top, right - left + 1, bottom - top + 1), inside
 
 
-def measure_all(
-    heights: NDArray[np.int64], widths: NDArray[np.int64], text: NDArray[np.uint8], ends: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """`measure` of N masks in COCO's text form at once -> (N, 5): left, top, width, height and area; zeros where a code is none.
-
-    Args:
-        heights, widths: (N,) of the images.
-        text: (T,) characters of all codes, one behind the other. ends: (N + 1,) where each begins, and the end of the last.
-    """
-    found = np.zeros((len(heights), 5), np.int64)
-    whole = np.flatnonzero((np.diff(ends) > 0) & (heights > 0) & (widths > 0))
-    for first in range(0, len(whole), _AT_ONCE):
-        chosen = whole[first : first + _AT_ONCE]
-        lengths = ends[chosen + 1] - ends[chosen]
-        starts = np.cumsum(lengths) - lengths
-        own = text[np.repeat(ends[chosen] - starts, lengths) + np.arange(lengths.sum())]
-        found[chosen] = _measured(heights[chosen], widths[chosen], own, starts)
-    return found
-
-
-def _measured(
-    heights: NDArray[np.int64], widths: NDArray[np.int64], text: NDArray[np.uint8], starts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """`measure_all`, of codes that have a character each and begin at `starts`."""
-    runs, first, sound = _all_runs(text, starts)
-    count = np.diff(first, append=len(runs))
-    edges = np.cumsum(runs)
-    edges -= np.repeat(edges[first] - runs[first], count)
-    sound &= (edges[first + count - 1] == heights * widths) & (np.minimum.reduceat(runs, first) >= 0)
-    place = np.arange(len(runs)) - np.repeat(first, count)
-    inside = np.flatnonzero((place % 2 == 1) & (runs > 0) & np.repeat(sound, count))  # a run of no pixels is legal
-    owner = np.repeat(np.arange(len(first)), count)[inside]
-    found = np.zeros((len(first), 5), np.int64)
-    some, begin = np.unique(owner, return_index=True)
-    if not len(some):
-        return found
-    height, last = heights[owner], edges[inside] - 1
-    columns, last_columns = (last + 1 - runs[inside]) // height, last // height
-    left, right = columns[begin], np.maximum.reduceat(last_columns, begin)
-    passes = np.maximum.reduceat(last_columns - columns, begin) > 0  # the foot of a column, and goes on at the head of the next
-    top = np.where(passes, 0, np.minimum.reduceat(last + 1 - runs[inside] - columns * height, begin))
-    bottom = np.where(passes, heights[some] - 1, np.maximum.reduceat(last - last_columns * height, begin))
-    area = np.add.reduceat(runs[inside], begin)
-    found[some] = np.stack((left, top, right - left + 1, bottom - top + 1, area), 1)
-    return found
-
-
-def _all_runs(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Runs of codes that begin at `starts`, where the runs of each begin, and (N,) whether its characters can be a code."""
-    sound = np.ones(len(starts), np.bool_)
-    digits = text - np.uint8(48)
-    odd = np.flatnonzero(digits > 63)
-    sound[np.searchsorted(starts, odd, "right") - 1] = False
-    lasts = np.append(starts[1:], len(text)) - 1
-    sound &= digits[lasts] < 32
-    digits[odd], digits[lasts] = 0, digits[lasts] & 31  # so that the neighbours of a code that is none are read rightly
-    ends = np.flatnonzero(digits < 32)
-    begins = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - begins + 1
-    first = np.searchsorted(begins, starts)
-    sound &= np.maximum.reduceat(lengths, first) <= _MOST_CHARACTERS
-    runs = (digits[begins] & 31).astype(np.int64)
-    for place in range(1, min(int(lengths.max()), _MOST_CHARACTERS)):
-        longer = np.flatnonzero(lengths > place)
-        runs[longer] |= (digits[begins[longer] + place] & 31).astype(np.int64) << (5 * place)
-    negative = np.flatnonzero(digits[ends] & 16)
-    runs[negative] -= np.int64(1) << (5 * np.minimum(lengths[negative], _MOST_CHARACTERS))
-    return _summed(runs, first), first, sound
-
-
-def _summed(runs: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each run is written less the one two before, from the fourth on: sums by turns, anew for each code."""
-    count = np.diff(first, append=len(runs))
-    place = np.arange(len(runs)) - np.repeat(first, count)
-    found = runs.copy()
-    for turn in (1, 0):
-        own = (place % 2 == turn) & (place > 0)
-        sums = np.cumsum(np.where(own, runs, 0))
-        before = np.concatenate([[0], sums])[first]
-        found = np.where(own, sums - np.repeat(before, count), found)
-    return found
-
-
 def _runs(rle: Mapping[str, Any]) -> NDArray[np.int64]:
     """Lengths of the runs, outside first; their sum is height x width."""
     height, width = size(rle)
@@ -248,8 +164,8 @@ def _from_characters(counts: str | bytes) -> NDArray[np.int64]:
         raise RegionError(f"malformed RLE counts: the text stops in the middle of a number: ...{_brief(counts[-12:])}")
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
-    if lengths.max() > _MOST_CHARACTERS:
-        raise RegionError(f"malformed RLE counts: a number of {int(lengths.max())} characters, at most {_MOST_CHARACTERS} make sense")
+    if lengths.max() > MOST_CHARACTERS:
+        raise RegionError(f"malformed RLE counts: a number of {int(lengths.max())} characters, at most {MOST_CHARACTERS} make sense")
     places = np.arange(digits.size) - np.repeat(starts, lengths)
     runs = np.add.reduceat((digits & 31) << (5 * places), starts)
     runs -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from components import rle
 from components.batch import Distortions
+from components.rle_many import sample_all
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -200,9 +201,7 @@ class RoiSample:
         rows, columns = (np.arange(size) * side // size for side in (height, width))
         rows = height - 1 - rows[::-1] if self.turn & 2 else rows  # ascending; turned back below
         columns = width - 1 - columns[::-1] if self.turn & 1 else columns
-        masks = np.zeros((len(self.record.regions), size, size), np.bool_)
-        for mask, region in zip(masks, self.record.regions, strict=True):
-            rle.sample({"size": [height, width], "counts": region.counts}, rows, columns, mask)
+        masks = sample_all(height, width, [r.counts for r in self.record.regions], rows, columns)
         return _turn(torch.from_numpy(masks), self.turn)
 
     def boxes(self) -> Tensor:

@@ -23,8 +23,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from components import rle
 from components.registry import ConfigError
+from components.rle_many import measure_all
 from datamodules.alone import LOCK, alone
 from datamodules.archives import ARCHIVES, ImageFiles
 from datamodules.json_chunks import Chunk, chunks
@@ -298,7 +298,7 @@ def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     _, ends, text = counts.buffers()
     places = np.frombuffer(ends, np.int32)[counts.offset : counts.offset + len(counts) + 1].astype(np.int64)
     characters = np.frombuffer(text, np.uint8) if text is not None and len(found) else np.empty(0, np.uint8)
-    return sides, rle.measure_all(sides[:, 0], sides[:, 1], characters, places)
+    return sides, measure_all(sides[:, 0], sides[:, 1], characters, places)
 
 
 def _mark(path: Path) -> str:

@@ -1,0 +1,151 @@
+"""Many masks in COCO's text form at once: what `components.rle` does with one, by arrays of the runs of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import rle
+from components.rle import MOST_CHARACTERS
+
+_AT_ONCE = 64  # masks, whose arrays stay in the processor's cache
+
+
+def sample_all(height: int, width: int, counts: Sequence[str], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`rle.sample` of the R masks of one image -> (R, len(rows), len(columns)) bool.
+
+    Raises:
+        RegionError: as `rle.sample` does, for the first mask that is none.
+    """
+    masks = np.zeros((len(counts), rows.size, columns.size), np.bool_)
+    edges, first = _edges(height, width, counts) if (np.diff(columns) > 0).all() else (None, None)
+    if edges is None or first is None:  # columns that are asked for twice, or a mask that is none
+        for mask, text in zip(masks, counts, strict=True):
+            rle.sample({"size": [height, width], "counts": text}, rows, columns, mask)
+        return masks
+    before = np.searchsorted(columns, edges // height)
+    partly = columns[np.minimum(before, columns.size - 1)] == edges // height
+    places = before * rows.size + np.where(partly, np.searchsorted(rows, edges % height), 0)  # pixels asked for before each edge
+    starts, ends = places[0::2], places[1::2]
+    drawn = np.flatnonzero(ends > starts)
+    owner = np.repeat(np.arange(len(counts)), np.diff(first // 2, append=len(starts)))[drawn]
+    some, begin = np.unique(owner, return_index=True)
+    if not len(some):
+        return masks
+    starts, ends = starts[drawn], ends[drawn]
+    left, right = starts[begin] // rows.size, -(-ends[np.append(begin[1:], len(ends)) - 1] // rows.size)  # columns that a mask touches
+    tops, bottoms = starts % rows.size, (ends - 1) % rows.size
+    passes = np.maximum.reduceat((ends - 1) // rows.size - starts // rows.size, begin) > 0  # from a column to the next
+    top = np.where(passes, 0, np.minimum.reduceat(tops, begin))
+    bottom = np.where(passes, rows.size, np.maximum.reduceat(bottoms, begin) + 1)
+    room = (right - left) * rows.size
+    shift = np.repeat(np.cumsum(room) - room - left * rows.size, np.diff(begin, append=len(starts)))
+    runs = np.diff(np.stack((starts + shift, ends + shift), 1).ravel(), prepend=0, append=int(room.sum()))
+    found = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(-1, rows.size)  # (columns of all, rows)
+    place = 0
+    for mask, low, high, t, b in zip(some.tolist(), left.tolist(), right.tolist(), top.tolist(), bottom.tolist(), strict=True):
+        masks[mask, t:b, low:high] = found[place : place + high - low, t:b].T
+        place += high - low
+    return masks
+
+
+def _edges(height: int, width: int, counts: Sequence[str]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+    """Where masks are entered and left in turn, as pixels before, and where the edges of each begin; None where one is none."""
+    texts = [text.encode("ascii", "replace") for text in counts]
+    if not texts or not all(texts):
+        return None, None
+    lengths = np.array([len(t) for t in texts])
+    runs, first, sound = _all_runs(np.frombuffer(b"".join(texts), np.uint8), np.cumsum(lengths) - lengths)
+    count = np.diff(first, append=len(runs))
+    edges = np.cumsum(runs)
+    edges -= np.repeat(edges[first] - runs[first], count)
+    if not (sound.all() and (edges[first + count - 1] == height * width).all() and runs.min() >= 0):
+        return None, None
+    kept = np.ones(len(edges), np.bool_)
+    kept[(first + count - 1)[count % 2 == 1]] = False  # the ground behind the last edge
+    return edges[kept], np.cumsum(count // 2 * 2) - count // 2 * 2
+
+
+def measure_all(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], text: NDArray[np.uint8], ends: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`measure` of N masks in COCO's text form at once -> (N, 5): left, top, width, height and area; zeros where a code is none.
+
+    Args:
+        heights, widths: (N,) of the images.
+        text: (T,) characters of all codes, one behind the other. ends: (N + 1,) where each begins, and the end of the last.
+    """
+    found = np.zeros((len(heights), 5), np.int64)
+    whole = np.flatnonzero((np.diff(ends) > 0) & (heights > 0) & (widths > 0))
+    for first in range(0, len(whole), _AT_ONCE):
+        chosen = whole[first : first + _AT_ONCE]
+        lengths = ends[chosen + 1] - ends[chosen]
+        starts = np.cumsum(lengths) - lengths
+        own = text[np.repeat(ends[chosen] - starts, lengths) + np.arange(lengths.sum())]
+        found[chosen] = _measured(heights[chosen], widths[chosen], own, starts)
+    return found
+
+
+def _measured(
+    heights: NDArray[np.int64], widths: NDArray[np.int64], text: NDArray[np.uint8], starts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`measure_all`, of codes that have a character each and begin at `starts`."""
+    runs, first, sound = _all_runs(text, starts)
+    count = np.diff(first, append=len(runs))
+    edges = np.cumsum(runs)
+    edges -= np.repeat(edges[first] - runs[first], count)
+    sound &= (edges[first + count - 1] == heights * widths) & (np.minimum.reduceat(runs, first) >= 0)
+    place = np.arange(len(runs)) - np.repeat(first, count)
+    inside = np.flatnonzero((place % 2 == 1) & (runs > 0) & np.repeat(sound, count))  # a run of no pixels is legal
+    owner = np.repeat(np.arange(len(first)), count)[inside]
+    found = np.zeros((len(first), 5), np.int64)
+    some, begin = np.unique(owner, return_index=True)
+    if not len(some):
+        return found
+    height, last = heights[owner], edges[inside] - 1
+    columns, last_columns = (last + 1 - runs[inside]) // height, last // height
+    left, right = columns[begin], np.maximum.reduceat(last_columns, begin)
+    passes = np.maximum.reduceat(last_columns - columns, begin) > 0  # the foot of a column, and goes on at the head of the next
+    top = np.where(passes, 0, np.minimum.reduceat(last + 1 - runs[inside] - columns * height, begin))
+    bottom = np.where(passes, heights[some] - 1, np.maximum.reduceat(last - last_columns * height, begin))
+    area = np.add.reduceat(runs[inside], begin)
+    found[some] = np.stack((left, top, right - left + 1, bottom - top + 1, area), 1)
+    return found
+
+
+def _all_runs(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Runs of codes that begin at `starts`, where the runs of each begin, and (N,) whether its characters can be a code."""
+    sound = np.ones(len(starts), np.bool_)
+    digits = text - np.uint8(48)
+    odd = np.flatnonzero(digits > 63)
+    sound[np.searchsorted(starts, odd, "right") - 1] = False
+    lasts = np.append(starts[1:], len(text)) - 1
+    sound &= digits[lasts] < 32
+    digits[odd], digits[lasts] = 0, digits[lasts] & 31  # so that the neighbours of a code that is none are read rightly
+    ends = np.flatnonzero(digits < 32)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    lengths = ends - begins + 1
+    first = np.searchsorted(begins, starts)
+    sound &= np.maximum.reduceat(lengths, first) <= MOST_CHARACTERS
+    runs = (digits[begins] & 31).astype(np.int64)
+    for place in range(1, min(int(lengths.max()), MOST_CHARACTERS)):
+        longer = np.flatnonzero(lengths > place)
+        runs[longer] |= (digits[begins[longer] + place] & 31).astype(np.int64) << (5 * place)
+    negative = np.flatnonzero(digits[ends] & 16)
+    runs[negative] -= np.int64(1) << (5 * np.minimum(lengths[negative], MOST_CHARACTERS))
+    return _summed(runs, first), first, sound
+
+
+def _summed(runs: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each run is written less the one two before, from the fourth on: sums by turns, anew for each code."""
+    count = np.diff(first, append=len(runs))
+    place = np.arange(len(runs)) - np.repeat(first, count)
+    found = runs.copy()
+    for turn in (1, 0):
+        own = (place % 2 == turn) & (place > 0)
+        sums = np.cumsum(np.where(own, runs, 0))
+        before = np.concatenate([[0], sums])[first]
+        found = np.where(own, sums - np.repeat(before, count), found)
+    return found
