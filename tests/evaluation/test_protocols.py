@@ -86,9 +86,9 @@ def test_order_within_images_by_hand():
 
 
 def test_what_has_no_label_or_no_answer_is_dropped_and_counted():
-    rows = table([0.1, 0.2, 0.3, math.nan], [0.1, math.nan, 0.3, 0.4])
+    rows = table([0.1, 0.2, 0.3, math.nan, 0.5], [0.1, math.nan, 0.3, 0.4, 0.5])
     metrics = evaluate(rows)
-    assert (metrics["quality"]["n"], metrics["quality"]["dropped"], metrics["parse_failures"]) == (2, 2, 1)
+    assert (metrics["quality"]["n"], metrics["quality"]["dropped"], metrics["parse_failures"]) == (3, 2, 1)
     assert metrics["quality"]["srcc"] == pytest.approx(1)
     assert metrics["quality"]["plcc_fitted"] is None
     assert metrics["quality"]["fit_converged"] is False
