@@ -83,7 +83,10 @@ def measure_all(
         chosen = whole[first : first + _AT_ONCE]
         lengths = ends[chosen + 1] - ends[chosen]
         starts = np.cumsum(lengths) - lengths
-        own = text[np.repeat(ends[chosen] - starts, lengths) + np.arange(lengths.sum())]
+        if chosen[-1] - chosen[0] == len(chosen) - 1:  # they lie one behind the other
+            own = text[ends[chosen[0]] : ends[chosen[-1] + 1]]
+        else:
+            own = text[np.repeat(ends[chosen] - starts, lengths) + np.arange(lengths.sum())]
         found[chosen] = _measured(heights[chosen], widths[chosen], own, starts)
     return found
 
@@ -141,11 +144,14 @@ def _all_runs(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[NDArr
 def _summed(runs: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each run is written less the one two before, from the fourth on: sums by turns, anew for each code."""
     count = np.diff(first, append=len(runs))
-    place = np.arange(len(runs)) - np.repeat(first, count)
-    found = runs.copy()
-    for turn in (1, 0):
-        own = (place % 2 == turn) & (place > 0)
-        sums = np.cumsum(np.where(own, runs, 0))
-        before = np.concatenate([[0], sums])[first]
-        found = np.where(own, sums - np.repeat(before, count), found)
-    return found
+    even = count + count % 2  # so that the runs of each code stand in pairs
+    places = np.arange(len(runs)) + np.repeat(np.cumsum(even) - even - first, count)
+    pairs = np.zeros((int(even.sum()) // 2, 2), np.int64)
+    pairs.ravel()[places] = runs
+    begins = (np.cumsum(even) - even) // 2
+    grounds = pairs[begins, 0].copy()
+    pairs[begins, 0] = 0
+    sums = np.cumsum(pairs, 0)
+    sums -= np.repeat(sums[begins] - pairs[begins], even // 2, 0)
+    sums[begins, 0] = grounds
+    return sums.ravel()[places]

@@ -63,6 +63,10 @@ SCHEMA = pa.schema(
 
 
 _TASKS = ("quality", "importance")
+_LARGE = {  # columns that are worth the longer compression
+    *("id", "path", "hash", "reference", "png"),
+    *(f"regions.list.element.{name}" for name in ("id", "counts", *_TASKS, *(f"{task}_std" for task in _TASKS), "description")),
+}
 _REPEATED = ["source", "split", "height", "width"] + [  # columns whose values stand many times in a row group
     f"regions.list.element.{name}"
     for name in (
@@ -71,6 +75,18 @@ _REPEATED = ["source", "split", "height", "width"] + [  # columns whose values s
         *(f"{task}_scale.{of}" for task in _TASKS for of in _SCALE.names),
     )
 ]
+
+
+def _leaves(field: pa.Field, above: str = "") -> Iterator[tuple[str, pa.DataType]]:
+    """The columns of a Parquet file that a field becomes, with their types."""
+    kind, path = field.type, f"{above}{field.name}"
+    if pa.types.is_list(kind):
+        kind, path = kind.value_type, f"{path}.list.element"
+    if not pa.types.is_struct(kind):
+        yield path, kind
+        return
+    for inner in kind:
+        yield from _leaves(inner, f"{path}.")
 
 
 def pointing(kind: pa.DataType) -> pa.DataType:
@@ -156,7 +172,14 @@ class RecordWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")  # pids repeat between containers
         own = schema.equals(SCHEMA)  # else the file is to be read as one of ours, whatever it was written from
-        self._file = pq.ParquetWriter(self._draft, schema, compression="zstd", use_dictionary=_REPEATED, store_schema=own)
+        leaves = [leaf for field in schema for leaf in _leaves(field)]
+        self._file = pq.ParquetWriter(
+            self._draft,
+            schema,
+            compression="zstd" if own else {path: "zstd" if path in _LARGE else "snappy" for path, _ in leaves},
+            use_dictionary=_REPEATED if own else [path for path, kind in leaves if pa.types.is_dictionary(kind)],
+            store_schema=own,
+        )
         if not own:
             self._file.add_key_value_metadata({VERSION_KEY.decode(): str(VERSION)})
 
