@@ -2,7 +2,8 @@
 
 Goes through what a click goes through on the server: the region around a point by superpixels, the answers to all questions, the picture
 drawn, the answers laid out. "first" includes encoding the image; "further" is the mean of eight more clicks. Without a model it is the
-published composition of `benchmarks/regions_per_image.py` (a prefix of 1,098 tokens, random weights). Prints the ratio.
+published composition of `benchmarks/regions_per_image.py` (a prefix of 1,098 tokens, random weights), with its small language model and
+with one of twice its width: the larger the model, the less the drawing counts. Prints the ratios.
 """
 
 from __future__ import annotations
@@ -54,8 +55,12 @@ def main(models: list[str]) -> list[float]:
     """See the module."""
     if models:
         return [measure(model, load(model, "cpu")) for model in models]
-    torch.manual_seed(0)
-    return [measure("published composition, random weights", Engine(SCORERS.build(NODE).eval()))]
+    ratios = []
+    for width in (512, 1024):
+        torch.manual_seed(0)
+        llm = {**NODE["llm"], "config": {**NODE["llm"]["config"], "hidden_size": width, "intermediate_size": width * 43 // 16}}
+        ratios.append(measure(f"published composition, random weights, width {width}", Engine(SCORERS.build({**NODE, "llm": llm}).eval())))
+    return ratios
 
 
 if __name__ == "__main__":

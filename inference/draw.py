@@ -39,9 +39,19 @@ def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]
     return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
 
 
-def mark(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]) -> Pixels:
-    """As `draw`, without the legend: the image at the picture's size, with outlines and numbers."""
-    return np.asarray(_marked(image, masks, rows, shown_task(tasks))[0])
+def mark(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task], picture: Pixels | None = None) -> Pixels:
+    """As `draw`, without the legend: the image at the picture's size, with outlines and numbers.
+
+    Args:
+        picture: `shown_at` of the image, where that was made before.
+    """
+    return np.asarray(_marked(image, masks, rows, shown_task(tasks), picture)[0])
+
+
+def shown_at(image: Pixels) -> Pixels:
+    """The image at the size of the picture that shows it."""
+    height, width = shown_size((image.shape[0], image.shape[1]))
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def shown_task(tasks: Sequence[Task]) -> Task | None:
@@ -55,11 +65,14 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _marked(image: Pixels, masks: Masks, rows: Sequence[Row], shown: Task | None) -> tuple[Image.Image, list[tuple[int, int, int]]]:
+def _marked(
+    image: Pixels, masks: Masks, rows: Sequence[Row], shown: Task | None, picture: Pixels | None = None
+) -> tuple[Image.Image, list[tuple[int, int, int]]]:
     if len(masks) != len(rows):
         raise ValueError(f"{len(masks)} masks and {len(rows)} rows: each region drawn has one of each")
     colours = [colour(row.scores.get(shown) if shown else None) for row in rows]
-    picture, small = _scaled(image, masks)
+    picture = shown_at(image) if picture is None else picture
+    small = _scaled(masks)
     stroke = max(3, max(picture.shape) // 260)
     for order in np.argsort([-mask.sum() for mask in small]):  # large ones first, so that none is buried
         picture = _outlined(picture, small[order], colours[order], stroke)
@@ -112,19 +125,18 @@ def _ramp(value: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _scaled(image: Pixels, masks: Masks) -> tuple[Pixels, Masks]:
-    """Brings the longer side between `_SHORTEST` and `_LONGEST`; a mask that would vanish keeps a pixel."""
-    height, width = shown_size((image.shape[0], image.shape[1]))
-    scale = max(height, width) / max(image.shape[:2])
-    picture = np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-    rows = np.arange(height) * image.shape[0] // height
-    columns = np.arange(width) * image.shape[1] // width
+def _scaled(masks: Masks) -> Masks:
+    """(R, H, W) -> at the picture's size; a mask that would vanish keeps a pixel."""
+    height, width = shown_size((masks.shape[1], masks.shape[2]))
+    scale = max(height, width) / max(masks.shape[1:])
+    rows = np.arange(height) * masks.shape[1] // height
+    columns = np.arange(width) * masks.shape[2] // width
     small = masks[:, rows[:, None], columns]
     for mask, shape in zip(masks, small, strict=True):
         if not shape.any():
             y, x = np.argwhere(mask)[0]
             shape[min(int(y * scale), height - 1), min(int(x * scale), width - 1)] = True
-    return picture, small
+    return small
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -238,6 +238,10 @@ class Look:
 @contextmanager
 def _scoring(scorer: Scorer) -> Iterator[None]:
     """Eval mode for as long as it lasts, and no gradient."""
+    if not any(module.training for module in scorer.modules()):  # as everywhere but in the midst of training
+        with torch.no_grad():
+            yield
+        return
     training = scorer.training
     try:
         scorer.eval()

@@ -96,7 +96,7 @@ class Service:
     def picture(self, visit: Visit) -> Pixels:
         """The image with outlined and numbered regions, and a cross where a box was begun."""
         with visit.turn:
-            picture = draw.mark(visit.image, visit.masks(), [region.row for region in visit.regions], self.tasks)
+            picture = draw.mark(visit.image, visit.masks(), [region.row for region in visit.regions], self.tasks, visit.shown)
             return picture if visit.corner is None else _cross(picture, visit.corner, visit.size)
 
     def overlay(self, visit: Visit) -> Pixels:

@@ -7,6 +7,7 @@ import secrets
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from components import rle
 from components.mask_encoders.base import Masks
+from inference.draw import shown_at
 from inference.predict import Row
 
 
@@ -58,6 +60,11 @@ class Visit:
     def size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def shown(self) -> NDArray[np.uint8]:
+        """The image at the size of the picture that shows it."""
+        return shown_at(self.image)
 
     def masks(self) -> Masks:
         """(R, H, W) bool."""
