@@ -157,3 +157,16 @@ def test_long_values_are_cut_in_messages():
 def test_one_region_error():
     assert base.RegionError is rle.RegionError
     assert issubclass(rle.RegionError, ValueError)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_it_is_the_code_of_pycocotools(seed):
+    """To the byte, for sparse and full masks, of whole columns too."""
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 12, 2)
+    mask = rng.random((height, width)) < rng.choice([0.02, 0.3, 0.7, 1.0])
+    mask[:, rng.random(width) < 0.3] = True
+    mask[:, rng.random(width) < 0.3] = False
+    wanted = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
+    assert rle.encode(mask) == {"size": [height, width], "counts": wanted["counts"].decode()}
+    assert rle.encode(mask * 3.5) == rle.encode(mask)
