@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import RoiScore, Task
@@ -17,6 +18,7 @@ from components.prompts import LEVELS, Dialogue, nearest_level, say_level
 from components.readouts.base import READOUTS, Label, Readout, Say, Talk, Target
 
 _LOG_VARIANCES = (-9.0, 0.0)  # standard deviations of 0.01 to 1
+_FIRST_STD = 0.2  # about what is said before anything has been learned, well inside of the bounds
 
 
 @READOUTS.register("head")
@@ -40,9 +42,10 @@ class HeadReadout(Readout):
             )
         self.label_std = label_std
         self.token = nn.Parameter(torch.randn(width) * 0.02)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden or width), nn.GELU(), nn.Linear(hidden or width, 2)
-        )  # -> logit of the mean, logarithm of the variance
+        last = nn.Linear(hidden or width, 2)  # -> logit of the mean, logarithm of the variance
+        with torch.no_grad():
+            last.bias[1] = 2 * math.log(_FIRST_STD)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden or width), nn.GELU(), last)
 
     def check(self, task: Task) -> None:
         """Any tokenizer will do."""
@@ -58,7 +61,7 @@ class HeadReadout(Readout):
     def regress(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """States (N, D) at the token -> means in [0, 1] and logarithms of variances, (N,) float32 each."""
         mean, log_variance = self.mlp(states.to(next(self.mlp.parameters()).dtype)).float().unbind(-1)
-        return mean.sigmoid(), log_variance.clamp(*_LOG_VARIANCES)
+        return mean.sigmoid(), _bounded(log_variance, *_LOG_VARIANCES)
 
     def talk(self, task: Task) -> Talk:
         heard = yield Say(state=True)
@@ -66,3 +69,8 @@ class HeadReadout(Readout):
         mean, log_variance = self.regress(heard.state[None])
         value, std = float(mean), float((log_variance / 2).exp())
         return RoiScore(task, value, std, say_level(task, nearest_level(value, len(LEVELS[task]))))
+
+
+def _bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """Into [low, high] by two soft bends, so that beyond a bound there is still a gradient that leads back; a clamp has none."""
+    return low + F.softplus(high - F.softplus(high - x) - low)

@@ -46,12 +46,49 @@ def test_an_answer_is_mean_and_deviation(readout):
     talk = readout.talk("quality")
     assert next(talk) == Say(state=True)
     torch.nn.init.zeros_(readout.mlp[-1].weight)
-    readout.mlp[-1].bias.data = torch.tensor([math.log(3), math.log(0.04)])
+    readout.mlp[-1].bias.data = torch.tensor([math.log(3), math.log(1 / (1 / 0.04 - 1))])  # softplus(-x) = -log(0.04)
     with torch.no_grad(), pytest.raises(StopIteration) as end:
         talk.send(Heard(0, (), torch.randn(WIDTH)))
     assert end.value.value.value == pytest.approx(0.75)
-    assert end.value.value.std == pytest.approx(0.2)
+    assert end.value.value.std == pytest.approx(0.2, rel=2e-3)
     assert end.value.value.text == "The quality is good."
+
+
+def test_the_variance_is_bounded_and_always_has_a_gradient(readout):
+    """A clamp would have none beyond its bounds, where a variance would then stay for ever."""
+    torch.nn.init.zeros_(readout.mlp[-1].weight)
+    for raw, low, high in ((-20.0, 0.0110, 0.0112), (-6.0, 0.049, 0.052), (1.0, 0.84, 0.87), (20.0, 0.999, 1.001)):
+        readout.mlp[-1].bias.data[1] = raw
+        _, log_variance = readout.regress(torch.randn(3, WIDTH))
+        std = (log_variance / 2).exp()
+        assert low <= std.min() <= std.max() <= high
+        readout.zero_grad()
+        log_variance.sum().backward()
+        assert readout.mlp[-1].bias.grad[1] > 0, raw
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_variance_learns_from_the_first_step(dialogue, seed):
+    """It begins inside of its bounds, whatever the seed, and comes near the spread of the labels around their mean."""
+    torch.manual_seed(seed)
+    readout = HeadReadout(dialogue, WIDTH)
+    states, value, std = torch.randn(64, WIDTH), torch.full((64,), 0.5), torch.zeros(64)
+    value[::2], value[1::2] = 0.4, 0.6
+    _, log_variance = readout.regress(states)
+    assert 0.1 < (log_variance / 2).exp().mean() < 0.4
+    regression_loss(*readout.regress(states), value, std).mean().backward()
+    assert readout.mlp[-1].weight.grad[1].abs().sum() > 0
+
+
+def test_a_variance_is_taught_down_from_its_upper_bound(readout):
+    readout.mlp[-1].bias.data[1] = 1.0
+    optimizer = torch.optim.Adam(readout.parameters(), 1e-2)
+    states, value = torch.randn(16, WIDTH), torch.full((16,), 0.5)
+    for _ in range(150):
+        optimizer.zero_grad()
+        regression_loss(*readout.regress(states), value, torch.full((16,), 0.1)).mean().backward()
+        optimizer.step()
+    assert float((readout.regress(states)[1].detach() / 2).exp().mean()) == pytest.approx(0.1, abs=0.05)
 
 
 def test_the_loss_is_least_where_mean_and_variance_are_the_labels():
