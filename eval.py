@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from tqdm.auto import tqdm
 
 from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
@@ -67,14 +68,14 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000) -> dict[
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
     first = read_run(runs[0])
     entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
-    config = load_config(str(Run(runs[0]).config))
-    dataset = DATASETS.build(config.data, where="data")
-    dataset.prepare()
-    result = compare(entries, out, _Pictures(dataset.split("test")), draws)
+    images, missing = _kept_pictures(runs[0])
+    result = compare(entries, out, images, draws)
     print(console(result["models"], HEADLINE))
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
+    if images is None:
+        print(f"note: no gallery of disagreements, {missing}")
     print(f"report: {out / 'report.html'}")
     return result
 
@@ -104,12 +105,32 @@ def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, 
     return metrics
 
 
+def _kept_pictures(run: Path) -> tuple[_Pictures | None, str]:
+    """The pictures that a run was measured on, where they are still on disk, or why there are none: six are not worth making a data set."""
+    folder = Run(run)
+    try:
+        dataset = DATASETS.build(load_config(str(folder.config)).data, where="data")
+        told = json.loads(folder.record.read_text())
+        samples = dataset.kept("test", told.get("evaluation", {}).get("data") or told["data"])
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        return None, f"since the data of {run} cannot be read: {error}"
+    if samples is not None:
+        return _Pictures(samples), ""
+    if dataset.cache is None:
+        return None, f"since the data of {run} have no cache"
+    return (
+        None,
+        f"since {dataset.cache.resolve()} has not the test images that {run} was measured on: python eval.py {run} makes them again",
+    )
+
+
 class _Pictures:
     """Region id -> its image (H, W, 3) uint8 and its mask (H, W) bool."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
-        self.place = {r.id: (i, n) for i in range(len(samples)) for n, r in enumerate(samples[i].record.regions)}
+        looked = tqdm(range(len(samples)), unit="image", desc="finding regions", delay=2)
+        self.place = {r.id: (i, n) for i in looked for n, r in enumerate(samples[i].record.regions)}
 
     def __call__(self, region: str) -> tuple[Any, Any]:
         image, number = self.place[region]

@@ -48,6 +48,7 @@ def write_page(
             sections={t: (c, dict(zip(models, ranking.cells(models, c), strict=True))) for t, c in sections.items()},
             figures={n: (address(light[n], "png"), address(dark[n], "png")) for n in light},
             gallery=disagreements(tables, images) if images else [],
+            pictures=images is not None,
             devices=sorted({m["device"] for m in models.values() if m["device"]}),
             few=any(d["few"] for d in result["differences"]),
         )

@@ -16,6 +16,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/app.md",
+    "docs/benchmark.md",
     "docs/data.md",
     "docs/decisions.md",
     "docs/memory.md",

@@ -8,6 +8,7 @@ import urllib.request
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 import timm
@@ -89,6 +90,12 @@ def loaded(command):
     return experiment, given
 
 
+def folder_of(command):
+    """Where a training command's run lies."""
+    config = load_config(*loaded(command))
+    return Path(config.outputs) / config.name
+
+
 def trained(command):
     """The folder of a training command's run, made if it is not there yet."""
     arguments = shortened(command)
@@ -143,8 +150,17 @@ def test_training_commands_run(command):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python eval.py ")])
 def test_evaluation_commands_run(command):
     arguments = shlex.split(command)[2:]
-    assert trained(TRAININGS[0]) == Path(arguments[0])
-    assert evaluation_entry.main(arguments)["n_regions"] > 0
+    entries = arguments[: arguments.index("--out")] if "--out" in arguments else arguments
+    runs = [Path(e) for e in entries if not e.endswith(".csv")]
+    made = {folder_of(t): t for t in TRAININGS}
+    assert [trained(made[r]) for r in runs] == runs
+    if len(entries) == 1:
+        assert evaluation_entry.main(arguments)["n_regions"] > 0
+        return
+    known = pd.read_parquet(runs[0] / "scores.parquet").rename(columns={"id": "region"})
+    known.assign(score=range(len(known)))[["image", "region", "score"]].to_csv("theirs.csv", index=False)
+    assert list(evaluation_entry.main(arguments)["models"]) == [Path(e).stem for e in entries]
+    assert (Path(arguments[-1] if "--out" in arguments else "outputs/comparison") / "report.html").exists()
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "--plan" in c.split()])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,6 +49,17 @@ class RoiDataset(ABC):
     @abstractmethod
     def split(self, name: Split) -> Samples:
         """The samples of a split."""
+
+    def kept(self, name: Split, described: Mapping[str, Any]) -> Samples | None:
+        """The samples of a split where they can be read at once and are those that `described`; nothing is made for it.
+
+        Args:
+            described: what `describe` said when they were used, as JSON gives it back.
+
+        Returns:
+            None where they would have to be made, or are others now.
+        """
+        return self.split(name) if json.loads(json.dumps(self.describe())) == described else None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ their size repeat. Validation and test images are those of all sets, once each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -89,6 +89,12 @@ class Mixture(RoiDataset):
             raise ConfigError(f"mixture: {', '.join(empty)} has no training samples, and so no share of them")
         hidden = {n: [t for t in TASKS if t not in named] for n, named in self.tasks.items()}
         return _Mixed(parts, self._counts({n: len(p) for n, p in parts.items()}), hidden)
+
+    def kept(self, name: Split, described: Mapping[str, Any]) -> Samples | None:
+        """As the contract says: where each set has kept its own."""
+        found = {n: s.kept(name, described.get("sets", {}).get(n, {})) for n, s in self.sets.items()}
+        parts = {n: p for n, p in found.items() if p is not None}
+        return _Mixed(parts, {n: len(p) for n, p in parts.items()}, {}) if len(parts) == len(found) else None
 
     def _counts(self, sizes: dict[str, int]) -> dict[str, int]:
         """Samples of each set in an epoch."""

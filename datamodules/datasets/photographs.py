@@ -14,6 +14,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,14 @@ class Photographs(RoiDataset):
             )
         return _Cached(read_records(parts)[: self.counts[name]], read_records(cleans)[: self.counts[name]], turns)
 
+    def kept(self, name: Split, described: Mapping[str, Any]) -> Samples | None:
+        """As the contract says: from the cache, by the fingerprint that `described`, so that no photograph is read for it."""
+        if self.cache is None:
+            return None
+        folder = self._folder(str(described.get("fingerprint")))
+        parts = [self._part_file(folder, name, p) for p in range(-(-self.counts[name] // PART))]
+        return _Cached(read_records(parts)[: self.counts[name]], [], 1) if all(p.exists() for p in parts) else None
+
     def describe(self) -> dict[str, Any]:
         """Names and hashes of the photographs by split, the options, and the label measure."""
         return {
@@ -288,9 +297,15 @@ class Photographs(RoiDataset):
         """Which samples part `part` of a split holds; the last part may hold more than the split shows."""
         return range(part * PART, (part + 1) * PART)
 
-    def _part_path(self, split: Split, part: int) -> Path:
+    def _folder(self, fingerprint: str) -> Path:
         assert self.cache is not None
-        return self.cache / f"photographs-{self.fingerprint}-v{SCHEMA_VERSION}" / f"{split}-{part:05d}.parquet"
+        return self.cache / f"photographs-{fingerprint}-v{SCHEMA_VERSION}"
+
+    def _part_file(self, folder: Path, split: Split, part: int) -> Path:
+        return folder / f"{split}-{part:05d}.parquet"
+
+    def _part_path(self, split: Split, part: int) -> Path:
+        return self._part_file(self._folder(self.fingerprint), split, part)
 
     def _clean_path(self, split: Split, part: int) -> Path:
         """The same samples before they were distorted; made only for `pairs`, so that others need no room for them."""

@@ -125,6 +125,13 @@ def test_what_a_run_records_is_json_and_stays_the_same(name, dataset):
     assert described["dataset"] == name
 
 
+def test_what_is_kept_is_what_was_described_or_nothing(name, dataset, samples):
+    described = json.loads(json.dumps(dataset.describe()))
+    kept = built(name).kept("test", described)
+    assert kept is None or all(same(kept[i], sample) for i, sample in enumerate(samples["test"]))
+    assert dataset.kept("test", {**described, "fingerprint": "another", "sets": {}}) is None
+
+
 def test_samples_become_a_batch(samples):
     for found in samples.values():
         batch = Collate(PREPROCESS, 8)(found)

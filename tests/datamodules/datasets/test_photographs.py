@@ -175,6 +175,18 @@ def test_on_the_fly_the_mask_encoder_is_loaded_once(monkeypatch, prepared):
     assert loads == [1]
 
 
+def test_what_was_measured_is_read_without_a_photograph(tmp_path, monkeypatch):
+    dataset = small(cache=str(tmp_path))
+    described = json.loads(json.dumps(dataset.describe()))
+    assert dataset.kept("test", described) is None  # not made yet, and not made for this
+    assert not list(tmp_path.rglob("*.parquet"))
+    dataset.prepare()
+    monkeypatch.setattr(photographs, "_embedded", lambda: pytest.fail("the photographs are read"))
+    kept = small(cache=str(tmp_path)).kept("test", described)
+    assert [kept[i].record for i in range(len(kept))] == [dataset.split("test")[i].record for i in range(SMALL["test"])]
+    assert small().kept("test", described) is None  # without a cache they would have to be made
+
+
 def test_a_cache_that_is_not_filled_says_so(tmp_path):
     with pytest.raises(RuntimeError, match=r"2 of 2 parts of the train split are not in .*: call prepare\(\) first"):
         small(cache=str(tmp_path)).split("train")

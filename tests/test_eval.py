@@ -1,0 +1,107 @@
+"""eval.py over several entries, on runs written by hand: what is printed and written, and where pictures come from."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import eval as entry
+from configs.schema import load_config, to_yaml
+from datamodules.datasets.base import DATASETS
+from datamodules.datasets.photographs import Photographs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two measured runs on the same cached images, the second noisier, and a CSV about their regions."""
+    folder = tmp_path_factory.mktemp("runs")
+    options = ["data.test=4", "data.size=64", "data.train=0", "data.val=0", "data.workers=0", f"data.cache={folder / 'cache'}"]
+    config = load_config("quickstart", ["name=run", *options])
+    dataset = DATASETS.build(config.data, where="data")
+    dataset.prepare()
+    rows = _rows(dataset)
+    rng = np.random.default_rng(0)
+    for name, noise in (("good", 0.05), ("poor", 2.0)):
+        run = folder / name
+        run.mkdir()
+        (run / "config.yaml").write_text(to_yaml(config))
+        (run / "run.json").write_text(json.dumps({"data": dataset.describe(), "parts": {"llm": {"parameters": 12}}}))
+        rows.assign(quality_pred=rows["quality"] + noise * rng.normal(size=len(rows))).to_parquet(run / "scores.parquet")
+    theirs = rows[["image", "id"]].rename(columns={"id": "region"}).assign(score=100 * rows["quality"])
+    theirs.to_csv(folder / "theirs.csv", index=False)
+    return folder
+
+
+def _rows(dataset):
+    samples = dataset.split("test")
+    records = [samples[i].record for i in range(len(samples))]
+    return pd.DataFrame(
+        {
+            "id": region.id,
+            "image": record.id,
+            "source": record.source,
+            "area": 0.1,
+            "quality": region.quality,
+            "importance": region.importance,
+            "types": ";".join(t for t, _ in region.distortions),
+            "severities": ";".join(s for _, s in region.distortions),
+            "quality_parsed": True,
+        }
+        for record in records
+        for region in record.regions
+    )
+
+
+def test_runs_and_a_file_are_compared_on_the_same_regions(runs, tmp_path, capsys):
+    result = entry.main([str(runs / n) for n in ("good", "poor", "theirs.csv")] + ["--out", str(tmp_path)])
+    assert list(result["models"]) == ["good", "poor", "theirs"]
+    assert result["models"]["theirs"]["quality"]["srcc"] == pytest.approx(1)
+    assert result["models"]["good"]["quality"]["srcc"] > result["models"]["poor"]["quality"]["srcc"]
+    assert result["models"]["good"]["parameters"] == 12
+    said = capsys.readouterr().out
+    assert "regions that all scored" in said
+    assert "no gallery" not in said
+    assert {p.name for p in tmp_path.iterdir()} > {"comparison.json", "comparison.md", "comparison.tex", "comparison.csv", "report.html"}
+    assert "Where they disagree" in (tmp_path / "report.html").read_text()
+
+
+def test_no_data_are_made_for_the_sake_of_pictures(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Photographs, "make_pair", lambda *_: pytest.fail("a sample is made"))
+    moved = [shutil.copytree(runs / n, tmp_path / n) for n in ("good", "poor")]
+    for run in moved:
+        text = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(text.replace(str(runs / "cache"), str(tmp_path / "empty")))
+    entry.compare_runs(moved, tmp_path / "out", draws=5)
+    assert f"no gallery of disagreements, since {tmp_path / 'empty'} has not the test images" in capsys.readouterr().out
+    assert "There is no gallery of disagreements" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_pictures_of_other_data_are_never_shown(runs, tmp_path):
+    """Names of regions are the same whatever the images: the cache's pictures count by the fingerprint of what was measured."""
+    run = shutil.copytree(runs / "good", tmp_path / "good")
+    told = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**told, "evaluation": {"data": {**told["data"], "fingerprint": "another"}}}))
+    images, why = entry._kept_pictures(run)
+    assert images is None
+    assert "has not the test images" in why
+
+
+def test_a_run_without_a_configuration_is_compared_without_pictures(runs, tmp_path, capsys):
+    run = shutil.copytree(runs / "good", tmp_path / "bare")
+    (run / "config.yaml").unlink()
+    entry.compare_runs([run, runs / "poor"], tmp_path / "out", draws=5)
+    assert f"no gallery of disagreements, since the data of {run} cannot be read" in capsys.readouterr().out
+
+
+def test_a_comparison_without_a_run_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match=r"none of \['.*theirs.csv', '.*ours.csv'\] is a run's folder"):
+        entry.compare_runs([runs / "theirs.csv", runs / "ours.csv"], tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["theirs.csv"], ["outputs/run", "--out", "elsewhere"]])
+def test_one_entry_is_no_comparison(arguments, capsys):
+    with pytest.raises(SystemExit):
+        entry.main(arguments)
+    assert "give at least two entries" in capsys.readouterr().err
