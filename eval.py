@@ -21,6 +21,7 @@ from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
+from evaluation.bootstrap import FEW_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import read_csv, read_run
 from evaluation.protocols import evaluate
@@ -74,6 +75,8 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000) -> dict[
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
+    if any(d["few"] for d in result["differences"]):
+        print(f"note: fewer than {FEW_SOURCES} sources, so intervals are hints and differences have no p-value")
     if images is None:
         print(f"note: no gallery of disagreements, {missing}")
     print(f"report: {out / 'report.html'}")

@@ -21,7 +21,7 @@ from evaluation.correlations import Vector, paired
 
 Statistic = Callable[[Vector], float]
 
-FEW_SOURCES = 10  # below it an interval is given, and said to be no more than a hint
+FEW_SOURCES = 10  # below it an interval is given, and said to be no more than a hint; a p-value is not
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Interval:
 
     Attributes:
         estimate: the statistic of the data themselves.
-        p: two-sided, of the hypothesis that the statistic is 0; for a difference, that two models are equal.
+        p: two-sided, of the hypothesis that the statistic is 0; for a difference, that two models are equal; nan where `few`.
         few: whether the sources are fewer than `FEW_SOURCES`: the interval is then a hint.
     """
 
@@ -130,7 +130,8 @@ def interval(values: Vector, sources: int, level: float = 0.95) -> Interval:
     tail = float(norm.cdf(math.sqrt(sources / (sources - 1)) * student.ppf((1 - level) / 2, sources - 1)))
     low, high = np.quantile(draws, (tail, 1 - tail))
     beyond = min(int((draws <= 0).sum()), int((draws >= 0).sum()))
-    return Interval(estimate, float(low), float(high), min(1.0, 2 * (beyond + 1) / (len(draws) + 1)), sources < FEW_SOURCES)
+    few = sources < FEW_SOURCES
+    return Interval(estimate, float(low), float(high), math.nan if few else min(1.0, 2 * (beyond + 1) / (len(draws) + 1)), few)
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -66,8 +66,12 @@ def test_the_same_model_twice_differs_by_nothing(rows):
 def test_one_source_has_no_interval_and_few_are_flagged():
     values = np.arange(11.0)
     assert math.isnan(interval(values, 1).low)
-    assert interval(values, FEW_SOURCES - 1).few
-    assert not interval(values, FEW_SOURCES).few
+    few, enough = interval(values, FEW_SOURCES - 1), interval(values, FEW_SOURCES)
+    assert few.few
+    assert math.isnan(few.p)
+    assert few.low < few.high  # the interval is given all the same
+    assert not enough.few
+    assert enough.p == pytest.approx(2 * 1 / 11)
 
 
 def test_nothing_to_draw_is_refused():

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,6 +8,7 @@ import pytest
 
 from evaluation import ranking
 from evaluation.comparison import compare
+from evaluation.comparison_page import headline
 from evaluation.entries import Entry, align, read_csv, read_run
 from tests.evaluation.test_report import Page, images
 
@@ -62,9 +64,24 @@ def test_differences_are_paired_and_corrected(compared):
     models = result["models"]
     assert pair["estimate"] == pytest.approx(models["good"]["quality"]["srcc"] - models["noise"]["quality"]["srcc"])
     assert pair["low"] <= pair["estimate"] <= pair["high"]
-    assert all(d["p_holm"] >= d["p"] for d in result["differences"])
     assert pair["few"]
     assert models["good"]["distortion"]["intervals"]["macro_f1"]["estimate"] == pytest.approx(models["good"]["distortion"]["macro_f1"])
+
+
+def test_few_sources_have_no_p_value(compared):
+    out, result = compared
+    assert {(d["p"], d["p_holm"]) for d in result["differences"]} == {(None, None)}
+    assert "no p-value is given" in (out / "report.html").read_text()
+    assert "Holm" not in headline(result)
+
+
+def test_p_values_of_ten_sources_are_corrected(three, tmp_path):
+    more = [replace(e, table=e.table.assign(source=e.table["image"])) for e in three]
+    result = compare(more, tmp_path, draws=60)
+    assert all(1 >= d["p_holm"] >= d["p"] > 0 for d in result["differences"])
+    assert any(d["p_holm"] > d["p"] for d in result["differences"])
+    assert "after Holm's correction" in headline(result)
+    assert "no p-value" not in (tmp_path / "report.html").read_text()
 
 
 def test_the_files_are_whole_and_the_page_stands_alone(compared):
