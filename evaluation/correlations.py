@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,19 +21,22 @@ Vector = NDArray[np.float64]
 MIN_POINTS = 3  # of a correlation
 MIN_FIT_POINTS = 10
 _STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in standard deviations of pred
+_MOST_STEPS = 100  # of a start; what converges does so within forty
+
+Parameters = Literal[4, 5]
 
 
 @dataclass(frozen=True)
 class LogisticFit:
-    """A fit of lower + (upper - lower) * sigmoid((pred - centre) / width), with upper >= lower and width > 0.
+    """A fit of lower + (upper - lower) * sigmoid((pred - centre) / width) + slope * pred, with upper >= lower, width > 0, slope >= 0.
 
     Attributes:
-        params: (upper, lower, centre, width), None where no fit was found.
+        params: (upper, lower, centre, width), and the slope where there are five, 0 where there are four; None where no fit was found.
         converged: whether there is a fit to use.
         reason: why there is none, "" otherwise.
     """
 
-    params: tuple[float, float, float, float] | None
+    params: tuple[float, ...] | None
     converged: bool
     reason: str = ""
 
@@ -44,8 +48,9 @@ class LogisticFit:
         """
         if self.params is None:
             raise ValueError(f"no logistic was fitted ({self.reason}): look at `converged` first, or report the raw PLCC")
-        upper, lower, centre, width = self.params
-        fitted: Vector = lower + (upper - lower) * expit((np.asarray(pred, np.float64) - centre) / width)
+        upper, lower, centre, width, *slope = self.params
+        x = np.asarray(pred, np.float64)
+        fitted: Vector = lower + (upper - lower) * expit((x - centre) / width) + sum(slope) * x
         return fitted
 
 
@@ -79,8 +84,11 @@ def plcc_fitted(pred: ArrayLike, label: ArrayLike, fit: LogisticFit | None = Non
     return plcc(fit.predict(pred), label) if fit.converged else math.nan
 
 
-def fit_logistic(pred: ArrayLike, label: ArrayLike) -> LogisticFit:
-    """The four-parameter logistic customary in IQA, from (N,) predictions to (N,) labels, by least squares.
+def fit_logistic(pred: ArrayLike, label: ArrayLike, parameters: Parameters = 4) -> LogisticFit:
+    """The logistic customary in IQA, from (N,) predictions to (N,) labels, by least squares.
+
+    The one of four parameters is bounded. The one of five (Sheikh et al., "A statistical evaluation of recent full reference image
+    quality assessment algorithms", 2006) adds a straight line, so that it follows no label worse than a line does.
 
     Predictions are standardised and several starts are tried, because the result of a single start depends on it. The curve may only
     rise: both sides mean "higher is better", and a falling curve would turn an inverted model's negative correlation into a positive one.
@@ -91,33 +99,46 @@ def fit_logistic(pred: ArrayLike, label: ArrayLike) -> LogisticFit:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return LogisticFit(None, False, f"all {len(x)} {'predictions' if np.ptp(x) == 0 else 'labels'} are the same")
     mean, std = float(x.mean()), float(x.std())
-    z = (x - mean) / std
-    lowest, span = float(y.min()), float(np.ptp(y))
-    bounds = ([-np.inf, 0, -10, 0.01], [np.inf, np.inf, 10, 100])
-    tries = [
-        least_squares(_residuals, [lowest, span, *start], jac=_jacobian, bounds=bounds, x_scale="jac", args=(z, y)) for start in _STARTS
-    ]
-    best = min((t for t in tries if t.success), key=lambda t: float(t.cost), default=None)
-    if best is None:
-        return LogisticFit(None, False, f"the optimiser did not converge from any of {len(_STARTS)} starts")
-    lower, rise, centre, width = (float(v) for v in best.x)
-    fit = LogisticFit((lower + rise, lower, mean + std * centre, std * width), True)
-    if np.ptp(fit.predict(x)) <= 1e-9 * span:
+    found = _best((x - mean) / std, y, parameters)
+    if found is None:
+        return LogisticFit(None, False, "the optimiser did not converge from any of its starts")
+    lower, rise, centre, width, *slope = found.tolist()
+    lower -= sum(slope) * mean / std
+    fit = LogisticFit((lower + rise, lower, mean + std * centre, std * width, *(s / std for s in slope)), True)
+    if np.ptp(fit.predict(x)) <= 1e-9 * np.ptp(y):
         return LogisticFit(None, False, "the best rising curve is flat: predictions do not rise with the labels")
     return fit
 
 
+def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
+    """The parameters of least squared error over all starts, of standardised predictions; None where none converged.
+
+    The curve of five also starts from the best one of four, which it holds, and so is never behind it.
+    """
+    lowest, span = float(y.min()), float(np.ptp(y))
+    starts = [np.array([lowest, span, *start]) for start in _STARTS]
+    low, high = [-np.inf, 0, -10, 0.01], [np.inf, np.inf, 10, 100]
+    if parameters == 5:
+        four = _best(z, y, 4)
+        starts = [np.append(s, span / np.ptp(z)) for s in starts] + ([] if four is None else [np.append(four, 0.0)])
+        low, high = [*low, 0], [*high, np.inf]
+    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "args": (z, y)}
+    tries = [least_squares(_residuals, s, **options) for s in starts]
+    best = min((t for t in tries if t.success), key=lambda t: float(t.cost), default=None)
+    return None if best is None else np.asarray(best.x, np.float64)
+
+
 def _residuals(beta: Vector, z: Vector, y: Vector) -> Vector:
-    lower, rise, centre, width = beta
-    return np.asarray(lower + rise * expit((z - centre) / width) - y, np.float64)
+    lower, rise, centre, width, *slope = beta
+    return np.asarray(lower + rise * expit((z - centre) / width) + sum(slope) * z - y, np.float64)
 
 
 def _jacobian(beta: Vector, z: Vector, y: Vector) -> Vector:
-    _, rise, centre, width = beta
+    _, rise, centre, width, *slope = beta
     t = (z - centre) / width
     s = expit(t)
-    slope = rise * s * (1 - s) / width
-    return np.stack([np.ones_like(y), s, -slope, -slope * t], axis=1)  # (N, 4)
+    steep = rise * s * (1 - s) / width
+    return np.stack([np.ones_like(y), s, -steep, -steep * t, *([z] if slope else [])], axis=1)  # (N, 4), or (N, 5)
 
 
 def paired(pred: ArrayLike, label: ArrayLike) -> tuple[Vector, Vector]:

@@ -75,18 +75,21 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
     """One score task: pooled correlations, and the order within images."""
     rows = usable(table, task)
     pred, label = _columns(rows, f"{task}_pred", task)
-    fit = fit_logistic(pred, label)
+    fit, five = fit_logistic(pred, label), fit_logistic(pred, label, 5)
     within = within_image(rows, task)
     return {
         "srcc": srcc(pred, label),
         "plcc": plcc(pred, label),
         "plcc_fitted": plcc_fitted(pred, label, fit),
+        "plcc_fitted_5": plcc_fitted(pred, label, five),
         "krcc": krcc(pred, label),
         "rmse": rmse(pred, label),
         "n": len(rows),
         "dropped": len(table) - len(rows) if asked(table, task) else 0,
         "fit_converged": fit.converged,
         "fit_reason": fit.reason,
+        "fit_5_converged": five.converged,
+        "fit_5_reason": five.reason,
         "distinct": len(np.unique(pred)),
         "within_image_srcc": float(np.mean(within)) if within else math.nan,
         "within_image_images": len(within),

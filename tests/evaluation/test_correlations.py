@@ -84,6 +84,32 @@ def test_a_known_logistic_is_recovered():
     assert fit.predict([55.0])[0] == pytest.approx(0.5, abs=1e-6)
 
 
+def test_planted_parameters_of_the_five_are_recovered():
+    x = np.linspace(20, 80, 300)
+    upper, lower, centre, width, slope = known = (0.6, 0.1, 45.0, 3.0, 0.004)
+    fit = fit_logistic(x, lower + (upper - lower) * expit((x - centre) / width) + slope * x, 5)
+    assert fit.converged
+    assert fit.params == pytest.approx(known, rel=1e-3)
+    assert fit.predict([centre])[0] == pytest.approx((upper + lower) / 2 + slope * centre, abs=1e-5)
+
+
+def test_the_jacobian_is_that_of_the_residuals():
+    z, y = np.linspace(-2, 2, 7), np.zeros(7)
+    for beta in (np.array([0.1, 0.7, 0.2, 0.6]), np.array([0.1, 0.7, 0.2, 0.6, 0.3])):
+        steps = 1e-6 * np.eye(len(beta))
+        found = np.stack([(correlations._residuals(beta + h, z, y) - correlations._residuals(beta - h, z, y)) / 2e-6 for h in steps], 1)
+        assert correlations._jacobian(beta, z, y) == pytest.approx(found, abs=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_five_are_never_behind_the_four_nor_behind_a_line(seed):
+    rng = np.random.default_rng(seed)
+    label = rng.random(80)
+    pred = label ** rng.uniform(0.3, 3) + rng.uniform(0.02, 0.5) * rng.normal(size=80)
+    four, five = (plcc_fitted(pred, label, fit_logistic(pred, label, n)) for n in (4, 5))
+    assert five >= max(four, plcc(pred, label)) - 1e-5
+
+
 def test_the_fit_straightens_a_curve_and_keeps_the_order():
     rng = np.random.default_rng(1)
     pred = rng.random(200)
@@ -120,8 +146,9 @@ def test_far_predictions_do_not_overflow():
         (np.arange(20), -np.arange(20), "flat"),
     ],
 )
-def test_a_fit_that_fails_says_why(pred, label, reason):
-    fit = fit_logistic(pred, label)
+@pytest.mark.parametrize("parameters", [4, 5])
+def test_a_fit_that_fails_says_why(pred, label, reason, parameters):
+    fit = fit_logistic(pred, label, parameters)
     assert not fit.converged
     assert reason in fit.reason
     assert math.isnan(plcc_fitted(pred, label))
