@@ -21,7 +21,8 @@ Vector = NDArray[np.float64]
 MIN_POINTS = 3  # of a correlation
 MIN_FIT_POINTS = 10
 _STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in standard deviations of pred
-_MOST_STEPS = 100  # of a start; what converges does so within forty
+_MOST_STEPS = 200  # of a start
+_SETTLED = 1e-6  # relative gain of a step below which a start has converged: no digit of a correlation that is shown depends on it
 
 Parameters = Literal[4, 5]
 
@@ -122,7 +123,7 @@ def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
         four = _best(z, y, 4)
         starts = [np.append(s, span / np.ptp(z)) for s in starts] + ([] if four is None else [np.append(four, 0.0)])
         low, high = [*low, 0], [*high, np.inf]
-    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "args": (z, y)}
+    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "ftol": _SETTLED, "args": (z, y)}
     tries = [least_squares(_residuals, s, **options) for s in starts]
     best = min((t for t in tries if t.success), key=lambda t: float(t.cost), default=None)
     return None if best is None else np.asarray(best.x, np.float64)
