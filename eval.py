@@ -25,8 +25,9 @@ from evaluation.bootstrap import FEW_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import read_csv, read_run
 from evaluation.protocols import evaluate
-from evaluation.ranking import HEADLINE, console
+from evaluation.ranking import COST, HEADLINE, console
 from evaluation.report import console_table, write_report
+from evaluation.splits import read_splits
 from inference.load import choose_device, load
 from inference.table import score_table
 from lightning_modules.callbacks import peak
@@ -39,12 +40,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder, as train.py made it; several, or a CSV beside them: compare")
     parser.add_argument("--out", type=Path, help="where a comparison goes; outputs/comparison if not said")
+    parser.add_argument(
+        "--splits", type=Path, help="a comparison's splits.json, to hold out the same sources; ten random halves if not said"
+    )
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), help="instead of the run's own")
     args = parser.parse_args(argv)
     if len(args.run) > 1:
-        return compare_runs(args.run, args.out or Path("outputs/comparison"))
-    if args.out or args.run[0].suffix == ".csv":
-        parser.error("--out and a CSV belong to a comparison: give at least two entries, one of them a run")
+        return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits)
+    if args.out or args.splits or args.run[0].suffix == ".csv":
+        parser.error("--out, --splits and a CSV belong to a comparison: give at least two entries, one of them a run")
     folder = Run(args.run[0])
     folder.require_checkpoint()
     config = load_config(str(folder.config))
@@ -58,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return evaluate_run(folder, config, scorer, data, device)
 
 
-def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000) -> dict[str, Any]:
+def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: Path | None = None) -> dict[str, Any]:
     """Compares measured runs, and CSV files of other people's predictions, on the same regions; writes `out`, prints the table.
 
     Raises:
-        ValueError: fewer than two entries, no run among them, or such that `evaluation.entries` refuses.
+        ValueError: fewer than two entries, no run among them, such that `evaluation.entries` refuses, or splits of other data.
     """
     runs = [p for p in folders if p.suffix != ".csv"]
     if not runs:
@@ -70,8 +74,9 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000) -> dict[
     first = read_run(runs[0])
     entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
     images, missing = _kept_pictures(runs[0])
-    result = compare(entries, out, images, draws)
-    print(console(result["models"], HEADLINE))
+    result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None)
+    for columns in (HEADLINE, COST):
+        print(console(result["models"], columns), end="\n\n")
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")

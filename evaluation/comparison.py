@@ -21,42 +21,54 @@ from evaluation.entries import Entry, align
 from evaluation.plots import type_names
 from evaluation.protocols import CLEAN, SCORES, Score, distortion_agreement, plain, score_agreement, usable
 from evaluation.report import Images, write_whole
+from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
 
 AREAS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # bounds of the bins, as shares of the image
 MIN_GROUP = 10  # regions of a bin or a type, for a correlation
 
 
-def compare(entries: Sequence[Entry], out: Path, images: Images | None = None, draws: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Writes comparison.json, .csv, .md, .tex and report.html into `out`, and returns what the first holds.
+def compare(
+    entries: Sequence[Entry], out: Path, images: Images | None = None, draws: int = 1000, seed: int = 0, splits: Splits | None = None
+) -> dict[str, Any]:
+    """Writes comparison.json, .csv, .md, .tex, splits.json and report.html into `out`, and returns what the first holds.
 
     Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked is absent
     from its results, and a dash in the tables. Intervals and differences are those of `bootstrap`, over sources.
 
     Args:
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
+        splits: of the sources, for the medians over splits; ten random halves where none are given, nothing below four sources.
 
     Raises:
-        ValueError: fewer than two entries, or such that `entries.align` refuses.
+        ValueError: fewer than two entries, such that `entries.align` refuses, or splits of other sources.
     """
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
     same, told = align(entries)
     models: dict[str, dict[str, Any]] = {e.name: _model(e, told) for e in same}
+    splits = splits or _halves(same[0].table["source"], seed)
     differences: list[dict[str, Any]] = []
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     for task in SCORES:
         tables[task] = answered(same, task)
         for name, rows in tables[task].items():
-            models[name][task] = _score(rows, task)
+            models[name][task] = _score(rows, task) | ({"splits": over_splits(rows, task, splits)} if splits and len(rows) else {})
     for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(same)]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
     for difference, p in zip(differences, holm([d["p"] for d in differences]), strict=True):
         difference["p_holm"] = p
-    result: dict[str, Any] = plain({**told, "draws": draws, "seed": seed, "models": models, "differences": differences})
+    dealt = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
+    result: dict[str, Any] = plain({**told, "draws": draws, "seed": seed, "splits": dealt, "models": models, "differences": differences})
     out.mkdir(parents=True, exist_ok=True)
+    if splits:
+        write_whole(out / "splits.json", splits.to_json().encode())
     _write_tables(out, result)
     write_page(out, result, tables, same, images)
     return result
+
+
+def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:
+    return draw_splits(sources, seed=seed) if sources.nunique() >= MIN_SOURCES else None
 
 
 def answered(entries: Sequence[Entry], task: Score) -> dict[str, pd.DataFrame]:
@@ -157,7 +169,7 @@ def _uncertainty(
 def _write_tables(out: Path, result: Mapping[str, Any]) -> None:
     models = result["models"]
     write_whole(out / "comparison.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
-    sections = [("Overview", ranking.HEADLINE), *((t.capitalize(), ranking.score_columns(t)) for t in SCORES)]
+    sections = ranking.sections(models, SCORES).items()
     write_whole(out / "comparison.md", "\n".join(f"## {title}\n\n{ranking.markdown(models, c)}" for title, c in sections).encode())
     write_whole(out / "comparison.tex", "\n".join(f"% {title}\n{ranking.latex(models, c)}" for title, c in sections).encode())
     flat = pd.json_normalize([{"model": name, **m} for name, m in models.items()])

@@ -34,10 +34,6 @@ def write_page(
     for name, data in light.items():
         write_whole(out / "plots" / f"{name}.png", data)
     models = result["models"]
-    sections = {
-        "Overview": ranking.HEADLINE,
-        **{t.capitalize(): ranking.score_columns(t) for t in SCORES if any(t in m for m in models.values())},
-    }
     html = (
         environment()
         .get_template("comparison.html.j2")
@@ -45,7 +41,9 @@ def write_page(
             title=" · ".join(models) if len(models) < 4 else f"{len(models)} models",
             headline=headline(result),
             result=result,
-            sections={t: (c, dict(zip(models, ranking.cells(models, c), strict=True))) for t, c in sections.items()},
+            sections={
+                t: (c, dict(zip(models, ranking.cells(models, c), strict=True))) for t, c in ranking.sections(models, SCORES).items()
+            },
             figures={n: (address(light[n], "png"), address(dark[n], "png")) for n in light},
             gallery=disagreements(tables, images) if images else [],
             pictures=images is not None,

@@ -36,19 +36,33 @@ def score_columns(task: str) -> list[Column]:
 
 HEADLINE = [
     Column("Quality SRCC", ("quality", "srcc")),
-    Column("PLCC", ("quality", "plcc")),
     Column("in image", ("quality", "within_image_srcc")),
     Column("whole image", ("quality", "whole_image"), ""),
     Column("Importance SRCC", ("importance", "srcc")),
-    Column("PLCC", ("importance", "plcc")),
+    Column("in image", ("importance", "within_image_srcc")),
     Column("Type macro-F1", ("distortion", "macro_f1")),
     Column("Severity macro-F1", ("severity", "macro_f1")),
-    Column("Unparsed", ("failures",), "low", 0),
-    Column("Distinct", ("quality", "distinct"), "", 0),
+]
+SPLITS = [
+    Column(f"{task.capitalize()} {title}" if title == "SRCC" else title, (task, "splits", key))
+    for task in ("quality", "importance")
+    for title, key in (("SRCC", "srcc"), ("PLCC", "plcc"), ("PLCC fitted", "plcc_fitted"))
+]
+COST = [
     Column("Parameters", ("parameters",), "low", 0),
     Column("ms/region", ("ms_per_region",), "low", 2),
     Column("Peak GiB", ("peak_gib",), "low", 2),
+    Column("Unparsed", ("failures",), "low", 0),
+    Column("Distinct quality", ("quality", "distinct"), "", 0),
+    Column("Distinct importance", ("importance", "distinct"), "", 0),
 ]
+
+
+def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> dict[str, list[Column]]:
+    """The tables of a comparison by their titles, each narrow enough for a page; a score task that no model was asked has none."""
+    judged = {task.capitalize(): score_columns(task) for task in scores if any(task in m for m in models.values())}
+    dealt = {"Medians over splits": SPLITS} if any(value(m, c.path) is not None for m in models.values() for c in SPLITS) else {}
+    return {"Overview": HEADLINE, **judged, **dealt, "Cost, failures and ties": COST}
 
 
 def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:

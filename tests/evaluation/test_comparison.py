@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import ranking
+from evaluation import comparison, ranking
 from evaluation.comparison import compare
 from evaluation.comparison_page import headline
 from evaluation.entries import Entry, align, read_csv, read_run
+from evaluation.splits import draw_splits, read_splits
 from tests.evaluation.test_report import Page, images
 
 COLUMNS = [ranking.Column("a", ("a",)), ranking.Column("b", ("b",), "low", 1)]
@@ -52,7 +53,7 @@ def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
     assert theirs["quality"]["rmse"] is None
     assert "importance" not in theirs
     assert "distortion" not in theirs
-    (line,) = [x for x in (out / "comparison.md").read_text().split("## Importance")[1].splitlines() if x.startswith("| theirs & co")]
+    (line,) = [x for x in (out / "comparison.md").read_text().split("## ")[3].splitlines() if x.startswith("| theirs & co")]
     assert set(line.split("|")[2:-1]) == {" – "}
 
 
@@ -75,13 +76,42 @@ def test_few_sources_have_no_p_value(compared):
     assert "Holm" not in headline(result)
 
 
+@pytest.fixture
+def _no_page(monkeypatch):
+    """Figures take seconds, and one page is enough for all tests."""
+    monkeypatch.setattr(comparison, "write_page", lambda *_: None)
+
+
+@pytest.mark.usefixtures("_no_page")
 def test_p_values_of_ten_sources_are_corrected(three, tmp_path):
     more = [replace(e, table=e.table.assign(source=e.table["image"])) for e in three]
     result = compare(more, tmp_path, draws=60)
     assert all(1 >= d["p_holm"] >= d["p"] > 0 for d in result["differences"])
     assert any(d["p_holm"] > d["p"] for d in result["differences"])
     assert "after Holm's correction" in headline(result)
-    assert "no p-value" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_splits_are_kept_and_can_be_used_again(compared, three, tmp_path):
+    out, result = compared
+    kept = read_splits(out / "splits.json")
+    assert result["splits"]["hash"] == kept.hash
+    assert result["models"]["theirs & co"]["quality"]["splits"]["srcc"] == pytest.approx(1)
+    assert "## Medians over splits" in (out / "comparison.md").read_text()
+    other = draw_splits(kept.sources, repeats=2, seed=5)
+    again = compare(three, tmp_path, draws=2, splits=other)
+    assert again["splits"] == {"hash": other.hash, "repeats": 2, "seed": 5}
+    with pytest.raises(ValueError, match="these splits are of other data"):
+        compare(three, tmp_path, draws=2, splits=draw_splits("abcd"))
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_three_sources_are_not_split(three, tmp_path):
+    few = [replace(e, table=e.table[e.table["source"] != "source-0"]) for e in three]
+    result = compare(few, tmp_path, draws=2)
+    assert result["splits"] is None
+    assert not (tmp_path / "splits.json").exists()
+    assert "Medians over splits" not in (tmp_path / "comparison.md").read_text()
 
 
 def test_the_files_are_whole_and_the_page_stands_alone(compared):
