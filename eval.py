@@ -2,6 +2,9 @@
 
 python eval.py outputs/a outputs/b theirs.csv --out outputs/comparison: compares runs that were measured, and other people's predictions
 (image, region, score), on the same regions.
+
+python eval.py outputs/a --on data.root=photographs --out outputs/a_on_photographs: measures a run on other test data; compared with other
+runs, it gives a table of models by data sets.
 """
 
 from __future__ import annotations
@@ -17,41 +20,47 @@ import lightning as L
 import torch
 from tqdm.auto import tqdm
 
+from components.registry import ConfigError
 from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
+from evaluation.across import by_data, columns, compare_across, labelled
 from evaluation.bootstrap import FEW_SOURCES
 from evaluation.comparison import compare
-from evaluation.entries import read_csv, read_run
+from evaluation.entries import Entry, read_csv, read_run
 from evaluation.protocols import evaluate
 from evaluation.ranking import COST, HEADLINE, console
-from evaluation.report import console_table, write_report
+from evaluation.report import Images, console_table, write_report
 from evaluation.splits import read_splits
 from inference.load import choose_device, load
 from inference.table import score_table
 from lightning_modules.callbacks import peak
 from lightning_modules.entry import run_entry
-from lightning_modules.runs import Run, facts, write_json
+from lightning_modules.runs import Run, facts, write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates a run folder, or compares several; returns the metrics, or the comparison."""
     parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder, as train.py made it; several, or a CSV beside them: compare")
-    parser.add_argument("--out", type=Path, help="where a comparison goes; outputs/comparison if not said")
+    parser.add_argument("--out", type=Path, help="where a comparison, or a measurement on other data, goes; outputs/comparison if not said")
+    parser.add_argument("--on", nargs="+", metavar="data.KEY=VALUE", help="other test data, as overrides of the run's configuration")
     parser.add_argument(
         "--splits", type=Path, help="a comparison's splits.json, to hold out the same sources; ten random halves if not said"
     )
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), help="instead of the run's own")
     args = parser.parse_args(argv)
+    if args.on and (len(args.run) > 1 or not args.out):
+        parser.error("--on measures one run on other data, and needs --out for what it writes")
     if len(args.run) > 1:
         return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits)
-    if args.out or args.splits or args.run[0].suffix == ".csv":
+    if (args.out and not args.on) or args.splits or args.run[0].suffix == ".csv":
         parser.error("--out, --splits and a CSV belong to a comparison: give at least two entries, one of them a run")
     folder = Run(args.run[0])
     folder.require_checkpoint()
-    config = load_config(str(folder.config))
+    config = load_config(str(folder.config), args.on or [])
+    into = _elsewhere(folder, config, args.on, args.out) if args.on else folder
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -59,7 +68,25 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     scorer = load(folder.folder, device)
     data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
     data.prepare_data()
-    return evaluate_run(folder, config, scorer, data, device)
+    return evaluate_run(into, config, scorer, data, device)
+
+
+def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path) -> Run:
+    """The folder for a run's measurement on other data, with what the run recorded of its training.
+
+    Raises:
+        ConfigError: an override that is not of the data.
+        RunError: the folder is in the way.
+    """
+    other = [o for o in overrides if not o.startswith("data.")]
+    if other:
+        raise ConfigError(f"--on {other[0]}: only data can be another when a run is measured, as in data.root=path/to/photographs")
+    into = Run(out)
+    into.check(to_yaml(config))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(into.config, to_yaml(config))
+    write_json(into.record, {**json.loads(run.record.read_text()), "evaluation": {}, "measured_from": run.folder.resolve().name})
+    return into
 
 
 def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: Path | None = None) -> dict[str, Any]:
@@ -74,9 +101,12 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: 
     first = read_run(runs[0])
     entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
     images, missing = _kept_pictures(runs[0])
+    groups = by_data(entries)
+    if len(groups) > 1:
+        return _compare_data(groups, out, images, draws, splits)
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None)
-    for columns in (HEADLINE, COST):
-        print(console(result["models"], columns), end="\n\n")
+    for shown in (HEADLINE, COST):
+        print(console(result["models"], shown), end="\n\n")
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
@@ -85,6 +115,19 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: 
     if images is None:
         print(f"note: no gallery of disagreements, {missing}")
     print(f"report: {out / 'report.html'}")
+    return result
+
+
+def _compare_data(groups: dict[str, list[Entry]], out: Path, images: Images | None, draws: int, splits: Path | None) -> dict[str, Any]:
+    """Entries on several data sets: a table of models by data sets. Raises ValueError for splits, which are of one data set."""
+    if splits:
+        raise ValueError(f"{splits} are splits of one data set, and the entries were measured on {len(groups)}: {', '.join(groups)}")
+    result = compare_across(groups, out, images, draws)
+    rows = labelled(result)
+    for title, found in columns(result).items():
+        print(f"{title}\n{console(rows, found)}\n")
+    print(f"note: the entries were measured on {len(groups)} data sets, so each stands in the column of its own")
+    print(f"table: {out / 'across.md'}")
     return result
 
 

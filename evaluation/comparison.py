@@ -44,6 +44,24 @@ def compare(
     """
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
+    result, tables, same, splits = judge(entries, draws, seed, splits)
+    out.mkdir(parents=True, exist_ok=True)
+    if splits:
+        write_whole(out / "splits.json", splits.to_json().encode())
+    _write_tables(out, result)
+    write_page(out, result, tables, same, images)
+    return result
+
+
+Judged = tuple[dict[str, Any], dict[str, dict[str, pd.DataFrame]], list[Entry], Splits | None]
+
+
+def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Splits | None = None) -> Judged:
+    """What `compare` returns, of one entry or several; task -> model -> the rows compared; the aligned entries; the splits.
+
+    Raises:
+        ValueError: as `compare` does.
+    """
     same, told = align(entries)
     models: dict[str, dict[str, Any]] = {e.name: _model(e, told) for e in same}
     splits = splits or _halves(same[0].table["source"], seed)
@@ -59,12 +77,7 @@ def compare(
         difference["p_holm"] = p
     dealt = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     result: dict[str, Any] = plain({**told, "draws": draws, "seed": seed, "splits": dealt, "models": models, "differences": differences})
-    out.mkdir(parents=True, exist_ok=True)
-    if splits:
-        write_whole(out / "splits.json", splits.to_json().encode())
-    _write_tables(out, result)
-    write_page(out, result, tables, same, images)
-    return result
+    return result, tables, same, splits
 
 
 def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:

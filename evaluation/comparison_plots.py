@@ -72,6 +72,7 @@ def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, 
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(_WIDE, (1.0 + 0.24 * len(asked)) * lines), dpi=DPI, facecolor=theme.surface, layout="constrained")
     names = [short(n, 24) for n in asked]
+    lowest = min([0.0, *(v["srcc"] for own in asked.values() for v in own.values() if v["srcc"] is not None)])
     for place, (key, n) in enumerate(groups.items(), 1):
         axes = figure.add_subplot(lines, columns, place)
         _style(axes, theme)
@@ -79,7 +80,7 @@ def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, 
         axes.barh(range(len(names)), [0 if v is None else v for v in values], 0.62, color=theme.series[0])
         axes.axvline(0, color=theme.faint, lw=1)
         axes.set_yticks(range(len(names)), names if (place - 1) % columns == 0 else [""] * len(names))
-        axes.set(xlim=(min(0.0, *(v or 0 for v in values)), 1), ylim=(len(names) - 0.5, -0.5))
+        axes.set(xlim=(1.1 * lowest, 1), xticks=(0, 0.5, 1), ylim=(len(names) - 0.5, -0.5))
         axes.set_title(f"{key}  n = {n:,}", loc="left", color=theme.ink, fontsize=9.5)
         axes.grid(False, axis="y")
     figure.suptitle(title, x=0.01, ha="left", color=theme.ink, fontsize=13, fontweight="bold")

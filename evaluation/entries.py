@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from components.batch import TASKS
 from evaluation.protocols import SCORES, asked
@@ -30,6 +31,8 @@ class Entry:
         peak_gib: peak memory while scoring; None where it was not measured.
         device: where the two were measured.
         data: the fingerprint of the data, None where unknown.
+        dataset: the name of the data it was measured on; None where unknown.
+        trained_on: the name of the data it was trained on; None where unknown.
     """
 
     name: str
@@ -39,6 +42,8 @@ class Entry:
     peak_gib: float | None = None
     device: str | None = None
     data: str | None = None
+    dataset: str | None = None
+    trained_on: str | None = None
 
     def answers(self, task: str) -> bool:
         """Whether this model was asked about the task."""
@@ -57,15 +62,24 @@ def read_run(folder: Path) -> Entry:
     told = json.loads(record.read_text()) if record.exists() else {}
     measured = told.get("evaluation", {})
     parts = told.get("parts", {})
+    trained, used = told.get("data") or {}, measured.get("data") or told.get("data") or {}
     return Entry(
-        folder.resolve().name,
+        told.get("measured_from") or folder.resolve().name,
         pd.read_parquet(scores),
         sum(int(p["parameters"]) for p in parts.values()) if parts else None,
         measured.get("ms_per_region"),
         measured.get("peak_gib"),
         measured.get("device"),
-        (measured.get("data") or told.get("data") or {}).get("fingerprint"),
+        used.get("fingerprint"),
+        data_name(used),
+        data_name(trained),
     )
+
+
+def data_name(described: Mapping[str, Any]) -> str | None:
+    """What a table calls a data set: its kind, and its folder's name where it has one; None where nothing was described."""
+    kind, root = described.get("dataset"), str(described.get("root") or "")
+    return kind if kind is None or root in ("", "embedded") else f"{kind} {Path(root).name}"
 
 
 def read_csv(path: Path, known: pd.DataFrame) -> Entry:
@@ -108,6 +122,13 @@ def read_csv(path: Path, known: pd.DataFrame) -> Entry:
     return Entry(path.stem, table)
 
 
+def agree(first: Entry, other: Entry) -> bool:
+    """Whether two entries were measured on the same data: they share regions, and no label of these differs."""
+    common = sorted(set(first.table["id"]) & set(other.table["id"]))
+    a, b = (e.table.set_index("id").loc[common] for e in (first, other))
+    return bool(common) and not any((~_equal(a[c], b[c], c)).any() for c in _LABELS)
+
+
 def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
     """The entries on the regions that all of them scored, in one order, and what was left out and differs.
 
@@ -139,10 +160,16 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
 def _same_labels(first: Entry, other: Entry) -> None:
     for column in _LABELS:
         a, b = first.table[column], other.table[column]
-        equal = np.isclose(a, b, atol=1e-6, equal_nan=True) if column in SCORES else ((a == b) | (a.isna() & b.isna())).to_numpy()
+        equal = _equal(a, b, column)
         if not equal.all():
             at = int(np.flatnonzero(~equal)[0])
             raise ValueError(
                 f"{first.name} and {other.name} have different {column} labels for {int((~equal).sum())} regions, the first is "
                 f"{first.table['id'][at]!r} ({a[at]} and {b[at]}): they were measured on different data; measure both again with eval.py"
             )
+
+
+def _equal(a: pd.Series[Any], b: pd.Series[Any], column: str) -> NDArray[np.bool_]:
+    if column in SCORES:
+        return np.isclose(a.astype(np.float64), b.astype(np.float64), atol=1e-6, equal_nan=True)
+    return ((a == b) | (a.isna() & b.isna())).to_numpy(np.bool_)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 import eval as entry
+from components.registry import ConfigError
 from configs.schema import load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import Photographs
+from lightning_modules.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,30 @@ def test_a_run_without_a_configuration_is_compared_without_pictures(runs, tmp_pa
     (run / "config.yaml").unlink()
     entry.compare_runs([run, runs / "poor"], tmp_path / "out", draws=5)
     assert f"no gallery of disagreements, since the data of {run} cannot be read" in capsys.readouterr().out
+
+
+def test_runs_on_other_data_stand_in_columns_of_their_own(runs, tmp_path, capsys):
+    run = shutil.copytree(runs / "good", tmp_path / "good_elsewhere")
+    rows = pd.read_parquet(run / "scores.parquet")
+    rows.assign(id="mine-" + rows["id"]).to_parquet(run / "scores.parquet")
+    told = json.loads((run / "run.json").read_text())
+    other = {"dataset": "roi_folder", "root": "data/mine", "fingerprint": "another"}
+    (run / "run.json").write_text(json.dumps({**told, "evaluation": {"data": other}, "measured_from": "good"}))
+    result = entry.main([str(runs / "good"), str(run), "--out", str(tmp_path / "out")])
+    assert list(result["datasets"]) == ["photographs", "roi_folder mine"]
+    assert set(result["models"]["good"]) == {"trained_on", "photographs", "roi_folder mine"}
+    assert "each stands in the column of its own" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="are splits of one data set, and the entries were measured on 2"):
+        entry.compare_runs([runs / "good", run], tmp_path, splits=tmp_path / "splits.json")
+
+
+def test_other_data_are_given_as_overrides_of_the_data(runs, tmp_path, capsys):
+    config = load_config(str(runs / "good" / "config.yaml"))
+    with pytest.raises(ConfigError, match=r"--on seed=3: only data can be another"):
+        entry._elsewhere(Run(runs / "good"), config, ["data.root=mine", "seed=3"], tmp_path / "out")
+    with pytest.raises(SystemExit):
+        entry.main([str(runs / "good"), "--on", "data.root=mine"])
+    assert "needs --out" in capsys.readouterr().err
 
 
 def test_a_comparison_without_a_run_is_refused(runs, tmp_path):

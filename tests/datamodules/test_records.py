@@ -47,6 +47,15 @@ def test_grey_pixels_become_rgb():
     np.testing.assert_array_equal(grey.pixels(), PIXELS[..., :1].repeat(3, -1))
 
 
+@pytest.mark.parametrize("scale", [MOS, RANK])
+def test_mean_and_deviation_stay_those_of_the_same_opinions(scale):
+    """Rescaled opinions have the rescaled mean and the rescaled deviation, whichever end of the scale is the best."""
+    opinions = scale.low + (scale.high - scale.low) * np.random.default_rng(0).random(50)
+    unit = scale.unit(opinions)
+    assert scale.unit(float(opinions.mean())) == pytest.approx(unit.mean())
+    assert scale.unit_std(float(opinions.std())) == pytest.approx(unit.std())
+
+
 def test_a_scale_and_its_inverse():
     assert (MOS.unit(1), MOS.unit(3), MOS.unit(5)) == (0, 0.5, 1)
     assert (RANK.unit(0), RANK.unit(75), RANK.unit(100)) == (1, 0.25, 0)

@@ -1,0 +1,84 @@
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from evaluation import comparison
+from evaluation.across import by_data, columns, compare_across, labelled
+from evaluation.entries import Entry, agree, data_name
+
+
+@pytest.fixture(scope="module")
+def entries(answers):
+    """Model a on two data sets, b on the first; the second has the first's names of regions and other labels."""
+    other = answers.assign(quality=1 - answers["quality"])
+    return [
+        Entry("a", answers, data="1111", dataset="photographs", trained_on="photographs"),
+        Entry("b", answers.assign(quality_pred=0.9 * answers["quality"], quality_parsed=True), data="1111", dataset="photographs"),
+        Entry("a", other, data="2222", dataset="roi_folder mine", trained_on="photographs"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def across(entries, tmp_path_factory):
+    out = tmp_path_factory.mktemp("across")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "write_page", lambda *_: None)
+        return out, compare_across(by_data(entries), out, draws=20)
+
+
+def test_entries_are_grouped_by_their_labels_not_by_names(entries):
+    groups = by_data(entries)
+    assert {n: [e.name for e in g] for n, g in groups.items()} == {"photographs": ["a", "b"], "roi_folder mine": ["a"]}
+    assert agree(entries[0], replace(entries[1], table=entries[1].table[5:]))  # some regions are enough
+    assert not agree(entries[0], replace(entries[1], table=entries[1].table.assign(id="elsewhere")))
+
+
+def test_data_sets_of_one_name_are_told_apart(entries):
+    same = [replace(e, dataset="photographs") for e in entries]
+    assert list(by_data(same)) == ["photographs 1111", "photographs 2222"]
+    assert list(by_data([replace(e, data=None) for e in same])) == ["photographs 1", "photographs 2"]
+    assert list(by_data([replace(e, data="1111") for e in same])) == ["photographs 1111 1", "photographs 1111 2"]
+
+
+def test_each_model_stands_in_the_columns_of_its_data(across):
+    out, result = across
+    assert result["datasets"] == {"photographs": {"regions": 48, "sources": 4}, "roi_folder mine": {"regions": 48, "sources": 4}}
+    a, b = result["models"]["a"], result["models"]["b"]
+    assert a["photographs"]["quality"]["srcc"] == pytest.approx(-a["roi_folder mine"]["quality"]["srcc"])
+    assert b["photographs"]["quality"]["srcc"] == pytest.approx(1)
+    assert "roi_folder mine" not in b
+    assert a["roi_folder mine"]["quality"]["intervals"]["srcc"]["low"] is not None
+    assert json.loads((out / "across.json").read_text()) == result
+    assert (out / "photographs" / "comparison.json").exists()
+    assert not (out / "roi_folder_mine").exists()  # one model is no comparison
+
+
+def test_the_tables_say_what_was_trained_on(across):
+    out, result = across
+    assert list(labelled(result)) == ["a (trained on photographs)", "b"]
+    assert [c.title for c in columns(result)["Quality"]] == [
+        "photographs: SRCC",
+        "photographs: PLCC",
+        "roi_folder mine: SRCC",
+        "roi_folder mine: PLCC",
+    ]
+    (line,) = [x for x in (out / "across.md").read_text().split("## ")[1].splitlines() if x.startswith("| b ")]
+    assert [c.strip() for c in line.split("|")[4:6]] == ["–", "–"]
+    assert r"\textbf{1.000}" in (out / "across.tex").read_text()
+    table = pd.read_csv(out / "across.csv")
+    assert len(table) == 6
+    assert set(table[table["dataset"] == "roi_folder mine"]["model"]) == {"a"}
+
+
+def test_a_model_twice_on_one_data_set_is_refused(entries, tmp_path):
+    with pytest.raises(ValueError, match="two entries are named 'a'"):
+        compare_across(by_data([entries[0], entries[0], entries[2]]), tmp_path, draws=2)
+
+
+def test_names_of_data():
+    assert data_name({"dataset": "photographs", "root": "embedded"}) == "photographs"
+    assert data_name({"dataset": "roi_folder", "root": "data/mine"}) == "roi_folder mine"
+    assert data_name({"dataset": "mixture"}) == "mixture"
+    assert data_name({}) is None
