@@ -10,6 +10,7 @@ from components.batch import Labels, Task
 from components.judgments import Judgment, draw, judgments
 from components.prompts import DISTORTION_TYPES, LEVELS, SCORE, SEVERITIES, Dialogue, say_distortions
 from components.readouts.base import Label, Readout, Target
+from components.registry import ConfigError, check_keys
 from components.splice import Branch
 
 
@@ -19,24 +20,42 @@ class Teaching:
     Args:
         readouts: task -> readout, in the order in which the questions about a region stand.
         judged: share of the (region, task) pairs about which a judgment is asked too, in [0, 1].
+        shares: task -> share of its known labels that are asked about in training, above 0, at most 1; all of those of a task that is
+            not named.
+
+    Raises:
+        ConfigError: a share of a task that is not taught, or one out of its range.
     """
 
-    def __init__(self, dialogue: Dialogue, readouts: Mapping[Task, Readout], judged: float = 0.0) -> None:
+    def __init__(
+        self, dialogue: Dialogue, readouts: Mapping[Task, Readout], judged: float = 0.0, shares: Mapping[str, float] | None = None
+    ) -> None:
         self.dialogue, self.readouts, self.judged = dialogue, readouts, judged
+        shares = shares or {}
+        check_keys(shares, list(readouts), "task_shares")
+        for task, share in shares.items():
+            if not 0 < share <= 1:
+                raise ConfigError(
+                    f"task_shares.{task}: got {share}, expected a share above 0, at most 1; a task without readout is not taught"
+                )
+        self.shares = [float(shares.get(task, 1.0)) for task in readouts]
 
     def branches(self, labels: Labels, training: bool) -> list[list[Branch]]:
         """Each image's branches, region by region; what is not known is not asked.
 
-        Judgments are asked in training alone, half of them true. They are drawn from torch's own generator, which a training step seeds.
+        Judgments are asked in training alone, half of them true. They, and what is asked of a task of which a share is, are drawn from
+        torch's own generator, which a training step seeds.
         """
         chances = torch.rand(*labels.quality.shape, len(self.readouts), 3).tolist() if training and self.judged else None
+        partly = training and min(self.shares) < 1
+        asked = torch.rand(*labels.quality.shape, len(self.readouts)).lt(torch.tensor(self.shares)).tolist() if partly else None
         images = []
         for b, known in enumerate(labels.distortions):
             branches = []
             for r in range(len(known)):
                 for t, task in enumerate(self.readouts):
                     label = label_of(labels, b, r, task)
-                    branches += self._question(r, task, label)
+                    branches += self._question(r, task, label) if asked is None or asked[b][r][t] else []
                     branches += [] if chances is None else self._drawn(r, task, label, chances[b][r][t])
             images.append(branches)
         return images

@@ -58,6 +58,8 @@ class RoiVLM(Scorer):
         image_pool: side of the square of cells averaged to one image token.
         objective: weights of the training's terms, {text: 1.0, levels: 1.0, rank: 0.0, judgments: 0.0}; those not named keep these
             (see `components.objectives.Objective`).
+        task_shares: task -> share of its known labels that a training step asks about ({importance: 0.5}), drawn anew each time a region
+            is seen; all of a task that is not named. Mixes the tasks, as `data.weights` of a `mixture` mixes data sets.
         conversation: "seagull_v1" is the released wording, "chat" the tokenizer's own template around the same message, "brief"
             one word per question.
         packing: "image" reads all questions about an image in one row, its tokens once; "none" gives each (region, question) a row of
@@ -84,6 +86,7 @@ class RoiVLM(Scorer):
         image_level: int = 2,
         image_pool: int = 1,
         objective: dict[str, float] | None = None,
+        task_shares: dict[str, float] | None = None,
         conversation: Conversation = "seagull_v1",
         packing: Packing = "image",
         max_branches: int = 32,
@@ -124,7 +127,8 @@ class RoiVLM(Scorer):
         for task in self.tasks:
             self._readout(task).check(task)
         self.objective = Objective.of(objective)
-        self.teaching = Teaching(self.dialogue, {task: self._readout(task) for task in self.tasks}, self.objective.judgments)
+        taught = {task: self._readout(task) for task in self.tasks}
+        self.teaching = Teaching(self.dialogue, taught, self.objective.judgments, task_shares)
         if self.objective.rank and not self.teaching.has_levels:
             raise ConfigError(
                 f"objective.rank: got {self.objective.rank}, but no task is taught as a distribution over level words, which is what is "

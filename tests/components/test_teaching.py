@@ -1,6 +1,7 @@
 """What is asked in training."""
 
 import itertools
+from collections import Counter
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from components.batch import Labels
 from components.judgments import judgments
 from components.prompts import DISTORTION_TYPES, SEVERITIES, TOKENIZER_CORPUS, Dialogue
 from components.readouts.base import READOUTS, Label
+from components.registry import ConfigError
 from components.splice import pack
 from components.teaching import Teaching, label_of
 from components.tokenizer import project_tokenizer
@@ -16,10 +18,10 @@ from components.tokenizer import project_tokenizer
 TASKS = {"quality": "levels", "importance": "levels", "distortion": "text"}
 
 
-def teaching(judged=0.0, conversation="brief", **readouts):
+def teaching(judged=0.0, conversation="brief", shares=None, **readouts):
     dialogue = Dialogue(project_tokenizer(TOKENIZER_CORPUS), conversation)
     parts = readouts or TASKS
-    return Teaching(dialogue, {task: READOUTS.build({"plugin": name}, dialogue) for task, name in parts.items()}, judged)
+    return Teaching(dialogue, {task: READOUTS.build({"plugin": name}, dialogue) for task, name in parts.items()}, judged, shares)
 
 
 def labels(images=2, regions=40):
@@ -114,3 +116,36 @@ def test_a_row_is_never_longer_than_its_bound():
 def test_levels_are_known_by_the_readout():
     assert teaching().has_levels
     assert not teaching(quality="text").has_levels
+
+
+def test_a_task_is_asked_as_often_as_its_share():
+    torch.manual_seed(0)
+    lessons = teaching(shares={"importance": 0.5, "distortion": 0.1})
+    some = labels(images=2, regions=1000)
+    counted = Counter(b.task for image in lessons.branches(some, training=True) for b in image)
+    assert counted["quality"] == 2000
+    assert counted["importance"] / 2000 == pytest.approx(0.5, abs=0.05)
+    assert counted["distortion"] / 2000 == pytest.approx(0.1, abs=0.03)
+    again = Counter((b.region, b.task) for image in lessons.branches(some, training=True) for b in image)
+    assert again != Counter((b.region, b.task) for image in lessons.branches(some, training=True) for b in image)  # drawn anew
+    all_asked = lessons.branches(some, training=False)
+    assert Counter(b.task for image in all_asked for b in image) == dict.fromkeys(TASKS, 2000)
+
+
+def test_shares_of_one_draw_nothing():
+    torch.manual_seed(0)
+    teaching(shares={"quality": 1.0}).branches(labels(), training=True)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert drawn == torch.rand(1)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan")])
+def test_a_share_is_above_zero_and_at_most_one(share):
+    with pytest.raises(ConfigError, match=r"task_shares\.quality: got .*, expected a share above 0"):
+        teaching(shares={"quality": share})
+
+
+def test_shares_are_of_tasks_that_are_taught():
+    with pytest.raises(ConfigError, match="unknown key 'beauty'"):
+        teaching(shares={"beauty": 0.5})
