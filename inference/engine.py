@@ -76,14 +76,18 @@ class Engine:
         segmenter: makes a region of a point; superpixels where none is given.
         memory: MiB that the regions which are asked about at once may take beside the model and the image; bounds memory, does not
             change scores.
+        compile: a backend of `torch.compile`, "inductor" say, for the vision encoder: the first image then takes longer, and scores
+            change by rounding. "" compiles nothing.
 
     Raises:
-        ConfigError: `memory` is not positive.
+        ConfigError: `memory` is not positive, or there is no such backend or nothing to compile.
     """
 
-    def __init__(self, scorer: Scorer, *, segmenter: MaskEncoder | None = None, memory: float = MEMORY) -> None:
+    def __init__(self, scorer: Scorer, *, segmenter: MaskEncoder | None = None, memory: float = MEMORY, compile: str = "") -> None:
         if not memory > 0:
             raise ConfigError(f"memory: got {memory}, expected a positive number of MiB")
+        if compile:
+            _compile(scorer, compile)
         self.scorer, self.memory = scorer, memory
         self.segmenter = segmenter or MASK_ENCODERS.build({"plugin": "superpixel"})
         self._given = Given()
@@ -181,6 +185,19 @@ class Engine:
             for chosen, some in made:
                 masks[chosen] = some
             yield masks
+
+
+def _compile(scorer: Scorer, backend: str) -> None:
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ConfigError(f"compile: got '{backend}', torch.compile has here {', '.join(map(repr, known))}")
+    encoder = scorer.parts().get("vision_encoder")
+    if encoder is None:
+        raise ConfigError(
+            f"compile: of a scorer its 'vision_encoder' is compiled, and {type(scorer).__name__} has only {', '.join(scorer.parts())}: "
+            "leave it out"
+        )
+    encoder.compile(backend=backend)
 
 
 def region_bytes(scorer: Scorer, size: tuple[int, int]) -> int:

@@ -131,6 +131,26 @@ def test_a_budget_is_positive(scorer, memory):
         Engine(scorer, memory=memory)
 
 
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_compiled_encoder_gives_the_same_scores(name):
+    image, masks = picture(3)
+    wanted = built(name).score(image, masks)
+    graphs = []
+    torch._dynamo.register_backend(lambda graph, _: graphs.append(graph) or graph.forward, name=f"counted_{name}")
+    engine = Engine(built(name), compile=f"counted_{name}")
+    close(engine.score(image, masks), wanted)
+    assert graphs
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch):
+    scorer = built("pooled_mlp")
+    with pytest.raises(ConfigError, match=r"compile: got 'inducter', .*'inductor'"):
+        Engine(scorer, compile="inducter")
+    monkeypatch.setattr(scorer, "parts", lambda: {"head": scorer.head})
+    with pytest.raises(ConfigError, match="PooledMLP has only head"):
+        Engine(scorer, compile="inductor")
+
+
 def test_threads_get_the_answers_of_one_after_the_other(any_scorer):
     engine = Engine(any_scorer)
     pictures = [picture(seed) for seed in range(6)]
