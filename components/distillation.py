@@ -74,7 +74,7 @@ def distilled(student: MobileIQA, teacher: MobileIQA, batch: Batch, terms: Terms
     """
     which = valid_places(batch)
     if not len(which):
-        return student.nothing()
+        return student.nothing("score", "levels", "opinions")
     crops = crops_of(batch.regions.crops, which)
     own: Seen = student(crops)
     with torch.no_grad():

@@ -59,14 +59,15 @@ class CropQuality(Scorer):
         """The mean criterion over regions of known quality."""
         wanted, which = known_quality(batch)
         if not len(which):
-            return self.nothing()
+            return self.nothing("quality", "answers")
         loss = self.error(self.unit(self.rate(crops_of(batch.regions.crops, which))), wanted).mean()
         return {"loss": loss, "quality": loss, "answers": loss.new_tensor(len(which))}
 
-    def nothing(self) -> dict[str, Tensor]:
-        """The loss of a batch about which nothing is known: zero, with zero gradients."""
+    def nothing(self, *names: str) -> dict[str, Tensor]:
+        """The loss of a batch about which nothing is known, and the entries beside it: zero, with zero gradients. They are named as in
+        other batches, since batches of a step are added."""
         loss = torch.stack([p.sum() for p in self.parameters() if p.requires_grad]).sum() * 0
-        return {"loss": loss, "quality": loss, "answers": loss.new_tensor(0)}
+        return dict.fromkeys(("loss", *names), loss)
 
     @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:

@@ -135,7 +135,7 @@ class TeacherIQA(CropQuality):
             raise ValueError("stage restoration learns from pairs, and these data give no clean images: set data.pairs to true")
         which = valid_places(batch)
         if not len(which):
-            return self.nothing()
+            return self.nothing("restoration", "answers")
         crops, clean = (crops_of(x, which) for x in (batch.regions.crops, batch.clean))
         places = _places(crops, self.view, len(crops), seed=None if self.training else 0)
         wanted = self._pixels(self._cut(clean, places))

@@ -109,7 +109,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path):
 
 
 def test_a_loss_scaler_may_meet_infinite_gradients(tmp_path, monkeypatch):
-    monkeypatch.setattr("lightning_modules.callbacks._scaled", lambda trainer: True)
+    monkeypatch.setattr("lightning_modules.callbacks.scaled", lambda trainer: True)
     scaled = module()
     scaled.scorer.projector.mlp[0].bias.register_hook(lambda grad: grad * float("inf"))
     fit(scaled, StopAtNonFinite(tmp_path), gradient_clip_val=None, max_steps=1)

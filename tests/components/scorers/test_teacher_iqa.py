@@ -151,6 +151,17 @@ def test_options_out_of_range_are_refused(changes, message):
         build(**changes)
 
 
+@pytest.mark.parametrize("stage", ["restoration", "quality"])
+def test_batches_with_and_without_regions_can_be_added(stage):
+    scorer = build(stage=stage).train()
+    batch = pairs(scorer)
+    some = scorer.loss(batch)
+    batch.regions.valid[:] = False
+    none = scorer.loss(batch)
+    assert none.keys() == some.keys()
+    assert not any(none.values())
+
+
 def test_restoring_without_clean_images_is_refused():
     scorer = build(stage="restoration")
     with pytest.raises(ValueError, match=r"these data give no clean images: set data\.pairs to true"):
