@@ -122,14 +122,18 @@ def _model(entry: Entry, told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
     found = score_agreement(rows, task)
-    pred = rows[f"{task}_pred"]
-    if len(rows) and (pred.min() < 0 or pred.max() > 1):
-        found["rmse"] = None  # another scale than the labels': an error has no unit there
+    if not _on_scale(rows, task):
+        found["rmse"] = None
     control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
     found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
     found["by_type"] = by_group(rows, task, pd.Series(type_names(rows), index=rows.index))
     found["by_area"] = by_group(rows, task, area_bins(rows)) if "area" in rows else {}
     return found
+
+
+def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
+    """Whether predictions can be on the labels' scale, [0, 1]; on another an error has no unit."""
+    return bool(rows[f"{task}_pred"].between(0, 1).all())
 
 
 def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
@@ -139,7 +143,8 @@ def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[
         if rows.empty:
             continue
         pair = rows[f"{task}_pred"].to_numpy(np.float64), rows[task].to_numpy(np.float64)
-        statistics[name] = {"srcc": srcc_of(*pair), "plcc": plcc_of(*pair), "rmse": rmse_of(*pair)}
+        error = {"rmse": rmse_of(*pair)} if _on_scale(rows, task) else {}
+        statistics[name] = {"srcc": srcc_of(*pair), "plcc": plcc_of(*pair), **error}
         sources = rows["source"].to_numpy()
     return task, statistics, sources
 

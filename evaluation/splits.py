@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
 from evaluation.correlations import fit_logistic, plcc, plcc_fitted, srcc
 from evaluation.protocols import Score
@@ -97,7 +98,8 @@ def over_splits(rows: pd.DataFrame, task: Score, splits: Splits) -> dict[str, An
     unknown = sorted(set(source) - set(splits.sources))
     if unknown:
         raise ValueError(f"{len(unknown)} sources are not in the splits, the first is {unknown[0]!r}: these splits are of other data")
-    found = [_one(rows[~source.isin(held)], rows[source.isin(held)], task) for held in splits.held_out]
+    repeats = tqdm(splits.held_out, desc=f"splits, {task}", unit="split", delay=2, leave=False)
+    found = [_one(rows[~source.isin(held)], rows[source.isin(held)], task) for held in repeats]
     srccs, plccs, fitted = (np.array(v) for v in zip(*found, strict=True))
     medians = {k: _median(v) for k, v in (("srcc", srccs), ("plcc", plccs), ("plcc_fitted", fitted))}
     return {**medians, "failed_fits": int(np.isnan(fitted).sum()), "repeats": len(found)}

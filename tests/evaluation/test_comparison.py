@@ -51,6 +51,7 @@ def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
     theirs = result["models"]["theirs & co"]
     assert theirs["quality"]["srcc"] == pytest.approx(1)
     assert theirs["quality"]["rmse"] is None
+    assert set(theirs["quality"]["intervals"]) == {"srcc", "plcc"}
     assert "importance" not in theirs
     assert "distortion" not in theirs
     (line,) = [x for x in (out / "comparison.md").read_text().split("## ")[3].splitlines() if x.startswith("| theirs & co")]
@@ -136,6 +137,14 @@ def test_the_best_is_bold_and_the_second_underlined():
     assert r"y & \textbf{0.700} & \underline{3.0} \\" in ranking.latex(models, COLUMNS)
     assert "0.700*" in ranking.console(models, COLUMNS)
     assert ranking.value({"a": math.nan}, ("a",)) is None
+
+
+def test_no_table_is_wider_than_a_page(compared):
+    """Eight columns beside the names are what 1,200 pixels hold without scrolling."""
+    sections = ranking.sections(compared[1]["models"], ("quality", "importance"))
+    assert list(sections) == ["Overview", "Quality", "Importance", "Medians over splits", "Cost, failures and ties"]
+    assert max(map(len, sections.values())) <= 8
+    assert "Importance" not in ranking.sections({"x": {"quality": {"srcc": 0.5}}}, ("quality", "importance"))
 
 
 def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
