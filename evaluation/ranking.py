@@ -12,12 +12,17 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the path of its number within a model's results, and which end is better ("" for no ranking)."""
+    """One column: the path of its number within a model's results, and which end is better ("" for no ranking).
+
+    Attributes:
+        within: the path of what must be the same for all models that have a number, or none is marked.
+    """
 
     title: str
     path: tuple[str, ...]
     best: Literal["high", "low", ""] = "high"
     digits: int = 3
+    within: tuple[str, ...] = ()
 
 
 def score_columns(task: str) -> list[Column]:
@@ -50,10 +55,12 @@ SPLITS = [
 ]
 COST = [
     Column("Parameters", ("parameters",), "low", 0),
-    Column("ms/region", ("ms_per_region",), "low", 2),
-    Column("Peak GiB", ("peak_gib",), "low", 2),
+    Column("ms/region", ("ms_per_region",), "low", 2, ("device",)),
+    Column("Peak GiB", ("peak_gib",), "low", 2, ("device",)),
     Column("Unparsed", ("failures",), "low", 0),
+    Column("Regions quality", ("quality", "n"), "", 0),
     Column("Distinct quality", ("quality", "distinct"), "", 0),
+    Column("Regions importance", ("importance", "n"), "", 0),
     Column("Distinct importance", ("importance", "distinct"), "", 0),
 ]
 
@@ -67,20 +74,29 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
 
 def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:
     """The number at a path, None where there is none."""
-    found: Any = model
-    for key in path:
-        found = found.get(key) if isinstance(found, Mapping) else None
+    found = _at(model, path)
     return None if found is None or (isinstance(found, float) and math.isnan(found)) else float(found)
 
 
+def _at(model: Mapping[str, Any], path: Sequence[str]) -> Any:
+    found: Any = model
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
 def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> list[list[tuple[str, int]]]:
-    """Each model's cells: the text, and 1 for the best of a column, 2 for the second, else 0. Equal texts share a place."""
+    """Each model's cells: the text, and 1 for the best of a column, 2 for the second, else 0. Equal texts share a place, and numbers of
+    different `within` have none."""
     out: list[list[tuple[str, int]]] = [[] for _ in models]
     for column in columns:
         numbers = [value(m, column.path) for m in models.values()]
         texts = [DASH if n is None else f"{n:,.{column.digits}f}" for n in numbers]
         known = sorted({round(n, column.digits) for n in numbers if n is not None}, reverse=column.best == "high")
-        ranked = column.best and len(known) > 1 and sum(n is not None for n in numbers) > 1
+        places = (
+            {_at(m, column.within) for m, n in zip(models.values(), numbers, strict=True) if n is not None} if column.within else {None}
+        )
+        ranked = column.best and len(known) > 1 and len(places) == 1
         for row, number, text in zip(out, numbers, texts, strict=True):
             place = known.index(round(number, column.digits)) + 1 if ranked and number is not None else 0
             row.append((text, place if place <= 2 else 0))
