@@ -27,8 +27,9 @@ class Entry:
         name: as it stands in every table.
         table: one row per region, as `protocols.evaluate` takes it.
         parameters: all of them, None where unknown.
-        ms_per_region: milliseconds, the image's share included; None where it was not measured.
-        peak_gib: peak memory while scoring; None where it was not measured.
+        ms_per_region: milliseconds of the whole evaluation a region: reading, decoding and the whole-image control included; None where it
+            was not measured.
+        peak_gib: the process's peak memory, training included where it trained before it measured; None where it was not measured.
         device: where the two were measured.
         data: the fingerprint of the data, None where unknown.
         dataset: the name of the data it was measured on; None where unknown.
@@ -54,8 +55,10 @@ def read_run(folder: Path) -> Entry:
     """A run that has been measured.
 
     Raises:
-        ValueError: it has no scores.parquet.
+        ValueError: there is no such folder, or it has no scores.parquet.
     """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give those of runs, and CSV files of predictions")
     scores, record = folder / "scores.parquet", folder / "run.json"
     if not scores.exists():
         raise ValueError(f"{folder} has no scores.parquet: measure it first, with python eval.py {folder}")
@@ -85,7 +88,8 @@ def data_name(described: Mapping[str, Any]) -> str | None:
 def read_csv(path: Path, known: pd.DataFrame) -> Entry:
     """Predictions with the columns image, region, score, and perhaps task (quality if there is none) and std.
 
-    Scores may have any scale; higher is better. An empty or infinite score counts as an answer that did not parse.
+    Scores may have any scale; higher is better. An empty or infinite score counts as an answer that did not parse; a region without a row
+    for a task that other regions have is one that was not asked, and its `<task>_parsed` is None.
 
     Args:
         known: a run's table, which tells the regions and their labels.
@@ -116,7 +120,7 @@ def read_csv(path: Path, known: pd.DataFrame) -> Entry:
     for task, own in rows.groupby("task"):
         scores = pd.to_numeric(own.set_index("region")["score"], errors="coerce").replace([np.inf, -np.inf], np.nan)
         table[f"{task}_pred"] = table["id"].map(scores).astype(np.float64)
-        table[f"{task}_parsed"] = table[f"{task}_pred"].notna()
+        table[f"{task}_parsed"] = table[f"{task}_pred"].notna().astype(object).where(table["id"].isin(own["region"]), None)
         if "std" in own:
             table[f"{task}_std"] = table["id"].map(pd.to_numeric(own.set_index("region")["std"], errors="coerce"))
     return Entry(path.stem, table)
@@ -153,7 +157,8 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
         "missing": len(set().union(*ids)) - len(common),
         "fingerprints": prints,
         "same_data": len(set(prints.values())) <= 1,
-        "failures": {e.name: {t: int((~e.table[f"{t}_parsed"].eq(True)).sum()) for t in TASKS if e.answers(t)} for e in same},
+        "failures": {e.name: {t: int(e.table[f"{t}_parsed"].eq(False).sum()) for t in TASKS if e.answers(t)} for e in same},
+        "not_asked": {e.name: {t: int(e.table[f"{t}_parsed"].isna().sum()) for t in TASKS if e.answers(t)} for e in same},
     }
 
 
