@@ -110,6 +110,8 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: 
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
+    for note in result["notes"]:
+        print(f"note: {note}")
     if any(d["few"] for d in result["differences"]):
         print(f"note: fewer than {FEW_SOURCES} sources, so intervals are hints and differences have no p-value")
     if images is None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import ranking
-from evaluation.bootstrap import Statistic, holm, interval, macro_f1_of, plcc_of, resample, rmse_of, srcc_of
+from evaluation.bootstrap import Scale, Statistic, difference, holm, interval, macro_f1_of, plcc_of, resample, rmse_of, srcc_of
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import srcc
@@ -25,6 +25,9 @@ from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
 
 AREAS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # bounds of the bins, as shares of the image
 MIN_GROUP = 10  # regions of a bin or a type, for a correlation
+REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
+MIN_SHARE = 0.9  # of a task's labelled regions: fewer answers, and a model is left out of the task, for it would take the others' regions
+SCALE: dict[str, Scale] = {"srcc": "fisher", "plcc": "fisher", "rmse": "log", "macro_f1": "logit"}
 
 
 def compare(
@@ -32,8 +35,9 @@ def compare(
 ) -> dict[str, Any]:
     """Writes comparison.json, .csv, .md, .tex, splits.json and report.html into `out`, and returns what the first holds.
 
-    Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked is absent
-    from its results, and a dash in the tables. Intervals and differences are those of `bootstrap`, over sources.
+    Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked, or of
+    which it answered so little that the others would lose their regions, is absent from its results and a dash in the tables; the second
+    is told in `notes`. Intervals and differences are those of `bootstrap`, over sources; Holm's correction is over a task's differences.
 
     Args:
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
@@ -63,32 +67,57 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         ValueError: as `compare` does.
     """
     same, told = align(entries)
+    notes: list[str] = []
     models: dict[str, dict[str, Any]] = {e.name: _model(e, told) for e in same}
     splits = splits or _halves(same[0].table["source"], seed)
     differences: list[dict[str, Any]] = []
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     for task in SCORES:
-        tables[task] = answered(same, task)
-        for name, rows in tables[task].items():
-            models[name][task] = _score(rows, task) | ({"splits": over_splits(rows, task, splits)} if splits and len(rows) else {})
+        tables[task], excluded = answered(same, task)
+        notes += [f"{name} is left out of {task}: {reason}" for name, reason in excluded.items()]
+        for entry in (e for e in same if e.name in tables[task]):
+            rows = tables[task][entry.name]
+            dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
+            models[entry.name][task] = _score(rows, task) | _coverage(entry, rows, task) | dealt
+        notes += _reversed(models, task)
     for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(same)]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
-    for difference, p in zip(differences, holm([d["p"] for d in differences]), strict=True):
-        difference["p_holm"] = p
-    dealt = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
-    result: dict[str, Any] = plain({**told, "draws": draws, "seed": seed, "splits": dealt, "models": models, "differences": differences})
-    return result, tables, same, splits
+    used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
+    told |= {"notes": notes, "draws": draws, "seed": seed, "splits": used}
+    return plain({**told, "models": models, "differences": differences}), tables, same, splits
 
 
 def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:
     return draw_splits(sources, seed=seed) if sources.nunique() >= MIN_SOURCES else None
 
 
-def answered(entries: Sequence[Entry], task: Score) -> dict[str, pd.DataFrame]:
-    """Of each model that was asked: its rows on the regions that have a label and an answer of every such model."""
+def _reversed(models: Mapping[str, Mapping[str, Any]], task: Score) -> list[str]:
+    found = {name: m[task]["srcc"] for name, m in models.items() if task in m}
+    return [
+        f"{name} orders {task} against the labels (SRCC {value:.3f}): is a higher score better in it?"
+        for name, value in found.items()
+        if value < REVERSED
+    ]
+
+
+def answered(entries: Sequence[Entry], task: Score) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Of each model that was asked: its rows on the regions that have a label and an answer of every such model; and who is left out, why.
+
+    While the models have less than `MIN_SHARE` of the labelled regions in common, the one that answered least is left out, so that none
+    takes the regions from the others that it failed on.
+    """
     rows = {e.name: usable(e.table, task) for e in entries if e.answers(task)}
-    common = set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
-    return {name: r[r["id"].isin(common)].reset_index(drop=True) for name, r in rows.items()}
+    labelled = int(entries[0].table[task].notna().sum())
+    excluded: dict[str, str] = {}
+    while len(rows) > 1 and len(_common(rows)) < MIN_SHARE * labelled:
+        least = min(rows, key=lambda name: len(rows[name]))
+        excluded[least] = f"it answered {len(rows.pop(least)):,} of {labelled:,} labelled regions, and nobody could be judged on the others"
+    common = _common(rows)
+    return {name: r[r["id"].isin(common)].reset_index(drop=True) for name, r in rows.items()}, excluded
+
+
+def _common(rows: Mapping[str, pd.DataFrame]) -> set[str]:
+    return set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
 
 
 def by_group(rows: pd.DataFrame, task: Score, groups: pd.Series[Any]) -> dict[str, dict[str, Any]]:
@@ -131,6 +160,12 @@ def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
     return found
 
 
+def _coverage(entry: Entry, rows: pd.DataFrame, task: Score) -> dict[str, int]:
+    """How many regions have a label, and why the task's rows are not all of them: this model did not answer, or another did not."""
+    labelled, own = int(entry.table[task].notna().sum()), len(usable(entry.table, task))
+    return {"labelled": labelled, "unanswered": labelled - own, "left_out": own - len(rows), "dropped": labelled - len(rows)}
+
+
 def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
     """Whether predictions can be on the labels' scale, [0, 1]; on another an error has no unit."""
     return bool(rows[f"{task}_pred"].between(0, 1).all())
@@ -168,7 +203,7 @@ def _type_statistics(entries: Sequence[Entry]) -> tuple[str, dict[str, dict[str,
 def _uncertainty(
     models: dict[str, dict[str, Any]], task: str, statistics: Mapping[str, Mapping[str, Statistic]], sources: Any, draws: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Adds `intervals` to each model's task, and returns the paired differences of its first statistic."""
+    """Adds `intervals` to each model's task, and returns the paired differences of its first statistic, corrected among themselves."""
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
@@ -176,11 +211,13 @@ def _uncertainty(
     n = len(np.unique(sources))
     column = {pair: drawn[:, k] for k, pair in enumerate(flat)}
     for name, key in flat:
-        models[name][task].setdefault("intervals", {})[key] = asdict(interval(column[name, key], n))
+        models[name][task].setdefault("intervals", {})[key] = asdict(interval(column[name, key], n, SCALE[key]))
     key = flat[0][1]
+    pairs = list(combinations(statistics, 2))
+    found = [difference(column[a, key], column[b, key], n) for a, b in pairs]
     return [
-        {"task": task, "statistic": key, "first": a, "second": b, **asdict(interval(column[a, key] - column[b, key], n))}
-        for a, b in combinations(statistics, 2)
+        {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p}
+        for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True)
     ]
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from evaluation import comparison, ranking
-from evaluation.comparison import compare
+from evaluation.bootstrap import holm
+from evaluation.comparison import answered, compare
 from evaluation.comparison_page import headline
 from evaluation.entries import Entry, align, read_csv, read_run
 from evaluation.splits import draw_splits, read_splits
@@ -44,6 +45,44 @@ def test_all_are_judged_on_the_same_regions(compared):
     assert result["left_out"] == {"good": 1, "noise": 1, "theirs & co": 0}
     assert {m["quality"]["n"] for m in result["models"].values()} == {46}  # one answer of the good model did not parse
     assert result["models"]["good"]["failures_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
+    told = {n: [m["quality"][k] for k in ("labelled", "unanswered", "left_out", "dropped")] for n, m in result["models"].items()}
+    assert told == {"good": [47, 1, 0, 1], "noise": [47, 0, 1, 1], "theirs & co": [47, 0, 1, 1]}
+    assert result["notes"] == []
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_who_answers_little_takes_no_region_from_the_others(three, answers, tmp_path):
+    bad = Entry("bad", answers.assign(quality_parsed=answers["id"] == "region-1"))
+    result = compare([three[0], bad, three[1]], tmp_path, draws=10)
+    assert result["models"]["good"]["quality"]["n"] == result["models"]["noise"]["quality"]["n"] == 47
+    assert result["models"]["bad"]["importance"]["n"] == 48
+    assert "quality" not in result["models"]["bad"]
+    assert result["models"]["bad"]["failures_by_task"]["quality"] == 47
+    (note,) = result["notes"]
+    assert note.startswith("bad is left out of quality: it answered 1 of 48 labelled regions")
+    assert json.loads((tmp_path / "comparison.json").read_text())["notes"] == [note]
+
+
+def test_a_few_failures_leave_out_the_regions_and_are_told(three, answers):
+    some = Entry("some", answers.assign(quality_parsed=np.arange(48) % 16 != 0))
+    tables, excluded = answered([three[1], some], "quality")
+    assert [len(rows) for rows in tables.values()] == [44, 44]  # one of the 45 answers is empty
+    assert excluded == {}
+
+
+def test_another_scale_has_no_error_and_no_interval_of_one(compared):
+    _, result = compared
+    models = result["models"]
+    assert set(models["theirs & co"]["quality"]["intervals"]) == {"srcc", "plcc"}
+    assert set(models["good"]["quality"]["intervals"]) == {"srcc", "plcc", "rmse"}
+    assert "p" not in models["good"]["quality"]["intervals"]["srcc"]  # only differences are tested
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_a_reversed_scale_is_pointed_out(three, answers, tmp_path):
+    result = compare([three[0], Entry("mos", answers.assign(quality_pred=5 - answers["quality"], quality_parsed=True))], tmp_path, draws=10)
+    (note,) = result["notes"]
+    assert note == "mos orders quality against the labels (SRCC -1.000): is a higher score better in it?"
 
 
 def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
@@ -88,7 +127,10 @@ def test_p_values_of_ten_sources_are_corrected(three, tmp_path):
     more = [replace(e, table=e.table.assign(source=e.table["image"])) for e in three]
     result = compare(more, tmp_path, draws=60)
     assert all(1 >= d["p_holm"] >= d["p"] > 0 for d in result["differences"])
-    assert any(d["p_holm"] > d["p"] for d in result["differences"])
+    own = [d for d in result["differences"] if d["task"] == "quality"]
+    assert [d["p_holm"] for d in own] == holm([d["p"] for d in own])  # of this task alone
+    assert max(d["p_holm"] / d["p"] for d in own) == pytest.approx(3)
+    assert all((d["p"] < 0.05) == (not d["low"] <= 0 <= d["high"]) for d in result["differences"])
     assert "after Holm's correction" in headline(result)
 
 
@@ -147,6 +189,18 @@ def test_no_table_is_wider_than_a_page(compared):
     assert "Importance" not in ranking.sections({"x": {"quality": {"srcc": 0.5}}}, ("quality", "importance"))
 
 
+def test_what_depends_on_the_device_is_ranked_within_one():
+    columns = [ranking.Column("ms", ("ms",), "low", 1, ("device",))]
+    models = {"x": {"ms": 1.0, "device": "a"}, "y": {"ms": 2.0, "device": "a"}, "z": {"device": "b"}}
+    assert ranking.cells(models, columns) == [[("1.0", 1)], [("2.0", 2)], [("–", 0)]]
+    assert ranking.cells(models | {"z": {"ms": 3.0, "device": "b"}}, columns) == [[("1.0", 0)], [("2.0", 0)], [("3.0", 0)]]
+    assert all(c.within == ("device",) for c in ranking.COST if c.title in ("ms/region", "Peak GiB"))
+
+
+def test_the_regions_of_a_task_are_in_the_table_of_costs():
+    assert "| x | – | – | – | – | 46 | – | – | – |" in ranking.markdown({"x": {"quality": {"n": 46}}}, ranking.COST)
+
+
 def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
     with pytest.raises(ValueError, match="1 entries: a comparison needs at least two"):
         compare(three[:1], tmp_path)
@@ -158,6 +212,8 @@ def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
         align([three[0], Entry("moved", answers.assign(quality=answers["quality"] + 0.1))])
     with pytest.raises(ValueError, match=r"has no scores.parquet: measure it first"):
         read_run(tmp_path)
+    with pytest.raises(ValueError, match="typo is no folder: give those of runs"):
+        read_run(tmp_path / "typo")
 
 
 @pytest.mark.parametrize(
@@ -179,3 +235,14 @@ def test_files_of_others_are_checked(answers, tmp_path, text, message):
 def test_an_empty_score_counts_as_a_failure(answers, tmp_path):
     (tmp_path / "theirs.csv").write_text("image,region,score\nimage-0,region-0,\nimage-0,region-1,0.5")
     assert read_csv(tmp_path / "theirs.csv", answers).table["quality_parsed"].tolist() == [False, True]
+
+
+def test_a_region_without_a_row_was_not_asked(answers, tmp_path):
+    lines = [f"{i},{r},0.5,quality" for i, r in zip(answers["image"], answers["id"], strict=True)]
+    lines += [f"{i},{r},0.5,importance" for i, r in zip(answers["image"][:30], answers["id"], strict=False)]
+    (tmp_path / "theirs.csv").write_text("\n".join(["image,region,score,task", *lines]))
+    theirs = read_csv(tmp_path / "theirs.csv", answers)
+    _, told = align([Entry("good", answers), theirs])
+    assert told["failures"]["theirs"] == {"quality": 0, "importance": 0}
+    assert told["not_asked"]["theirs"] == {"quality": 0, "importance": 18}
+    assert told["not_asked"]["good"] == {"quality": 0, "importance": 0, "distortion": 0}
