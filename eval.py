@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,13 @@ def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path
     return into
 
 
-def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: Path | None = None) -> dict[str, Any]:
+def compare_runs(
+    folders: Sequence[Path], out: Path, draws: int = 1000, splits: Path | None = None, absent: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Compares measured runs, and CSV files of other people's predictions, on the same regions; writes `out`, prints the table.
+
+    Args:
+        absent: see `compare`.
 
     Raises:
         ValueError: fewer than two entries, no run among them, such that `evaluation.entries` refuses, or splits of other data.
@@ -100,11 +105,13 @@ def compare_runs(folders: Sequence[Path], out: Path, draws: int = 1000, splits: 
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
     first = read_run(runs[0])
     entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
+    for name, reason in (absent or {}).items():
+        print(f"missing: {name} ({reason})")
     images, missing = _kept_pictures(runs[0])
     groups = by_data(entries)
     if len(groups) > 1:
         return _compare_data(groups, out, images, draws, splits)
-    result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None)
+    result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")
     print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")

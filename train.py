@@ -34,6 +34,7 @@ from configs.schema import Experiment, change_config, experiments, load_config, 
 from datamodules.datasets.base import DATASETS, RoiDataset
 from lightning_modules.entry import run_entry
 from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, usable, verdict
+from lightning_modules.lineage import note
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
 from lightning_modules.runs import Run, RunError, facts, write_json
@@ -167,7 +168,8 @@ def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         check_sharing(variant.trainer.strategy, variant.trainer.precision, variant.model, variant.optim.optimizer)
     failed = train_all({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
     rows = [benchmark.folder / v.name for v in benchmark.variants if v.compared and benchmark.folder / v.name not in failed]
-    compared = compare_runs(rows, benchmark.folder) if len(rows) > 1 else {}
+    absent = {folder.name: f"failed with status {status}" for folder, status in failed.items()}
+    compared = compare_runs(rows, benchmark.folder, absent=absent) if len(rows) > 1 else {}
     if failed:
         raise RunError(
             f"{len(failed)} of {len(found)} variants failed ({', '.join(folder.name for folder in failed)}): what they said is above, and "
@@ -378,6 +380,8 @@ def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device
     record["parts"] = sizes(scorer)
     if teacher is not None:
         record["teacher"] = {"model": config.distillation.teacher, "weights": fingerprint(teacher.state_dict())}
+    if below := note(dataclasses.asdict(config)):
+        record["stands_on"] = below
     folder.check_data(record["data"])
     if folder.begin(to_yaml(config)) is None:  # only now: what cannot start leaves an older run as it is
         write_json(folder.record, record)

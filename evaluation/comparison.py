@@ -31,7 +31,13 @@ SCALE: dict[str, Scale] = {"srcc": "fisher", "plcc": "fisher", "rmse": "log", "m
 
 
 def compare(
-    entries: Sequence[Entry], out: Path, images: Images | None = None, draws: int = 1000, seed: int = 0, splits: Splits | None = None
+    entries: Sequence[Entry],
+    out: Path,
+    images: Images | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    splits: Splits | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Writes comparison.json, .csv, .md, .tex, splits.json and report.html into `out`, and returns what the first holds.
 
@@ -42,6 +48,7 @@ def compare(
     Args:
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
         splits: of the sources, for the medians over splits; ten random halves where none are given, nothing below four sources.
+        absent: models that should take part and do not -> why; the page names them.
 
     Raises:
         ValueError: fewer than two entries, such that `entries.align` refuses, or splits of other sources.
@@ -49,6 +56,7 @@ def compare(
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
     result, tables, same, splits = judge(entries, draws, seed, splits)
+    result["absent"] = dict(absent or {})
     out.mkdir(parents=True, exist_ok=True)
     if splits:
         write_whole(out / "splits.json", splits.to_json().encode())

@@ -17,13 +17,15 @@ from evaluation.protocols import SCORES, Score
 from evaluation.report import Images, address, environment, write_whole
 
 CARDS = 6
+_FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "confusion_")  # how their names begin
 _SHOWN = 20  # differences drawn; all are in the table of differences.csv
 
 
 def write_page(
     out: Path, result: Mapping[str, Any], tables: Mapping[str, Mapping[str, pd.DataFrame]], entries: Sequence[Entry], images: Images | None
 ) -> Path:
-    """Writes `out`/plots/*.png and `out`/report.html, each file whole or not at all.
+    """Writes `out`/plots/*.png and `out`/report.html, each file whole or not at all. Figures that only an earlier comparison had are
+    removed.
 
     Args:
         result: what `comparison.compare` returns.
@@ -33,6 +35,9 @@ def write_page(
     light, dark = ({n: plots.png(f) for n, f in figures(result, tables, theme)} for theme in (plots.LIGHT, plots.DARK))
     for name, data in light.items():
         write_whole(out / "plots" / f"{name}.png", data)
+    for path in (out / "plots").glob("*.png"):
+        if path.stem not in light and path.stem.startswith(_FIGURES):
+            path.unlink()
     models = result["models"]
     html = (
         environment()

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 
 from lightning_modules.entry import STARTER
-from lightning_modules.runs import Run, write_text
+from lightning_modules.lineage import outdated
+from lightning_modules.runs import Run, RunError, write_text
 from lightning_modules.saving import STATUS, PreemptedError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,27 +35,41 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
         The folders of those that failed, with their exit status.
 
     Raises:
-        RunError: a folder holds a run of another configuration; nothing has been trained then.
+        RunError: a folder holds a run of another configuration, or one that stands on what was trained again since; nothing has been
+            trained then.
         PreemptedError: this process or a training was told to go (SIGTERM, SIGUSR1); the same call goes on from there.
     """
     for folder, config in configs.items():
         Run(folder).check(config)
+    _check_lineage(configs)
     left = [folder for folder in configs if not Run(folder).metrics.exists()]
     failed: dict[Path, int] = {}
     taken: list[float] = []
-    for i, folder in enumerate(configs, 1):
-        place = f"variant {i} of {len(configs)}, {folder.name}"
-        if folder not in left:
-            print(f"{place}: finished before", flush=True)
-            continue
-        print(f"\n{place}: {_time_left(taken, len(left) - len(taken))}", flush=True)
-        began = time.monotonic()
-        status = _trained(Run(folder), configs[folder], start or start_process)
-        taken.append(time.monotonic() - began)
-        if status:
-            failed[folder] = status
-            print(f"{place}: failed with status {status}, see above; the others go on", file=sys.stderr, flush=True)
+    with _noting([]) as told:
+        for i, folder in enumerate(configs, 1):
+            place = f"variant {i} of {len(configs)}, {folder.name}"
+            if folder not in left:
+                print(f"{place}: finished before", flush=True)
+                continue
+            print(f"\n{place}: {_time_left(taken, len(left) - len(taken))}", flush=True)
+            began = time.monotonic()
+            status = _trained(Run(folder), configs[folder], start or start_process)
+            if told:
+                raise PreemptedError(STATUS)
+            taken.append(time.monotonic() - began)
+            if status:
+                failed[folder] = status
+                print(f"{place}: failed with status {status}, see above; the others go on", file=sys.stderr, flush=True)
     return failed
+
+
+def _check_lineage(configs: Mapping[Path, str]) -> None:
+    if old := outdated(configs):
+        first, below = next(iter(old.items()))
+        raise RunError(
+            f"{first} stands on {below}, which was trained again later or is to be: their numbers would not belong together. Remove "
+            f"{', '.join(map(str, old))}; the same command then trains anew what is missing"
+        )
 
 
 def _trained(run: Run, config: str, start: Start) -> int:
@@ -75,28 +90,38 @@ def _time_left(taken: Sequence[float], left: int) -> str:
 
 
 def start_process(config: Path) -> int:
-    """Trains in a process that is told what this one is told, and ends with it."""
+    """Trains in a process that is told what this one is told, and ends with it.
+
+    Returns:
+        Its exit status; where it was told to go, always that of a training that goes on later, though it may just have ended by itself:
+        nothing may be begun after that.
+    """
     command = [sys.executable, str(ROOT / "train.py"), str(config)]
-    process = subprocess.Popen(command, env={**os.environ, STARTER: str(os.getpid())})
-    with _passing_on(process) as told:
+    running: list[subprocess.Popen[bytes]] = []
+    with _noting(running) as told:
+        process = subprocess.Popen(command, env={**os.environ, STARTER: str(os.getpid())})
+        running.append(process)
+        for number in told:  # before there was anybody to tell
+            process.send_signal(number)
         try:
             status = process.wait()
         except KeyboardInterrupt:  # which the terminal has sent to the training, too
             process.wait()
             raise
-    return STATUS if told and status else status
+    return STATUS if told else status
 
 
 @contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """SIGTERM and SIGUSR1 go to the process; gives those that came."""
+def _noting(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """SIGTERM and SIGUSR1 end nothing here and go to what is running; gives those that came."""
     told: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         told.append(number)
-        process.send_signal(number)
+        for process in running:
+            process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield told
     finally:

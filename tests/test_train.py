@@ -376,7 +376,7 @@ def test_a_benchmark_trains_its_variants_and_compares_them(tmp_path, capsys):
     scores = [pd.read_parquet(tmp_path / "mine" / name / "scores.parquet") for name in ("levels", "head")]
     assert list(scores[0]["id"]) == list(scores[1]["id"])
     assert not scores[0]["quality_pred"].equals(scores[1]["quality_pred"])
-    assert (tmp_path / "mine" / "report.html").exists()
+    assert "1 of 3 models are missing: broken (failed with status 1)." in (tmp_path / "mine" / "report.html").read_text()
 
 
 def test_a_benchmark_is_not_planned(capsys):

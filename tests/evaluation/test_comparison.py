@@ -246,3 +246,17 @@ def test_a_region_without_a_row_was_not_asked(answers, tmp_path):
     assert told["failures"]["theirs"] == {"quality": 0, "importance": 0}
     assert told["not_asked"]["theirs"] == {"quality": 0, "importance": 18}
     assert told["not_asked"]["good"] == {"quality": 0, "importance": 0, "distortion": 0}
+
+
+def test_who_is_missing_is_named_and_figures_of_who_left_are_removed(three, tmp_path):
+    known = tmp_path / "plots" / "mine.png"
+    known.parent.mkdir()
+    known.touch()
+    (tmp_path / "plots" / "confusion_gone.png").touch()
+    result = compare(three[:2], tmp_path, draws=20, absent={"broken <b>": "failed with status 1"})
+    assert result["absent"] == {"broken <b>": "failed with status 1"}
+    page = (tmp_path / "report.html").read_text()
+    assert "1 of 3 models are missing: broken &lt;b&gt; (failed with status 1)." in page
+    plots = {p.stem for p in (tmp_path / "plots").iterdir()}
+    assert {"mine", "confusion_good"} <= plots
+    assert "confusion_gone" not in plots

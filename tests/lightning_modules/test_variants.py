@@ -79,6 +79,24 @@ def test_told_to_go(tmp_path):
     assert seen == ["a"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_told_to_go_while_a_variant_ends_or_between_two(tmp_path, number):
+    """The one that has just ended is finished, and the next is not begun."""
+    seen = []
+    finish = trainer(seen)
+
+    def start(config):
+        os.kill(os.getpid(), number)
+        return finish(config)
+
+    with pytest.raises(PreemptedError):
+        train_all(configs(tmp_path, "a", "b"), start)
+    assert seen == ["a"]
+    assert train_all(configs(tmp_path, "a", "b"), finish) == {}
+    assert seen == ["a", "b"]
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
 @pytest.fixture
 def root_of(tmp_path, monkeypatch):
     """Puts a script in the place of train.py."""
@@ -96,6 +114,15 @@ def test_a_signal_is_passed_on(root_of):
     before = signal.getsignal(signal.SIGUSR1)
     assert start_process(folder / "config.yaml") == STATUS
     assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_a_training_that_is_told_when_it_has_ended_is_the_last(root_of):
+    """It passes no status on, for it was done; what would follow is not begun all the same."""
+    code = "import os, signal, sys, pathlib\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    folder = root_of(code + "pathlib.Path(sys.argv[1]).with_name('metrics.json').write_text('{}')\nos.kill(os.getppid(), signal.SIGTERM)")
+    with pytest.raises(PreemptedError):
+        train_all(configs(folder, "a", "b"))
+    assert [(folder / name).exists() for name in ("a", "b")] == [True, False]
 
 
 def test_a_status_is_passed_back(root_of):
