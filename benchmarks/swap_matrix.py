@@ -131,11 +131,12 @@ def third(seed: int) -> list[tuple[str, str, str]]:
 
 
 class Parts:
-    """Makes each part once: cells share them, and go on with what the cells before have trained."""
+    """Makes each part once: cells share them, and each begins with them as they were made, whatever the cells before have trained."""
 
     def __init__(self) -> None:
         self._encoders: dict[str, VisionEncoder] = {}
         self._llms: dict[tuple[str, str], LLMAdapter] = {}
+        self._made: dict[int, list[torch.Tensor]] = {}
 
     def scorer(self, encoder: str, family: str, adaptation: str) -> RoiVLM:
         """The composition of a cell."""
@@ -143,15 +144,25 @@ class Parts:
             self._encoders[encoder] = VISION_ENCODERS.build(encoders()[encoder])
         if (family, adaptation) not in self._llms:
             self._llms[family, adaptation] = LLM_ADAPTERS.build(llm_node(family, adaptation))
-        return composed(lambda: self._encoders[encoder], lambda: self._llms[family, adaptation])
+        scorer = composed(lambda: self._encoders[encoder], lambda: self._llms[family, adaptation])
+        scorer.load_pretrained()
+        for part in (self._encoders[encoder], self._llms[family, adaptation]):
+            self._renew(part)
+        return scorer
+
+    @torch.no_grad()
+    def _renew(self, part: torch.nn.Module) -> None:
+        """Puts back what training moves, as it was when the part was first seen."""
+        moving = [*(p for p in part.parameters() if p.requires_grad), *part.buffers()]
+        made = self._made.setdefault(id(part), [x.clone() for x in moving])
+        for x, first in zip(moving, made, strict=True):
+            x.copy_(first)
 
 
 def composed(encoder: Any, llm: Any) -> RoiVLM:
-    """A scorer of two parts, with the region extractor that costs least."""
+    """A scorer of two parts, with the region extractor that costs least; weights have not been read."""
     extractor = REGION_EXTRACTORS.part({"plugin": "mask_pool", "embed": 8, "shape_size": 8})
-    scorer = RoiVLM(vision_encoder=encoder, region_extractor=extractor, llm=llm, conversation="brief", image_pool=1, image_level=-1)
-    scorer.load_pretrained()
-    return scorer
+    return RoiVLM(vision_encoder=encoder, region_extractor=extractor, llm=llm, conversation="brief", image_pool=1, image_level=-1)
 
 
 def batch_of(scorer: RoiVLM) -> Batch:
@@ -209,7 +220,7 @@ def run(chosen: Iterable[tuple[str, str, str]]) -> Iterator[tuple[tuple[str, str
 
 
 def refusal(nodes: dict[str, dict[str, Any]]) -> str:
-    """The error of a pair that should be refused. Raises AssertionError where it is not."""
+    """The error of a pair that is refused on building, before weights are read. Raises AssertionError where it is not."""
     llm = {**llm_node("Llama", "full"), **nodes.get("llm", {})}
     encoder = nodes.get("vision_encoder", encoders()["ResNet"])
     try:
@@ -249,9 +260,12 @@ def page(found: dict[tuple[str, str, str], str], seconds: float) -> str:
             "",
             "## What is refused, and why",
             "",
-            "Before any weight is read, in these words:",
+            "On building, before any weight is read, in these words:",
             "",
             *refused,
+            "",
+            "Region extractor (`mask_pool`), readouts and image sizes are the same in every cell, and each cell begins with its parts as",
+            "they were made. The families, and the nets of timm, are a list in the script; the other encoders are those of the registry.",
             "",
             "What cannot read packed rows can be trained and asked all the same, with `model.packing=none`.",
             "",

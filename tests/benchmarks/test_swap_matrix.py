@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 
 import pytest
+import torch
 
 from components.vision_encoders.base import VISION_ENCODERS
 from tests.conftest import ROOT
@@ -49,8 +50,43 @@ def test_faults_are_found(monkeypatch):
         change.setattr(scorer, "score_batch", lambda batch, tasks: [[]])
         assert matrix.fault(scorer) == "the scores are []"
     with monkeypatch.context() as change:
+        change.setattr(scorer, "loss", lambda batch: {"loss": next(scorer.parameters()).sum() * torch.nan})
+        assert matrix.fault(scorer) == "the loss is nan"
+    with monkeypatch.context() as change:
         change.setattr(matrix.Parts, "scorer", lambda self, *cell: 1 / 0)
         assert [told for _, told in matrix.run(CHOSEN[:1])] == ["ZeroDivisionError: division by zero"]
+
+
+def test_frozen_weights_that_move_are_found(monkeypatch):
+    scorer = matrix.Parts().scorer("ResNet", "Llama", "lora")
+    frozen = next(p for p in scorer.llm.parameters() if not p.requires_grad)
+    step = torch.optim.AdamW.step
+
+    def nudge(self):
+        step(self)
+        frozen.data.add_(1e-3)
+
+    monkeypatch.setattr(matrix.torch.optim.AdamW, "step", nudge)
+    assert matrix.fault(scorer) == "frozen weights have moved"
+
+
+@torch.no_grad()
+def test_a_cell_begins_with_its_parts_as_they_were_made():
+    """Parameters and running statistics; so the order of cells decides nothing."""
+    parts = matrix.Parts()
+    scorer = parts.scorer("ResNet", "Llama", "lora")
+    made = {name: x.clone() for part in (scorer.vision_encoder, scorer.llm) for name, x in part.state_dict().items()}
+    for x in (*scorer.vision_encoder.state_dict().values(), *(p for p in scorer.llm.parameters() if p.requires_grad)):
+        x.add_(1)
+    again = parts.scorer("ResNet", "Llama", "lora")
+    assert again.llm is scorer.llm
+    for part in (again.vision_encoder, again.llm):
+        assert [name for name, x in part.state_dict().items() if not torch.equal(x, made[name])] == []
+
+
+def test_what_is_refused_was_not_read(monkeypatch):
+    monkeypatch.setattr(matrix.RoiVLM, "load_pretrained", lambda self: 1 / 0)
+    assert len(matrix.refusal(matrix.REFUSED["QLoRA on int8"])) > 20
 
 
 def test_the_page_tells_what_failed():
