@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from evaluation.ranking import COST, HEADLINE, console
 from evaluation.report import Images, console_table, write_report
 from evaluation.splits import read_splits
 from inference.load import choose_device, load
+from inference.stopwatch import Stopwatch
 from inference.table import score_table
 from lightning_modules.callbacks import peak
 from lightning_modules.entry import run_entry
@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     if args.on and (len(args.run) > 1 or not args.out):
         parser.error("--on measures one run on other data, and needs --out for what it writes")
+    if len(args.run) > 1 and args.accelerator:
+        parser.error("--accelerator is for measuring one run: a comparison reads what was measured")
     if len(args.run) > 1:
         return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits)
     if (args.out and not args.on) or args.splits or args.run[0].suffix == ".csv":
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     scorer = load(folder.folder, device)
     data = RoiIQA(DATASETS.build(config.data, where="data"), scorer.preprocess, scorer.crop_size, batch_size=1, steps=1, seed=config.seed)
     data.prepare_data()
-    return evaluate_run(into, config, scorer, data, device)
+    return evaluate_run(into, config, scorer, data, device, alone=True)
 
 
 def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path) -> Run:
@@ -140,16 +142,23 @@ def _compare_data(groups: dict[str, list[Entry]], out: Path, images: Images | No
     return result
 
 
-def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device) -> dict[str, Any]:
-    """Scores the test split on `device`, writes all files of the report, adds to run.json, prints the table."""
+def evaluate_run(
+    folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, device: torch.device, alone: bool = False
+) -> dict[str, Any]:
+    """Scores the test split on `device`, writes all files of the report, adds to run.json, prints the table.
+
+    Args:
+        alone: this process has not trained, so that the peak of its memory is that of scoring; else a CPU's is not recorded.
+    """
     data.eval_batch_size = config.evaluation.batch_size
     samples = data.dataset.split("test")
-    start = time.perf_counter()
-    table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device)
-    cost = {
-        "ms_per_region": round(1e3 * (time.perf_counter() - start) / max(len(table), 1), 3),
-        "peak_gib": round(max(peak(device).values()), 3),
-    }
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    watch = Stopwatch()
+    table = score_table(scorer.to(device), samples, data.loader("test"), data.loader("test", whole=True), device, watch)
+    cost = {"ms_per_region": _rounded(watch.ms_per_region), "peak_gib": None}
+    if alone or device.type == "cuda":
+        cost["peak_gib"] = _rounded(max(peak(device).values()))
     metrics = evaluate(table)
     trained = json.loads(folder.record.read_text()) if folder.record.exists() else {}
     described = json.loads(json.dumps(data.dataset.describe()))
@@ -163,6 +172,10 @@ def evaluate_run(folder: Run, config: Experiment, scorer: Scorer, data: RoiIQA, 
     print(console_table(metrics))
     print(f"report: {folder.folder / 'report.html'}")
     return metrics
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 3)
 
 
 def _kept_pictures(run: Path) -> tuple[_Pictures | None, str]:

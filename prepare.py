@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError, configured
 from components.released import mobile_iqa, seagull, teacher_iqa
-from components.released.states import Names, read_state
+from components.released.states import Names, read_state, read_wrapped
 from components.scorers.base import SCORERS, Scorer
 from components.scorers.roi_vlm import RoiVLM
 from configs.schema import load_model, load_options
@@ -44,6 +44,7 @@ from lightning_modules.entry import run_entry
 from lightning_modules.runs import write_json
 
 if TYPE_CHECKING:
+    from components.scorers._crop_quality import CropQuality
     from components.scorers.mobile_iqa import MobileIQA
     from datamodules.datasets.indexed import Indexed
 
@@ -231,9 +232,21 @@ def import_mobile_iqa(args: argparse.Namespace) -> dict[str, Any]:
 
 def import_teacher_iqa(args: argparse.Namespace) -> dict[str, Any]:
     """A file of `torch.save` -> `out`, as `import_mobile_iqa`. Of a restoring network alone, the network that rates is made anew: the
-    model is one of the stage "restoration", with which training can begin."""
-    found = teacher_iqa.today(read_state(args.folder))
+    model is one of the stage "restoration", with which training can begin.
+
+    Raises:
+        ConfigError: a network that rates, kept under a key as the later training code does, and no --model: its tensors do not tell which
+            pixels it saw and which scale it rates on.
+    """
+    state, under = read_wrapped(args.folder)
+    found = teacher_iqa.today(state)
     alone = not any(name.startswith("iqaScore.") for name in found)
+    if under and not alone and not args.model:
+        raise ConfigError(
+            f"{args.folder} keeps its tensors under {under!r}, as the authors' later training code (SimpleIQA) does, and other pixels and "
+            f"another scale belong to that: give --model {teacher_iqa.RESTORING} for it (normalised pixels, scores from 0 to 1), or "
+            f"--model {teacher_iqa.PRESET} for the weights released for KonIQ-10k (pixels as they are, scores from 0 to 100)"
+        )
     node = load_model(args.model or (teacher_iqa.RESTORING if alone else teacher_iqa.PRESET))
     node = {**node, "stage": "restoration"} if alone else node
     wanted = _picture_scorer(node, "teacher_iqa", args.model).state_dict()
@@ -264,9 +277,20 @@ def _import_state(
         save(draft, scorer, own, About(_NO_LICENCE, (base,), {"command": f"{args.command} {args.folder.name}"}))
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in scorer.parts().items()}
     print(f"{origin}: {len(brought)} tensors, all used")
+    print(_assumed(scorer, args.model))
     print("\n".join(f"{name:<20}{size:>16,} parameters" for name, size in sizes.items()))
     print(f"model: {args.out}")
     return {"origin": origin, "tensors": len(brought), "parameters": sizes, "out": str(args.out)}
+
+
+def _assumed(scorer: Scorer, model: str) -> str:
+    """What the tensors do not tell."""
+    seen, (worst, best) = scorer.preprocess, (cast("CropQuality", scorer).worst, cast("CropQuality", scorer).best)
+    whose = f"as {model} says" if model else "as published"
+    return (
+        f"assumed, for the file does not tell ({whose}): pixels in [0, 1] less {tuple(seen.mean)}, over {tuple(seen.std)}; scores from "
+        f"{worst:g} to {best:g}"
+    )
 
 
 def export_seagull(args: argparse.Namespace) -> dict[str, Any]:

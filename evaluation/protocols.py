@@ -91,6 +91,7 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
         "fit_5_converged": five.converged,
         "fit_5_reason": five.reason,
         "distinct": len(np.unique(pred)),
+        "at_bounds": int(((pred <= 0) | (pred >= 1)).sum()),
         "within_image_srcc": float(np.mean(within)) if within else math.nan,
         "within_image_images": len(within),
         "pair_accuracy": pair_accuracy(rows, task),

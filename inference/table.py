@@ -14,17 +14,24 @@ from components.batch import Batch, Distortions
 from components.scorers.base import RegionScores, Scorer
 from datamodules.datasets.base import Samples
 from datamodules.records import RegionRecord
+from inference.stopwatch import Stopwatch
 
 
 @torch.no_grad()
 def score_table(
-    scorer: Scorer, samples: Samples, batches: Iterable[Batch], wholes: Iterable[Batch], device: torch.device | str = "cpu"
+    scorer: Scorer,
+    samples: Samples,
+    batches: Iterable[Batch],
+    wholes: Iterable[Batch],
+    device: torch.device | str = "cpu",
+    watch: Stopwatch | None = None,
 ) -> pd.DataFrame:
     """Scores every region of `samples`, and each whole image (the whole-image control).
 
     Args:
         batches: of the same samples in the same order.
         wholes: the same with `Collate(whole=True)`. They are scored apart, since the regions of an image may look at each other.
+        watch: takes the time; the first batch is then scored twice.
 
     Returns:
         One row per region; the columns are those of `evaluation.protocols.evaluate`.
@@ -34,9 +41,14 @@ def score_table(
     index = 0
     with tqdm(total=len(samples), unit="image", desc="scoring") as bar:
         for batch, whole in zip(batches, wholes, strict=True):
-            seen = scorer.look(batch.to(device))
+            moved = batch.to(device)
+            if watch is not None and index == 0:
+                scorer.answer(scorer.look(moved), moved.regions, scorer.tasks)
+            with (watch or Stopwatch()).running(moved):
+                seen = scorer.look(moved)
+                answers = scorer.answer(seen, moved.regions, scorer.tasks)
             controls = scorer.answer(seen, whole.regions.to(device), scorer.tasks)
-            for b, scores in enumerate(scorer.answer(seen, batch.regions.to(device), scorer.tasks)):
+            for b, scores in enumerate(answers):
                 record = samples[index].record
                 for r, region in enumerate(record.regions):
                     left, top, width, height = batch.regions.boxes[b, r].tolist()

@@ -131,3 +131,9 @@ def test_one_entry_is_no_comparison(arguments, capsys):
     with pytest.raises(SystemExit):
         entry.main(arguments)
     assert "give at least two entries" in capsys.readouterr().err
+
+
+def test_a_comparison_measures_nothing(capsys):
+    with pytest.raises(SystemExit):
+        entry.main(["outputs/a", "outputs/b", "--accelerator", "cpu"])
+    assert "--accelerator is for measuring one run" in capsys.readouterr().err

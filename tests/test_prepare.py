@@ -295,6 +295,18 @@ def test_a_picture_network_with_other_tensors_is_refused(checkpoint):
 
 
 @pytest.mark.parametrize("checkpoint", ["import-teacher-iqa"], indirect=True)
+def test_what_the_tensors_do_not_tell_is_said_or_asked_for(checkpoint, capsys):
+    """Pixels and scale: those of the later training code are others than those of the released weights, under the same names."""
+    command, folder, _, released = checkpoint
+    torch.save({"state_dict": released}, folder / "wrapped.pkl")
+    with pytest.raises(ConfigError, match=r"under 'state_dict'.*--model model/teacher_iqa for it.*--model model/teacher_iqa_koniq for the"):
+        prepare.main([command, str(folder / "wrapped.pkl"), str(folder / "ours")])
+    assert not (folder / "ours").exists()
+    bring(command, folder, "wrapped.pkl")
+    assert "scores from 0 to 100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("checkpoint", ["import-teacher-iqa"], indirect=True)
 def test_a_restoring_network_alone_is_where_training_begins(checkpoint):
     command, folder, scorer, released = checkpoint
     alone = {name.removeprefix("tn."): x for name, x in released.items() if name.startswith("tn.")}

@@ -12,6 +12,7 @@ from torch import Tensor
 from components.released.shards import CheckpointError
 
 _WRAPPERS = ("state_dict", "model_state_dict")  # under which some trainings put the tensors
+_PARALLEL = "module."  # before every name where several GPUs trained
 
 
 class Names:
@@ -56,7 +57,13 @@ class Names:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file of `torch.save`, flat or one level below `state_dict`; nothing but tensors is unpickled.
+    """The tensors of a file as `read_wrapped` finds them."""
+    return read_wrapped(path)[0]
+
+
+def read_wrapped(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a file of `torch.save`, and the key that they are under, such as `state_dict`; "" where they are not under one.
+    Nothing but tensors is unpickled; "module." before all names is taken away.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one that holds something else.
@@ -68,12 +75,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint of tensors alone, or is damaged ({reason}): it is not read") from error
+    under = ""
     for wrapper in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
+            found, under = found[wrapper], wrapper
     if not isinstance(found, Mapping) or not all(isinstance(v, Tensor) for v in found.values()):
         raise CheckpointError(f"{path} holds no mapping of names to tensors: give the file that the authors released")
-    return {str(name): x for name, x in found.items()}
+    start = _PARALLEL if found and all(str(name).startswith(_PARALLEL) for name in found) else ""
+    return {str(name).removeprefix(start): x for name, x in found.items()}, under
 
 
 def _translated(name: str, table: Mapping[str, str]) -> str | None:

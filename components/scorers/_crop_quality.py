@@ -21,7 +21,8 @@ _AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring
 
 class CropQuality(Scorer):
     """A region's box, cut out of the image and squashed to a square, is rated as if it were an image of its own; a mask that covers
-    everything shows the whole image. It answers about quality alone, and says nothing about how sure it is.
+    everything shows the whole image. It answers about quality alone, and says nothing about how sure it is. What the network says beyond
+    its scale becomes 0 or 1, so such regions are ties; metrics.json counts them as `at_bounds`.
 
     Args:
         criterion: of the score, against labels in [0, 1].

@@ -87,10 +87,22 @@ class PyIQA(CropQuality):
 
     @torch.no_grad()
     def calibrate(self, batches: Iterable[Batch]) -> None:
-        """Takes mean and spread of the measure over training regions, and its direction."""
+        """Takes mean and spread of the measure over training regions, and its direction.
+
+        Raises:
+            ValueError: there are no regions, or the measure has no number for some.
+        """
         device = self.calibration.slope.device
         crops = [crops_of(batch.regions.crops, valid_places(batch)) for batch in batches]
-        values = torch.cat([self.measured(part.to(device)) for part in crops if len(part)])
+        found = [self.measured(part.to(device)) for part in crops if len(part)]
+        if not found:
+            raise ValueError(f"pyiqa: no training regions to calibrate {self.metric} on: the first batches are of images without regions")
+        values = torch.cat(found)
+        if lost := int((~values.isfinite()).sum()):
+            raise ValueError(
+                f"pyiqa: {self.metric} gives no finite number for {lost} of {len(values)} training regions, so its spread is unknown: take "
+                f"another metric, or a larger crop_size than {self.crop_size}"
+            )
         self.calibration.mean.copy_(values.mean())
         self.calibration.spread.copy_(values.std(correction=0).clamp_min(_LEAST_SPREAD))
         self.calibration.slope.fill_(-1.0 if self._measure(device).lower_better else 1.0)

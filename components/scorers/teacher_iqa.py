@@ -64,7 +64,8 @@ class TeacherIQA(CropQuality):
         stage: "restoration" learns to restore, on data with `pairs`, and scores by how little it would change: 1 - the root mean square
             of its changes. "quality" learns to rate; the decoder's end, which draws the picture, then stays as it is.
         crop_size: pixels to which a region's crop is brought; 0 for the size of a view, which then sees all of it.
-        views: squares of the view's size, at chance places of a crop that is larger, whose mean score counts; training sees one at a time.
+        views: the most squares of the view's size, at chance places of a crop that is larger, whose mean score counts; a place that is
+            drawn twice counts once. Training sees one at a time.
         criterion, scale: see `CropQuality`.
 
     Raises:

@@ -36,7 +36,7 @@ def test_every_key_is_there_and_json(answers):
     metrics = json.loads(json.dumps(evaluate(answers), allow_nan=False))
     score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "fit_reason", "distinct"}
     score |= {"within_image_srcc", "within_image_images", "pair_accuracy"}
-    score |= {"plcc_fitted_5", "fit_5_converged", "fit_5_reason"}
+    score |= {"at_bounds", "plcc_fitted_5", "fit_5_converged", "fit_5_reason"}
     assert score == set(metrics["quality"]) == set(metrics["importance"])
     assert {"accuracy", "macro_f1", "per_type_f1", "precision", "recall", "f1", "n", "labels", "confusion"} == set(metrics["distortion"])
     assert {"accuracy", "macro_f1", "n", "labels", "confusion"} < set(metrics["severity"])
@@ -111,6 +111,12 @@ def test_a_task_that_was_not_asked_has_no_numbers():
 def test_constant_predictions_have_no_correlation_but_a_flag():
     quality = evaluate(table([0.1, 0.2, 0.3], [0.5, 0.5, 0.5]))["quality"]
     assert (quality["srcc"], quality["plcc"], quality["distinct"], quality["pair_accuracy"]) == (None, None, 1, 0.5)
+
+
+def test_predictions_at_the_ends_of_the_scale_are_counted():
+    """Which networks without a sigmoid put there, where they are ties."""
+    quality = evaluate(table([0.1, 0.2, 0.3, 0.4, 0.5], [0.0, 0.0, 0.3, 0.999, 1.0]))["quality"]
+    assert (quality["at_bounds"], quality["distinct"]) == (3, 4)
 
 
 def test_the_control_is_taken_on_the_models_own_rows():

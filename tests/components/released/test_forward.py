@@ -15,7 +15,9 @@ from configs.schema import load_model
 GRID, OPINIONS, LEVELS = 12, 2, 5
 TINY = {
     "mobile_iqa": {"width": 16, "grid": GRID, "opinions": OPINIONS},
-    "teacher_iqa": {"vision_encoder": {**SCORERS.get("teacher_iqa").tiny()["vision_encoder"], "model_args": {"channels": [16, 32, 64, 128]}}},
+    "teacher_iqa": {
+        "vision_encoder": {**SCORERS.get("teacher_iqa").tiny()["vision_encoder"], "model_args": {"channels": [16, 32, 64, 128]}}
+    },
 }
 
 

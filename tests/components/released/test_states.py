@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.released.shards import CheckpointError
-from components.released.states import Names, read_state
+from components.released.states import Names, read_state, read_wrapped
 
 NAMES = Names({"ours.a.": "theirs.x.", "ours.b": "theirs.y"})
 STATE = {"theirs.x.weight": torch.ones(2, 3), "theirs.y": torch.zeros(1)}
@@ -61,3 +61,12 @@ def test_names_go_there_and_back():
 def test_other_tensors_are_refused(found, message):
     with pytest.raises(CheckpointError, match=message):
         NAMES.bring(found, {"ours.a.weight": torch.empty(2, 3), "ours.b": torch.empty(1)}, "here")
+
+
+def test_what_several_gpus_put_before_all_names_is_taken_away(tmp_path):
+    torch.save({"state_dict": {"module.a": torch.ones(1), "module.b": torch.ones(1)}}, tmp_path / "all.pkl")
+    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "one.pkl")
+    assert [(list(names), under) for names, under in (read_wrapped(tmp_path / "all.pkl"), read_wrapped(tmp_path / "one.pkl"))] == [
+        (["a", "b"], "state_dict"),
+        (["module.a", "b"], ""),
+    ]

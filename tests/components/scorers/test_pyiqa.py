@@ -70,6 +70,17 @@ def test_errors(pyiqa_measures, monkeypatch):
         build(metric="lpips").load_pretrained()
 
 
+def test_a_calibration_on_nothing_or_on_no_numbers_is_refused(monkeypatch):
+    scorer = build()
+    batch = labelled(scorer)
+    monkeypatch.setattr(scorer, "measured", lambda crops: torch.full((len(crops),), torch.nan))
+    with pytest.raises(ValueError, match=r"topiq_nr gives no finite number for 5 of 5 training regions.*a larger crop_size than 16"):
+        scorer.calibrate([batch])
+    batch.regions.valid[:] = False
+    with pytest.raises(ValueError, match="no training regions to calibrate topiq_nr on"):
+        scorer.calibrate([batch])
+
+
 def test_without_pyiqa_the_remedy_and_the_licence_are_named(monkeypatch):
     monkeypatch.delitem(sys.modules, "pyiqa")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
