@@ -20,6 +20,7 @@ from components.registry import ConfigError
 from components.rle import RegionError
 from inference import draw
 from inference.page import answers, shade
+from inference.page.canvas import SIDE, Canvas
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
 from inference.page.uploads import painted, read_bytes, read_mask
@@ -28,7 +29,6 @@ from inference.quality_map import draw_map
 
 HOUR = 3600  # seconds that a visitor's image is kept after he last touched it
 CSS = Path(__file__).with_name("page.css")
-_EDITOR = 900  # pixels of the painting canvas's longer side
 _TOOLS = {"Click a point": "point", "Box": "box", "Paint": "paint", "Mask file": "mask"}
 _BOX = ("Click one corner of the box.", "Now click the opposite corner.")
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page are no programming interface
@@ -134,7 +134,7 @@ class Page:
                     show_label=False, container=False, interactive=False, format="jpeg", buttons=["fullscreen"], elem_id="roi-stage"
                 )
                 self.mask = gr.File(label="Mask: an image of the same size, black outside", visible=False, height=120, elem_id="roi-mask")
-                self.canvas = gr.ImageEditor(
+                self.canvas = Canvas(
                     show_label=False,
                     sources=(),
                     transforms=(),
@@ -143,7 +143,7 @@ class Page:
                     brush=gr.Brush(default_size=40, colors=[("#1e60aa", 0.6)], default_color=("#1e60aa", 0.6), color_mode="fixed"),
                     format="png",
                     visible=False,
-                    canvas_size=(_EDITOR, _EDITOR),
+                    canvas_size=(SIDE, SIDE),
                     elem_id="roi-canvas",
                 )
                 self.paint = gr.Button("Score what is painted", variant="primary", visible=False, elem_id="roi-paint")
@@ -324,7 +324,7 @@ class Page:
     def _canvas(self, visit: Visit) -> dict[str, Any]:
         """What is painted on: the picture with its regions."""
         picture = Image.fromarray(self.service.picture(visit))
-        picture.thumbnail((_EDITOR, _EDITOR))
+        picture.thumbnail((SIDE, SIDE))
         return {"background": np.asarray(picture), "layers": [], "composite": None}
 
     def _place(self, visit: Visit) -> Path:
