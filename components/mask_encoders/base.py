@@ -17,6 +17,9 @@ from components.rle import RegionError
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (R, H, W)
 
+# Files that are read. Pillow would try more: for one of them it starts another program (Ghostscript), for others its decoders are rare.
+FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
 
 @dataclass(frozen=True)
 class Prompt:

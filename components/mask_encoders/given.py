@@ -13,7 +13,7 @@ from PIL import ImageOps
 from pycocotools import mask as coco
 
 from components import rle as rle_code
-from components.mask_encoders.base import MASK_ENCODERS, Image, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Image, MaskEncoder, Masks, Prompt, image_size
 from components.rle import RegionError
 
 Mask = NDArray[np.bool_]  # (H, W)
@@ -138,7 +138,7 @@ def _read_mask(path: Path, size: tuple[int, int]) -> Mask:
     """Inside is: not black. Where some of the file is transparent, inside is instead: not fully transparent."""
     what = f"mask file {path}"
     try:
-        with PILImage.open(path) as image:
+        with PILImage.open(path, formats=FORMATS) as image:
             if sorted(image.size) != sorted(size):  # else EXIF may yet exchange the sides
                 _check_size(what, (image.height, image.width), size)
             inside = _inside(ImageOps.exif_transpose(image))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from components.mask_encoders.base import Prompt
+from components.mask_encoders.base import FORMATS, Prompt
 from components.mask_encoders.given import Given
 from datamodules.images import SUFFIXES, ImageError, decode_image
 from inference.page.limits import Limits, Refusal
@@ -78,7 +78,7 @@ def _told(data: bytes, error: ImageError, limits: Limits) -> str:
     if error.__cause__ is not None:
         return "This image is damaged or cut short: open it in another program and save it again. What was on the page is still there."
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
     except (OSError, Image.DecompressionBombError):
         width = height = 0
@@ -95,8 +95,8 @@ def _told(data: bytes, error: ImageError, limits: Limits) -> str:
 
 def _opaque(data: bytes) -> NDArray[np.bool_] | None:
     """(H, W) bool where some of an image is transparent; None where nothing is."""
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if not image.has_transparency_data:
             return None
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
     return alpha > 0 if (alpha < 255).any() else None

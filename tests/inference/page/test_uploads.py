@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.rle import RegionError
 from inference.page.limits import Limits, Refusal
@@ -29,6 +30,8 @@ def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
     [
         (b"no image at all", "not an image that can be read.*jpg"),
         (encoded(photo())[:-700], "damaged or cut short"),
+        (encoded(photo(), "EPS"), "not an image that can be read"),  # Pillow would start Ghostscript for it
+        (encoded(photo(), "TGA"), "not an image that can be read"),
         (encoded(photo(200, 300)), r"300 x 200 = 0\.1 million pixels; the page takes 0\.02 million"),
         (encoded(np.full((20, 20), 0.5, np.float32), "TIFF"), "no fixed range"),
     ],
@@ -51,6 +54,14 @@ def test_a_transparent_mask_is_what_is_not_fully_transparent():
     mask[..., 3] = 255  # opaque: its colours count
     mask[0, 0, 0] = 9
     assert read_mask(encoded(mask), photo(), LIMITS).sum() == 1
+
+
+def test_a_transparent_mask_is_turned_as_its_image_is():
+    mask = np.zeros((120, 90, 4), np.uint8)
+    mask[5:9, 3:8, 3] = 1
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    assert np.array_equal(read_mask(encoded(mask, exif=exif), photo(), LIMITS), np.rot90(mask[..., 3] > 0, -1))
 
 
 def test_a_mask_of_another_size_or_without_inside_is_refused():
