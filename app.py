@@ -14,6 +14,7 @@ import argparse
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Serves the page until it is interrupted."""
     with Served(argv) as served:
         print(f"the page is at {served.url} (end with Ctrl-C)", flush=True)
+        if not served.alone:
+            print("it is open to everybody who reaches this machine, and there is no login: see docs/app.md", file=sys.stderr, flush=True)
         served.blocks.block_thread()
 
 
@@ -42,6 +45,7 @@ class Served:
 
     Attributes:
         url: where it is.
+        alone: whether this machine alone can reach it.
 
     Raises:
         ConfigError: an option out of its range, a port that is taken, or Gradio is not installed.
@@ -53,6 +57,7 @@ class Served:
         name, *options = args.mask_encoder
         encoder = MASK_ENCODERS.part({"plugin": name, **options_of(options)}, "--mask-encoder")
         check_port(args.host, args.port)
+        self.alone = args.host == "localhost" or args.host.startswith("127.") or args.host == "::1"
         segmenter = encoder()
         segmenter.load_pretrained()
         models = {label: load(model, args.accelerator, segmenter=segmenter) for label, model in labels(args.models).items()}

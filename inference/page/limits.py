@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from components.registry import ConfigError
@@ -24,7 +25,7 @@ class Limits:
         waiting: requests that may wait for their turn.
 
     Raises:
-        ConfigError: one of them is not positive.
+        ConfigError: one of them is not positive, or without bound.
     """
 
     megabytes: float = 20.0
@@ -36,7 +37,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
+            if not (value > 0 and math.isfinite(value)):
                 raise ConfigError(f"--{'max-mb' if name == 'megabytes' else f'max-{name}'}: got {value}, expected a positive number")
 
     @property

@@ -1,5 +1,7 @@
 """Bounds are positive, and say which option is meant."""
 
+import math
+
 import pytest
 
 from components.registry import ConfigError
@@ -14,3 +16,5 @@ def test_megabytes_are_decimal():
 def test_what_is_not_positive_is_refused(field, option):
     with pytest.raises(ConfigError, match=f"{option}: got 0, expected a positive number"):
         Limits(**{field: 0})
+    with pytest.raises(ConfigError, match=f"{option}: got inf, expected a positive number"):
+        Limits(**{field: math.inf})
