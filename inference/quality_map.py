@@ -28,7 +28,7 @@ Score = Literal["quality", "importance"]
 SCORES: tuple[Score, ...] = ("quality", "importance")
 RANKED = 8  # regions in the table below a map
 
-_COLOURS = {"quality": "viridis", "importance": "plasma"}  # perceptually uniform, ordered also without colours
+COLOURS = {"quality": "viridis", "importance": "plasma"}  # perceptually uniform, ordered also without colours
 _TITLES = {"quality": "Quality", "importance": "Importance"}
 _SHARE = 0.68  # of the colour, over the photograph's own light and dark
 _LONGEST = 900  # pixels of a panel's longer side
@@ -140,7 +140,7 @@ def _show(axes: Axes, picture: NDArray[Any], title: str, detail: str) -> None:
 
 def _panel(axes: Axes, picture: NDArray[np.uint8], labels: Sequence[NDArray[np.bool_]], values: NDArray[np.float64], task: Score) -> None:
     """A score in colour over the photograph's light and dark; grey where nothing is known."""
-    colours = colormaps[_COLOURS[task]]
+    colours = colormaps[COLOURS[task]]
     light = 0.2 + 0.8 * (picture.astype(np.float64) @ [0.299, 0.587, 0.114])[..., None] / 255
     out = np.repeat(0.3 + 0.5 * light, 3, axis=2)
     edges = np.zeros(picture.shape[:2], np.bool_)

@@ -17,9 +17,8 @@ from components.prompts import LEVELS
 from inference import draw
 from inference.page.answers import RANKED
 from inference.predict import Row
-from inference.quality_map import SCORES, QualityMap, Score
+from inference.quality_map import COLOURS, SCORES, QualityMap, Score
 
-COLOURS: dict[Score, str] = {"quality": "viridis", "importance": "magma"}  # perceptually uniform, safe for the colour-blind
 _SHARE = 0.66  # of the colour
 _LONGEST = 1000  # pixels of the picture's longer side
 
