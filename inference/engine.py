@@ -91,7 +91,7 @@ class Engine:
         self.scorer, self.memory = scorer, memory
         self.segmenter = segmenter or MASK_ENCODERS.build({"plugin": "superpixel"})
         self._given = Given()
-        self._turn, self._segmenting = threading.Lock(), threading.Lock()  # one at a time on the model, on the segmenter
+        self._turn = threading.Lock()  # one at a time on the model; on the segmenter, which engines may share, its own
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -158,7 +158,7 @@ class Engine:
         """
         if prompts is None and not self.segmenter.can_propose:
             raise ConfigError(f"the segmenter {type(self.segmenter).__name__} finds nothing by itself: take superpixel or sam")
-        with self._segmenting:
+        with self.segmenter.turn:
             return self.segmenter.propose(image) if prompts is None else self.segmenter.forward(image, prompts)
 
     def at_once(self, size: tuple[int, int]) -> int:

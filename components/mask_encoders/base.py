@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,11 @@ class MaskEncoder(ABC):
     """Prompts -> masks. `can_propose` says whether it can segment an image by itself."""
 
     can_propose: bool = False
+
+    @cached_property
+    def turn(self) -> threading.Lock:
+        """Held by whoever asks it while others may: a mask encoder may keep what it knows of the last image."""
+        return threading.Lock()
 
     @abstractmethod
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from components import rle
 from components.batch import TASKS, Task
 from components.mask_encoders.base import Prompt
+from components.registry import ConfigError
 from inference import draw
 from inference.engine import Engine
 from inference.page.limits import Limits, Refusal
@@ -19,7 +20,7 @@ from inference.page.looks import Looks
 from inference.page.uploads import read_bytes, read_image
 from inference.page.visit import Marked, Visit
 from inference.predict import Row
-from inference.quality_map import QualityMap, quality_map
+from inference.quality_map import QualityMap, check_mapped
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -29,10 +30,19 @@ class Service:
 
     Args:
         models: what a model is called -> its engine, in the order in which their answers are shown. The first one's segmenter makes
-            regions of points, and its answers colour them.
+            regions, and its answers colour them.
+
+    Raises:
+        ConfigError: a model in which an image's regions change each other's scores.
     """
 
     def __init__(self, models: Mapping[str, Engine], limits: Limits | None = None) -> None:
+        for name, engine in models.items():
+            if engine.scorer.coupled:
+                raise ConfigError(
+                    f"{name}: its regions change each other's scores (coupled: true), and the page asks about one after another, so that "
+                    "it would show other scores than predict.py: use predict.py, or a model with coupled: false"
+                )
         self.limits = limits or Limits()
         self.models, self.engines = tuple(models), tuple(models.values())
         self.looks = Looks(self.engines, self.limits.images)
@@ -95,19 +105,25 @@ class Service:
 
     def picture(self, visit: Visit) -> Pixels:
         """The image with outlined and numbered regions, and a cross where a box was begun."""
-        with visit.turn:
-            picture = draw.mark(visit.image, visit.masks(), [region.row for region in visit.regions], self.tasks, visit.shown)
-            return picture if visit.corner is None else _cross(picture, visit.corner, visit.size)
+        regions, corner = tuple(visit.regions), visit.corner
+        picture = draw.mark(visit.shown, visit.masks(regions), [region.row for region in regions], self.tasks, visit.shown)
+        return picture if corner is None else _cross(picture, corner, visit.size)
 
     def overlay(self, visit: Visit) -> Pixels:
         """The picture with its legend, of the first model's answers."""
-        with visit.turn:
-            return draw.draw(visit.image, visit.masks(), [region.row for region in visit.regions], self.tasks)
+        regions = tuple(visit.regions)
+        return draw.draw(visit.shown, visit.masks(regions), [region.row for region in regions], self.tasks)
 
     def map(self, visit: Visit) -> tuple[QualityMap, ...]:
-        """Every region that the segmenter finds, scored by each model. Raises RegionError, ConfigError."""
+        """Every region that the segmenter finds, once, scored by each model. Raises RegionError, ConfigError."""
+        for engine in self.engines:
+            check_mapped(engine.tasks)
+        masks = self.engines[0].segment(visit.image)
+        codes = tuple(rle.encode(mask) for mask in masks)
         looks = self.looks.of(visit.key, visit.image)
-        return tuple(quality_map(engine, look) for engine, look in zip(self.engines, looks, strict=True))
+        return tuple(
+            QualityMap(visit.image, codes, tuple(engine.score(look, masks))) for engine, look in zip(self.engines, looks, strict=True)
+        )
 
 
 def _cross(picture: Pixels, corner: tuple[float, float], size: tuple[int, int]) -> Pixels:

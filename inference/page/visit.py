@@ -39,7 +39,8 @@ class Marked:
 
 @dataclass
 class Visit:
-    """An image and its regions. Several requests of one visitor may come at once: whoever changes it holds `turn`.
+    """An image and its regions. Several requests of one visitor may come at once: whoever changes its regions holds `turn`, whoever
+    writes its files `filing`.
 
     Attributes:
         name: of the image's file.
@@ -47,6 +48,7 @@ class Visit:
         regions: in the order in which they were asked about.
         corner: (x, y) of the first corner of a box that is being drawn.
         key: by which what models keep of the image is found.
+        left: whether the visitor has gone on to another picture, or was away for too long.
     """
 
     name: str
@@ -54,7 +56,9 @@ class Visit:
     regions: list[Marked] = field(default_factory=list)
     corner: tuple[float, float] | None = None
     key: str = field(default_factory=lambda: secrets.token_hex(8))
+    left: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)
+    filing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,15 +70,22 @@ class Visit:
         """The image at the size of the picture that shows it."""
         return shown_at(self.image)
 
-    def masks(self) -> Masks:
-        """(R, H, W) bool."""
-        found = [rle.decode(region.code) for region in self.regions]
-        return np.stack(found) if found else np.zeros((0, *self.size), np.bool_)
+    def masks(self, regions: Sequence[Marked]) -> Masks:
+        """(R, h, w) bool at the size of `shown`, which is bounded, whatever the image's is; one that would vanish keeps a pixel."""
+        (height, width), (tall, wide) = self.size, self.shown.shape[:2]
+        rows, columns = np.arange(tall) * height // tall, np.arange(wide) * width // wide
+        out = np.zeros((len(regions), tall, wide), np.bool_)
+        for mask, region in zip(out, regions, strict=True):
+            mask[:] = rle.sample(region.code, rows, columns)
+            if not mask.any():
+                left, top, *_ = rle.box(region.code)
+                mask[top * tall // height, left * wide // width] = True
+        return out
 
     def as_json(self, models: Sequence[str]) -> str:
         """All that was answered, with the regions themselves as COCO's run-length codes."""
         regions = []
-        for region in self.regions:
+        for region in tuple(self.regions):
             told = region.row.nested()
             regions.append(
                 {

@@ -1,18 +1,22 @@
 """What the page does, without the page: regions however they are chosen get the answers that the engine gives."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from components import rle
+from components.mask_encoders.base import MaskEncoder, Prompt
+from components.registry import ConfigError
 from components.rle import RegionError
 from inference.draw import shown_size
+from inference.engine import Engine
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
-from inference.page.visit import Visit
-from tests.inference.page.models import encoded, engine, photo
+from inference.page.visit import Marked, Visit
+from tests.inference.page.models import encoded, engine, photo, scorer
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def test_the_answers_as_json_hold_regions_and_all_models(service, visit):
     told = json.loads(visit.as_json(service.models))
     (region,) = told["regions"]
     assert (told["width"], told["height"], told["models"]) == (120, 90, ["a", "b"])
-    assert np.array_equal(rle.decode(region["rle"]), visit.masks()[0])
+    assert rle.decode(region["rle"])[30, 40]
     for model, row in zip("ab", visit.regions[0].rows, strict=True):
         assert set(region["answers"][model]) == set(row.scores)
         assert region["answers"][model]["quality"]["value"] == row.scores["quality"].value
@@ -108,6 +112,65 @@ def test_the_map_scores_everything_by_every_model(service, visit):
     assert len(maps) == 2
     assert all(len(found.scores) == len(found.codes) > 1 for found in maps)
     assert not np.isnan(maps[0].map("quality")).any()  # superpixels leave nothing out
+
+
+def test_the_map_asks_the_segmenter_once(service, visit, monkeypatch):
+    asked, propose = [], service.engines[0].segmenter.propose
+    for one in service.engines:
+        monkeypatch.setattr(one.segmenter, "propose", lambda image: asked.append(1) or propose(image))
+    first, second = service.map(visit)
+    assert len(asked) == 1
+    assert first.codes == second.codes
+
+
+def test_masks_are_made_at_the_size_of_the_picture(visit):
+    large = Visit("large", np.zeros((3000, 4000, 3), np.uint8))
+    mask = np.zeros(large.size, bool)
+    mask[1000:2000, 500:1500] = True
+    dot = np.zeros(large.size, bool)
+    dot[2998, 3998] = True  # between the pixels of the picture
+    masks = large.masks([Marked(rle.encode(m), ()) for m in (mask, dot)])
+    assert masks.shape == (2, 1200, 1600)
+    assert masks[0].mean() == pytest.approx(mask.mean(), rel=0.01)
+    assert masks[1].sum() == 1
+    assert masks[1, 1199, 1599]
+    assert large.masks([]).shape == (0, 1200, 1600)
+
+
+def test_a_model_whose_regions_change_each_other_is_refused():
+    whole = engine()
+    whole.scorer.region_extractor.coupled = True
+    with pytest.raises(ConfigError, match=r"m: its regions change each other's scores.*predict\.py"):
+        Service({"m": whole})
+
+
+def test_clicks_and_a_map_at_once_share_one_segmenter():
+    """SAM keeps what it knows of the last image: two that ask at once would get each other's masks."""
+
+    class Remembering(MaskEncoder):
+        can_propose = True
+
+        def forward(self, image, prompts):
+            self.last = image.shape
+            time.sleep(0.001)
+            return np.ones((len(prompts), *self.last[:2]), bool)
+
+        def propose(self, image):
+            return self.forward(image, [None])
+
+        @classmethod
+        def tiny(cls):
+            return {}
+
+    shared = Remembering()
+    engines = [Engine(scorer(n, "pooled_mlp"), segmenter=shared) for n in range(2)]
+    images = [photo(), photo(60, 50)]
+
+    def ask(n):
+        return [engines[n].segment(images[n], [Prompt(point=(1, 1))]).shape[1:] for _ in range(30)]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ask, range(2))) == [[(90, 120)] * 30, [(60, 50)] * 30]
 
 
 def test_an_image_is_encoded_once_for_all_its_regions(service, monkeypatch):
