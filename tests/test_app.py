@@ -104,7 +104,7 @@ def test_a_path_does_not_pass_for_an_upload(served, root):
     (upload,) = (c["id"] for c in config["components"] if c["props"].get("elem_id") == "roi-upload")
     (number,) = (d["id"] for d in config["dependencies"] if [upload, "upload"] in [list(t) for t in d["targets"]] and d["inputs"])
     sent = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-    _, joined = asked(f"{served.url}gradio_api/queue/join", {"data": [sent], "fn_index": number, "session_hash": "s"})
+    _, joined = asked(f"{served.url}gradio_api/queue/join", {"data": [sent, None], "fn_index": number, "session_hash": "s"})
     told = asked(f"{served.url}gradio_api/queue/data?session_hash=s")[1] if "event_id" in joined else joined
     assert '"success":true' not in told.replace(" ", "")
     assert "root:" not in told

@@ -21,6 +21,7 @@ from components.rle import RegionError
 from inference import draw
 from inference.page import answers, shade
 from inference.page.canvas import SIDE, Canvas
+from inference.page.downloads import Downloads
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
 from inference.page.uploads import painted, read_bytes, read_mask
@@ -50,7 +51,7 @@ def page(service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path)
         pictures: the examples, by name; (H, W, 3) uint8.
         folder: where files for downloads are written.
     """
-    with gr.Blocks(title="ROI-IQA", analytics_enabled=False, fill_width=True, delete_cache=(HOUR, HOUR)) as blocks:
+    with gr.Blocks(title="ROI-IQA", analytics_enabled=False, fill_width=True, delete_cache=(HOUR // 6, HOUR)) as blocks:
         Page(service, pictures, folder)
     blocks.queue(max_size=service.limits.waiting, api_open=False, default_concurrency_limit=2)
     return blocks
@@ -90,8 +91,8 @@ class Page:
     """Components and events, made inside a `gr.Blocks`."""
 
     def __init__(self, service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path) -> None:
-        self.service, self.pictures, self.folder = service, pictures, folder
-        self.visit = gr.State(None, time_to_live=HOUR)
+        self.service, self.pictures, self.downloads = service, pictures, Downloads(folder, HOUR)
+        self.visit = gr.State(None, time_to_live=HOUR, delete_callback=self._left)
         gr.HTML(_head(service), elem_id="roi-head")
         self._welcome()
         self._work()
@@ -124,6 +125,7 @@ class Page:
                 elem_id="roi-examples",
                 visible=bool(shown),
             )
+            self.back = gr.Button("Back to the picture", size="sm", visible=False, elem_id="roi-back")
 
     def _work(self) -> None:
         with gr.Row(visible=False, elem_id="roi-work") as self.work:
@@ -173,19 +175,20 @@ class Page:
         """An image comes: by upload or as an example."""
         shown = [self.visit, self.welcome, self.work, *self._view(), self.tool, self.mapped, self.tabs]
         quiet = {**_PRIVATE, "show_progress": "minimal"}
-        opened = self.upload.upload(told(self._opened), [self.upload], shown, **quiet)
+        opened = self.upload.upload(told(self._opened), [self.upload, self.visit], shown, **quiet)
         opened.then(lambda: None, None, self.upload, **quiet)
-        chosen = self.gallery.select(told(self._example), None, shown, **quiet)
+        chosen = self.gallery.select(told(self._example), [self.visit], shown, **quiet)
         for event in (opened, chosen):
             event.success(told(self._looked), [self.visit], None, concurrency_id="model", **quiet)
-        self.other.click(told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.gallery], **quiet)
-        tooled = [self.stage, self.canvas, self.paint, self.mask, self.hint]
+        self.other.click(told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.back, self.gallery], **quiet)
+        self.back.click(told(self._returned), [self.visit], [self.visit, self.welcome, self.work], **quiet)
+        tooled = [self.visit, self.stage, self.canvas, self.paint, self.mask, self.hint]
         self.tool.change(told(self._chosen), [self.visit, self.tool], tooled, **quiet)
 
     def _regions(self) -> None:
         """A region comes or goes; the files for downloads follow after the answer."""
         asking = {**_PRIVATE, "concurrency_id": "model", "show_progress": "minimal"}
-        view = self._view()
+        view = [self.visit, *self._view()]
         masked = self.mask.upload(told(self._masked), [self.visit, self.mask], view, **asking)
         masked.then(lambda: None, None, self.mask, **_PRIVATE)
         events = [
@@ -203,7 +206,7 @@ class Page:
         self.map.click(
             told(self._mapped),
             [self.visit],
-            [self.mapped, self.maps, self.ranking, self.map_file],
+            [self.visit, self.mapped, self.maps, self.ranking, self.map_file],
             concurrency_id="model",
             **_PRIVATE,
         )
@@ -217,14 +220,19 @@ class Page:
         told = answers.cards(visit, self.service.models, self.service.tasks)
         return self.service.picture(visit), told, _hint(hint), stale, stale
 
-    def _opened(self, path: str) -> tuple[Any, ...]:
-        return self._begun(self.service.open(path))
+    def _answered(self, visit: Visit, hint: str = "") -> tuple[Any, ...]:
+        """The values of `visit` and `_view`."""
+        return _renewed(visit, *self._shown(visit, hint))
 
-    def _example(self, event: gr.SelectData) -> tuple[Any, ...]:
+    def _opened(self, path: str, last: Visit | None) -> tuple[Any, ...]:
+        return self._begun(self.service.open(path), last)
+
+    def _example(self, last: Visit | None, event: gr.SelectData) -> tuple[Any, ...]:
         name, image = list(self.pictures.items())[event.index]
-        return self._begun(Visit(f"{name.split(',')[0]}.png", image))
+        return self._begun(Visit(f"{name.split(',')[0]}.png", image), last)
 
-    def _begun(self, visit: Visit) -> tuple[Any, ...]:
+    def _begun(self, visit: Visit, last: Visit | None) -> tuple[Any, ...]:
+        self._left(last)
         shown = self._shown(visit, self._says("point"))
         return (
             visit,
@@ -240,10 +248,20 @@ class Page:
         if visit is not None:
             self.service.look(visit)
 
-    def _closed(self, visit: Visit | None) -> tuple[Any, ...]:
+    def _left(self, visit: Visit | None) -> None:
+        """A visitor has another picture, or was away for an hour: nothing of this one is kept."""
         if visit is not None:
+            visit.left = True
             self.service.looks.forget(visit.key)
-        return None, gr.update(visible=True), gr.update(visible=False), gr.update(selected_index=None)
+            self.downloads.forget(visit.key)
+
+    def _closed(self, visit: Visit | None) -> tuple[Any, ...]:
+        """To choose another picture; this one stays until that is open."""
+        back = gr.update(visible=visit is not None)
+        return visit, gr.update(visible=True), gr.update(visible=False), back, gr.update(selected_index=None)
+
+    def _returned(self, visit: Visit | None) -> tuple[Any, ...]:
+        return _renewed(_there(visit), gr.update(visible=False), gr.update(visible=True))
 
     def _chosen(self, visit: Visit | None, tool: str) -> tuple[Any, ...]:
         visit, kind = _there(visit), _TOOLS[tool]
@@ -252,7 +270,9 @@ class Page:
         if kind == "paint":
             canvas = gr.update(visible=True, value=self._canvas(visit))
         stage = gr.update(visible=kind != "paint", value=self.service.picture(visit))
-        return stage, canvas, gr.update(visible=kind == "paint"), gr.update(visible=kind == "mask"), _hint(self._says(kind))
+        return _renewed(
+            visit, stage, canvas, gr.update(visible=kind == "paint"), gr.update(visible=kind == "mask"), _hint(self._says(kind))
+        )
 
     def _says(self, kind: str) -> str:
         if kind == "point":
@@ -268,46 +288,47 @@ class Page:
         x, y = self.service.place(visit, event.index)
         if kind == "box":
             found = self.service.corner(visit, x, y)
-            return self._shown(visit, _BOX[1] if found is None else _BOX[0])
+            return self._answered(visit, _BOX[1] if found is None else _BOX[0])
         self.service.point(visit, x, y)
-        return self._shown(visit, self._says(kind))
+        return self._answered(visit, self._says(kind))
 
     def _painted(self, visit: Visit | None, canvas: dict[str, Any] | None) -> tuple[Any, ...]:
         visit = _there(visit)
         self.service.mark(visit, painted((canvas or {}).get("layers") or [], visit.image), "mask", "painted")
-        return *self._shown(visit, self._says("paint")), self._canvas(visit)
+        return _renewed(visit, *self._shown(visit, self._says("paint")), self._canvas(visit))
 
     def _masked(self, visit: Visit | None, path: str) -> tuple[Any, ...]:
         visit, limits = _there(visit), self.service.limits
         mask = read_mask(read_bytes(path, limits), visit.image, limits)
         self.service.mark(visit, mask, "mask", f"mask {Path(path).name}")
-        return self._shown(visit, self._says("mask"))
+        return self._answered(visit, self._says("mask"))
 
     def _wholly(self, visit: Visit | None) -> tuple[Any, ...]:
-        self.service.whole(_there(visit))
-        return self._shown(_there(visit))
+        visit = _there(visit)
+        self.service.whole(visit)
+        return self._answered(visit)
 
     def _undone(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
         with visit.turn:
             if visit.regions:
                 visit.regions.pop()
-        return self._shown(visit)
+        return self._answered(visit)
 
     def _cleared(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
         with visit.turn:
             visit.regions.clear()
             visit.corner = None
-        return self._shown(visit)
+        return self._answered(visit)
 
     def _files(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
         if not visit.regions:
             return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False)
-        place = self._place(visit)
+        place = self.downloads.of(visit.key)
         answers_file, picture = place / f"{Path(visit.name).stem}_regions.json", place / f"{Path(visit.name).stem}_regions.png"
-        with visit.turn:
+        with visit.filing:
             answers_file.write_text(visit.as_json(self.service.models), encoding="utf-8")
             draw.save(self.service.overlay(visit), picture)
         return gr.update(value=str(answers_file), interactive=True), gr.update(value=str(picture), interactive=True)
@@ -315,22 +336,18 @@ class Page:
     def _mapped(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
         found = self.service.map(visit)
-        file = self._place(visit) / f"{Path(visit.name).stem}_map.png"
+        file = self.downloads.of(visit.key) / f"{Path(visit.name).stem}_map.png"
         drawn = [draw_map(f) for f in found]
         draw.save(_below(drawn), file)
         models = self.service.models
-        return gr.update(visible=True), shade.panels(found, models), answers.ranking(found, models), gr.update(value=str(file))
+        told = shade.panels(found, models), answers.ranking(found, models)
+        return _renewed(visit, gr.update(visible=True), *told, gr.update(value=str(file)))
 
     def _canvas(self, visit: Visit) -> dict[str, Any]:
         """What is painted on: the picture with its regions."""
         picture = Image.fromarray(self.service.picture(visit))
         picture.thumbnail((SIDE, SIDE))
         return {"background": np.asarray(picture), "layers": [], "composite": None}
-
-    def _place(self, visit: Visit) -> Path:
-        place = self.folder / visit.key
-        place.mkdir(exist_ok=True)
-        return place
 
 
 def told(do: Callable[..., Any]) -> Callable[..., Any]:
@@ -354,6 +371,12 @@ def _there(visit: Visit | None) -> Visit:
     if visit is None:
         raise Refusal("This picture was put away, as nothing happened for an hour or many others came: please choose it again.")
     return visit
+
+
+def _renewed(visit: Visit, *values: Any) -> tuple[Any, ...]:
+    """A visit and what is shown of it, for an event of which the visit is an output: it then counts as used just now. Nothing, where the
+    visitor has another picture by now."""
+    return (visit, *values) if not visit.left else tuple(gr.skip() for _ in range(len(values) + 1))
 
 
 def _head(service: Service) -> str:

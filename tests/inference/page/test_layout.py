@@ -1,0 +1,88 @@
+"""What is kept of a visit, and for how long: it goes when another picture is open or nobody used it, and work renews it."""
+
+import gradio as gr
+import pytest
+
+from inference.page import layout
+from inference.page.limits import Limits, Refusal
+from inference.page.service import Service
+from tests.inference.page.models import encoded, engine, photo
+
+POINT = "Click a point"
+
+
+@pytest.fixture(scope="module")
+def service():
+    return Service({"a": engine(0, "pooled_mlp")}, Limits())
+
+
+@pytest.fixture
+def page(service, tmp_path):
+    with gr.Blocks() as blocks:
+        made = layout.Page(service, {"first, damaged": photo(), "second": photo(60, 80)}, tmp_path)
+    made.events = [event for event in blocks.fns.values() if made.visit in event.inputs]
+    return made
+
+
+class Chosen:
+    """Stands for what Gradio says of a click."""
+
+    def __init__(self, index):
+        self.index = index
+
+
+def opened(page, index=0, last=None):
+    return page._example(last, Chosen(index))[0]
+
+
+def test_every_event_of_work_renews_the_visit(page):
+    """Gradio counts the hour of a state from the event that last gave it out."""
+    visit = opened(page)
+    work = [
+        page._clicked(visit, POINT, Chosen((300, 200))),
+        page._wholly(visit),
+        page._undone(visit),
+        page._chosen(visit, "Box"),
+        page._clicked(visit, "Box", Chosen((30, 30))),
+        page._mapped(visit),
+        page._cleared(visit),
+        page._returned(visit),
+    ]
+    assert all(values[0] is visit for values in work)
+    follow = [event.name for event in page.events if page.visit not in event.outputs]
+    assert set(follow) == {"_looked", "_files"}  # what comes by itself after an event
+
+
+def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path):
+    visit = opened(page)
+    page._wholly(visit)
+    page._files(visit)
+    assert page._closed(visit)[0] is visit
+    (tmp_path / "text.png").write_bytes(b"this is no image")
+    with pytest.raises(Refusal, match="What was on the page is still there"):
+        page._opened(str(tmp_path / "text.png"), visit)
+    assert page._returned(visit)[0] is visit
+    assert len(visit.regions) == 1
+    assert (visit.key in service.looks, (tmp_path / visit.key).exists()) == (True, True)
+    (tmp_path / "good.png").write_bytes(encoded(photo()))
+    after = page._opened(str(tmp_path / "good.png"), visit)[0]
+    assert after is not visit
+    assert (visit.key in service.looks, (tmp_path / visit.key).exists()) == (False, False)
+
+
+def test_a_late_answer_does_not_bring_the_last_picture_back(page):
+    visit = opened(page)
+    after = opened(page, 1, visit)
+    assert all(value == gr.skip() for value in page._wholly(visit))
+    assert page._wholly(after)[0] is after
+
+
+def test_nothing_is_kept_of_a_visitor_who_is_gone(page, service, tmp_path):
+    visit = opened(page)
+    page._wholly(visit)
+    page._files(visit)
+    page.visit.delete_callback(visit)
+    page.visit.delete_callback(None)
+    assert (visit.key in service.looks, (tmp_path / visit.key).exists()) == (False, False)
+    with pytest.raises(Refusal, match="please choose it again"):
+        page._wholly(None)
