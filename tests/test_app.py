@@ -10,7 +10,7 @@ import pytest
 
 import app
 from components.registry import ConfigError
-from tests.inference.page.models import saved
+from tests.inference.page.models import encoded, photo, saved
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def asked(url, body=None):
+def asked(url, body=None, kind="application/json"):
     """Status and text of an answer."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": kind})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode(errors="replace")
@@ -88,6 +88,35 @@ def test_it_is_served_to_this_machine_alone(served):
     assert "fonts.googleapis" not in text
 
 
+def uploaded(url, name, data):
+    """The path that the server gives to an upload."""
+    head = f'--edge\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    status, text = asked(f"{url}gradio_api/upload", head.encode() + data + b"\r\n--edge--\r\n", "multipart/form-data; boundary=edge")
+    assert status == 200
+    return json.loads(text)[0]
+
+
+def told(served, path, session):
+    """What the server says of a path that a browser sends as its upload."""
+    config = served.blocks.get_config_file()
+    (upload,) = (c["id"] for c in config["components"] if c["props"].get("elem_id") == "roi-upload")
+    (number,) = (d["id"] for d in config["dependencies"] if [upload, "upload"] in [list(t) for t in d["targets"]] and d["inputs"])
+    sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    _, joined = asked(f"{served.url}gradio_api/queue/join", {"data": [sent, None], "fn_index": number, "session_hash": session})
+    said = asked(f"{served.url}gradio_api/queue/data?session_hash={session}")[1] if "event_id" in joined else joined
+    return said.replace(" ", "")
+
+
+def test_files_of_visitors_and_examples_are_served(served):
+    """What the tests below are refused is refused because of what they ask for."""
+    (gallery,) = (c for c in served.blocks.get_config_file()["components"] if c["props"].get("elem_id") == "roi-examples")
+    path = gallery["props"]["value"][0]["image"]["path"]
+    assert asked(f"{served.url}gradio_api/file={path}")[0] == 200
+    path = uploaded(served.url, "photo.png", encoded(photo()))
+    assert asked(f"{served.url}gradio_api/file={path}")[0] == 200
+    assert '"success":true' in told(served, path, "honest")
+
+
 def test_no_file_of_the_server_can_be_read(served, model, root):
     for path in ("/etc/passwd", str(model / "config.json"), str(root / "README.md"), "../../../../etc/passwd", str(Path(app.__file__))):
         for form in ("gradio_api/file=", "file=", "gradio_api/stream/", "static/", "assets/"):
@@ -100,16 +129,20 @@ def test_no_file_of_the_server_can_be_read(served, model, root):
 
 def test_a_path_does_not_pass_for_an_upload(served, root):
     """What a browser would send after an upload, with a path of the server instead."""
-    config = served.blocks.get_config_file()
-    (upload,) = (c["id"] for c in config["components"] if c["props"].get("elem_id") == "roi-upload")
-    (number,) = (d["id"] for d in config["dependencies"] if [upload, "upload"] in [list(t) for t in d["targets"]] and d["inputs"])
-    sent = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-    _, joined = asked(f"{served.url}gradio_api/queue/join", {"data": [sent, None], "fn_index": number, "session_hash": "s"})
-    told = asked(f"{served.url}gradio_api/queue/data?session_hash=s")[1] if "event_id" in joined else joined
-    assert '"success":true' not in told.replace(" ", "")
-    assert "root:" not in told
-    assert str(root) not in told
-    assert str(served.folder) not in told
+    said = told(served, "/etc/passwd", "forged")
+    assert '"success":true' not in said
+    assert "root:" not in said
+    assert str(root) not in said
+    assert str(served.folder) not in said
+
+
+def test_a_painting_of_any_number_of_layers_is_refused(served):
+    (canvas,) = (c["id"] for c in served.blocks.get_config_file()["components"] if c["props"].get("elem_id") == "roi-canvas")
+    fields = {"type": "layer", "index": "1000000000", "id": "a", "component_id": canvas, "session_hash": "s", "fn_name": "accept_blobs"}
+    parts = [f'--edge\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    parts.append('--edge\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\nx\r\n--edge--\r\n')
+    status, text = asked(f"{served.url}gradio_api/component_server", "".join(parts).encode(), "multipart/form-data; boundary=edge")
+    assert (status, "layers 0 to 3" in text) == (400, True)
 
 
 def test_what_visitors_left_goes_with_the_server(model):

@@ -203,24 +203,29 @@ def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
     (tmp_path / "text.png").write_bytes(b"this is no image")
     (tmp_path / "heavy.png").write_bytes(bytes(1_500_000))
     PIL.Image.new("L", (1200, 900)).save(tmp_path / "wide.png")
+    opened(page, picture)
+    click(page, 0.35, 0.35)
+    regions(page, 1)
     for name, said in (
         ("broken.png", "damaged or cut short"),
         ("text.png", "not an image that can be read"),
         ("wide.png", "1.1 million pixels; the page takes 1 million"),
         ("heavy.png", "maximum allowed size"),
     ):
+        page.locator("#roi-other").click()
+        page.wait_for_selector("#roi-upload input[type=file]", state="attached")
         upload(page, tmp_path / name)
         refused(page, said)
-        page.reload()
-        page.wait_for_selector("#roi-upload input[type=file]", state="attached")
-    opened(page, picture)
-    click(page, 0.35, 0.35)
-    regions(page, 1)
+        page.locator("#roi-back").click()
+        page.wait_for_selector("#roi-stage img")
+        regions(page, 1)  # what was answered is still there
+    click(page, 0.9, 0.9)
+    regions(page, 2)
     choose(page, "Mask file")
     page.wait_for_selector("#roi-mask input[type=file]", state="attached")
     page.set_input_files("#roi-mask input[type=file]", tmp_path / "broken.png")
     refused(page, "damaged or cut short")
-    regions(page, 1)  # what was answered is still there
+    regions(page, 2)
     assert str(Path.cwd()) not in page.content()
 
 
