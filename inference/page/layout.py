@@ -232,8 +232,8 @@ class Page:
         return self._begun(Visit(f"{name.split(',')[0]}.png", image), last)
 
     def _begun(self, visit: Visit, last: Visit | None) -> tuple[Any, ...]:
-        self._left(last)
         shown = self._shown(visit, self._says("point"))
+        self._left(last)
         return (
             visit,
             gr.update(visible=False),
