@@ -92,7 +92,8 @@ class Page:
 
     def __init__(self, service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path) -> None:
         self.service, self.pictures, self.downloads = service, pictures, Downloads(folder, HOUR)
-        self.visit = gr.State(None, time_to_live=HOUR, delete_callback=self._left)
+        # A function, as Gradio copies what a component is made from for every visitor, and of a method that would be the whole page.
+        self.visit = gr.State(None, time_to_live=HOUR, delete_callback=lambda visit: self._left(visit))
         gr.HTML(_head(service), elem_id="roi-head")
         self._welcome()
         self._work()

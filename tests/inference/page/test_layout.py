@@ -1,5 +1,7 @@
 """What is kept of a visit, and for how long: it goes when another picture is open or nobody used it, and work renews it."""
 
+import copy
+
 import gradio as gr
 import pytest
 
@@ -83,6 +85,7 @@ def test_nothing_is_kept_of_a_visitor_who_is_gone(page, service, tmp_path):
     page._files(visit)
     page.visit.delete_callback(visit)
     page.visit.delete_callback(None)
+    assert copy.deepcopy(page.visit.delete_callback) is page.visit.delete_callback  # Gradio copies it for every visitor
     assert (visit.key in service.looks, (tmp_path / visit.key).exists()) == (False, False)
     with pytest.raises(Refusal, match="please choose it again"):
         page._wholly(None)
