@@ -142,7 +142,7 @@ def test_a_painting_of_any_number_of_layers_is_refused(served):
     parts = [f'--edge\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
     parts.append('--edge\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\nx\r\n--edge--\r\n')
     status, text = asked(f"{served.url}gradio_api/component_server", "".join(parts).encode(), "multipart/form-data; boundary=edge")
-    assert (status, "layers 0 to 3" in text) == (400, True)
+    assert (status, "sent as an upload" in text) == (404, True)
 
 
 def test_what_visitors_left_goes_with_the_server(model):
