@@ -11,20 +11,21 @@ from PIL import Image
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.registry import ConfigError
 from components.rle import RegionError
-from components.scorers.base import SCORERS
+from components.scorers.base import SCORERS, Look
 from datamodules.images import ImageError
 from inference.engine import Engine, as_image, as_prompt, region_bytes
 from inference.load import choose_device
-from tests.components.scorers.samples import INSTALLED, picture
+from tests.components.scorers.samples import INSTALLED, apart, picture, scene, sensitive
 
 BOX, OTHER = (5, 10, 30, 20), (40, 2, 33, 50)
+CLOSE = 1e-5  # of two ways to the same score
 
 
 def built(name):
     torch.manual_seed(0)
     scorer = SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()})
     scorer.load_pretrained()
-    return scorer.eval()
+    return sensitive(scorer.eval())
 
 
 @pytest.fixture(scope="module", params=INSTALLED)
@@ -45,16 +46,32 @@ def close(got, wanted):
             a, b = one[task], other[task]
             assert (a.text, a.distortions, a.parsed) == (b.text, b.distortions, b.parsed)
             for x, y in ((a.value, b.value), (a.std, b.std)):
-                assert x is y is None or math.isclose(x, y, abs_tol=1e-5)
+                assert x is y is None or math.isclose(x, y, abs_tol=CLOSE)
 
 
 def test_it_gives_the_scorers_answers(any_scorer):
-    image, masks = picture(3)
+    image, masks = scene(3)
     engine = Engine(any_scorer)
     wanted = any_scorer.score(image, masks, any_scorer.tasks)
+    assert apart(wanted) > 100 * CLOSE
     close(engine.score(image, masks), wanted)
     looked = engine.look(image)
     close([engine.score(looked, masks[n : n + 1])[0] for n in range(len(masks))], wanted)
+
+
+def test_answers_that_are_mixed_up_are_not_close(any_scorer, monkeypatch):
+    """The other tests can fail: in another order, or all those of one region, answers are told from the right ones."""
+    image, masks = scene(3)
+    wanted, answer = any_scorer.score(image, masks, any_scorer.tasks), Look.answer
+    for mix in (lambda found: found[::-1], lambda found: [found[0]] * len(found)):
+        monkeypatch.setattr(Look, "answer", lambda *asked, mix=mix: mix(answer(*asked)))
+        mixed = Engine(any_scorer).score(image, masks)
+        with pytest.raises(AssertionError):
+            close(mixed, wanted)
+
+
+def test_regions_get_words_of_their_own(scorer):
+    assert len({answer["distortion"].text for answer in scorer.score(*scene(3))}) > 1
 
 
 def test_every_way_to_say_an_image_is_the_same_image(tmp_path):
@@ -72,7 +89,7 @@ def test_what_is_no_image_is_refused(image):
 
 
 def test_every_way_to_say_a_region_is_the_same_region(scorer):
-    image, _ = picture(2)
+    image, _ = scene(2)
     size = image.shape[-2:]
     mask = np.zeros(size, bool)
     mask[10:30, 5:35] = True
@@ -82,15 +99,19 @@ def test_every_way_to_say_a_region_is_the_same_region(scorer):
     said.append({"size": list(size), "counts": [*runs.tolist(), int(mask.size - runs.sum())]})
     engine = Engine(scorer)
     close(engine.score(image, said), engine.score(image, [BOX]) * len(said))
-    close(engine.score(image, np.stack([mask, ~mask]))[:1], engine.score(image, [BOX]))
+    both = engine.score(image, np.stack([mask, ~mask]))
+    assert apart(both) > 100 * CLOSE
+    close(both[:1], engine.score(image, [BOX]))
 
 
 def test_a_point_means_what_the_segmenter_makes_of_it(scorer):
-    image, _ = picture(2)
+    image, _ = scene(2)
     segmenter = MASK_ENCODERS.build({"plugin": "superpixel", "segments": 4})
     engine = Engine(scorer, segmenter=segmenter)
     mask = segmenter.forward(as_image(image), [Prompt(point=(20, 20))])
-    close(engine.score(image, [BOX, (20, 20), OTHER]), engine.score(image, [BOX, mask[0], OTHER]))
+    wanted = engine.score(image, [BOX, mask[0], OTHER])
+    assert apart(wanted) > 100 * CLOSE
+    close(engine.score(image, [BOX, (20, 20), OTHER]), wanted)
 
 
 @pytest.mark.parametrize("region", [(1, 2, 3), "x" * 200, {"counts": 3}, object(), (), np.zeros((2, 2, 2)), (math.nan, 1, 2, 3)])
@@ -116,7 +137,7 @@ def test_only_tasks_that_are_asked(scorer):
 
 @pytest.mark.parametrize("memory", [1e-9, 1.0])
 def test_a_budget_changes_no_score(any_scorer, memory, monkeypatch):
-    image, masks = picture(4)
+    image, masks = scene(4)
     engine = Engine(any_scorer, memory=memory)
     asked = []
     answer = type(any_scorer).answer
@@ -153,8 +174,9 @@ def test_what_cannot_be_compiled_is_refused(monkeypatch):
 
 def test_threads_get_the_answers_of_one_after_the_other(any_scorer):
     engine = Engine(any_scorer)
-    pictures = [picture(seed) for seed in range(6)]
+    pictures = [scene(seed) for seed in range(6)]
     wanted = [engine.score(*p) for p in pictures]
+    assert apart([answers[0] for answers in wanted]) > CLOSE
     with ThreadPoolExecutor(6) as pool:
         got = list(pool.map(lambda n: engine.score(*pictures[n % 6]), range(18)))
     for n, answer in enumerate(got):

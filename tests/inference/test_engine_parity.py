@@ -14,21 +14,22 @@ from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from inference.engine import Engine, region_bytes
 from tests.components.llm_adapters.test_hf_causal import FAMILIES
-from tests.components.scorers.samples import picture
-from tests.inference.test_engine import close
+from tests.components.scorers.samples import apart, scene, sensitive
+from tests.inference.test_engine import CLOSE, close
 
 BRIEF = {"conversation": "brief"}
 
 
 def built(**changes):
     torch.manual_seed(0)
-    return SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval()
+    return sensitive(SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval())
 
 
 def check(scorer):
-    image, masks = picture(5)
+    image, masks = scene(5)
     engine = Engine(scorer, memory=2 * region_bytes(scorer, image.shape[-2:]) / 2**20)  # two regions at once
     loop = [{task: scorer.score(image, mask[None], (task,))[0][task] for task in scorer.tasks} for mask in masks]
+    assert apart(loop) > 100 * CLOSE
     close(engine.score(image, masks), loop)
     return loop
 

@@ -22,6 +22,47 @@ def picture(seed, height=70, width=90):
     return image, masks
 
 
+def scene(seed, height=70, width=90):
+    """An image with regions that look unlike: a plain colour, noise, stripes, and all of it."""
+    rng = np.random.default_rng(seed)
+    image = np.zeros((3, height, width), np.uint8)
+    image[0, :, :30] = 230
+    image[:, :, 30:60] = rng.integers(0, 256, (3, height, 30))
+    image[:2, :, 60::6] = image[:2, :, 61::6] = image[2, :, 60:] = 255
+    masks = torch.zeros(4, height, width, dtype=torch.bool)
+    masks[0, 5:60, 2:28] = True
+    masks[1, 10:50, 32:58] = True
+    masks[2, 8:66, 62:88] = True
+    masks[3] = True
+    return torch.from_numpy((image * (1 - 0.12 * (seed % 6))).astype(np.uint8)), masks
+
+
+@torch.no_grad()
+def sensitive(scorer):
+    """A random scorer whose answers depend on the region, as a trained one's do. As it is initialised, those of unlike regions are 1e-6
+    apart, and answers that were mixed up would pass for equal."""
+    if not hasattr(scorer, "llm"):
+        for weight in scorer.parameters():
+            weight *= 1.5 if weight.ndim > 1 else 1
+        return scorer
+    seen = []
+    listening = scorer.region_extractor.register_forward_hook(lambda _, given, tokens: seen.append(tokens.flatten(0, 1)))
+    scorer.score(*scene(0), scorer.tasks[:1])
+    listening.remove()
+    mean = torch.cat(seen).mean(0)
+    spread = (torch.cat(seen) - mean).std()
+    scorer.region_extractor.register_forward_hook(lambda _, given, tokens: (tokens - mean) / spread)
+    for weight in scorer.llm.parameters():
+        weight *= 5 if weight.ndim > 1 else 1
+    return scorer
+
+
+def apart(answers):
+    """The least difference between the scores of two regions: of each two, in the task where they differ most."""
+    values = np.array([[score.value for score in answer.values() if score.value is not None] for answer in answers])  # (R, T)
+    return min(np.abs(values[i] - values[j]).max() for i in range(len(values)) for j in range(i))
+
+
 def batch_of(scorer, seeds=(1, 2), keep=SEVERAL):
     pairs = [picture(s) for s in seeds]
     images = [prepare_image(i, scorer.preprocess) for i, _ in pairs]
