@@ -64,12 +64,18 @@ class QualityMap:
         return out
 
     def worst(self) -> list[int]:
-        """The regions by how much they spoil the image, the worst first: (1 - quality) x importance, or what is known of the two. Those
-        of which nothing is known are left out."""
+        """The regions by how much they spoil the image, the worst first: (1 - quality) x importance. One of which a
+        single score is known counts as the mean of the image in the other; one of which nothing is known is left out."""
         quality, importance = self.values("quality"), self.values("importance")
-        harm = np.where(np.isnan(quality), 1.0, 1 - quality) * np.where(np.isnan(importance), 1.0, importance)
+        harm = _filled(1 - quality) * _filled(importance)
         known = ~(np.isnan(quality) & np.isnan(importance))
         return [int(n) for n in np.argsort(-harm, kind="stable") if known[n]]
+
+
+def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R,) with the mean of the known ones in place of NaN; 1 throughout where none is known, as a factor that plays no part."""
+    known = values[~np.isnan(values)]
+    return np.where(np.isnan(values), known.mean() if known.size else 1.0, values)
 
 
 def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task] | None = None) -> QualityMap:

@@ -42,8 +42,14 @@ def test_the_smallest_region_speaks(found):
 
 
 def test_the_worst_spoil_the_image_most(found):
-    # (1 - quality) x importance: 0.72, 0.2, 0.09, and 0.5 where only the importance is known
+    # (1 - quality) x importance: 0.72, 0.2, 0.09, and 0.63 (the others' mean) x 0.5 where only the importance is known
     assert found.worst() == [0, 3, 1, 2]
+
+
+def test_an_answer_that_is_not_understood_makes_no_region_the_worst():
+    image, codes = np.zeros((40, 60, 3), np.uint8), boxes((0, 5, 0, 5), (0, 20, 0, 30), (20, 40, 30, 60))
+    assert QualityMap(image, codes, (region(0.9, 0.9), region(None, 1.0, parsed=False), region(0.7, 0.9))).worst() == [2, 1, 0]
+    assert QualityMap(image, codes, (region(0.9), region(0.2), region(0.7))).worst() == [1, 2, 0]
 
 
 def test_nothing_known_is_not_ranked():
