@@ -7,6 +7,8 @@ import json
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +78,7 @@ def _write(graph: Graph, path: Path, told: dict[str, str]) -> None:
 
     regions = torch.export.Dim("regions", min=1, max=65536)
     shapes = tuple({graph.regions[name]: regions} if name in graph.regions else None for name in graph.inputs)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), _quiet(logging.getLogger("torch.onnx")), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         torch.onnx.export(
             graph.module.eval(),
@@ -93,6 +94,17 @@ def _write(graph: Graph, path: Path, told: dict[str, str]) -> None:
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, told)
     onnx.save(model, str(path))
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    """Errors alone, for as long as it lasts."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _apart(graph: Graph, path: Path, count: int) -> float:

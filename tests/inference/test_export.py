@@ -1,6 +1,7 @@
 """ONNX files answer as the scorer that they were made of, for any number of regions, and say how to be asked."""
 
 import json
+import logging
 
 import numpy as np
 import onnx
@@ -29,7 +30,9 @@ def built(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_onnx_gives_the_scores(name, tmp_path):
     scorer, path = built(name), tmp_path / "model.onnx"
+    level = logging.getLogger("torch.onnx").level
     assert export_onnx(scorer, path) <= 1e-4
+    assert logging.getLogger("torch.onnx").level == level
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     image, masks = picture(2)
     regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
