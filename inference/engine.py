@@ -74,8 +74,8 @@ class Engine:
     Args:
         scorer: with its weights, in eval mode.
         segmenter: makes a region of a point; superpixels where none is given.
-        memory: MiB that the regions which are asked about at once may take beside the model and the image; bounds memory, does not
-            change scores.
+        memory: MiB that the masks and crops of regions which are asked about at once may take; bounds memory, does not change scores.
+            What the model itself needs for its answers comes on top: `max_branches` of `roi_vlm` bounds that.
         compile: a backend of `torch.compile`, "inductor" say, for the vision encoder: the first image then takes longer, and scores
             change by rounding. "" compiles nothing.
 
@@ -218,7 +218,7 @@ def as_image(image: ImageLike) -> NDArray[np.uint8]:
         image_size(array)
     except ValueError as error:
         raise ImageError(f"{error}; a tensor is (3, height, width) uint8") from error
-    return np.ascontiguousarray(array)
+    return np.array(array, order="C")  # a copy: crops are cut later, and a caller may use its memory again
 
 
 def as_prompt(region: RegionLike, number: int = 0) -> Prompt:

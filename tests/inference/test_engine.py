@@ -82,6 +82,18 @@ def test_every_way_to_say_an_image_is_the_same_image(tmp_path):
         assert np.array_equal(as_image(said), array)
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_a_look_stays_what_it_was_when_its_memory_is_used_again(as_tensor):
+    """As of a camera's buffer: features of the old picture and crops of a new one would be no picture's answer."""
+    scorer, (image, masks) = built("pooled_mlp"), scene(3)
+    engine, array = Engine(scorer), image.permute(1, 2, 0).numpy().copy()
+    wanted = engine.score(array.copy(), masks)
+    looked = engine.look(torch.from_numpy(array).permute(2, 0, 1) if as_tensor else array)
+    array[:] = 255 - array
+    assert np.array_equal(looked.image, image.permute(1, 2, 0).numpy())
+    assert engine.score(looked, masks) == wanted
+
+
 @pytest.mark.parametrize("image", [np.zeros((3, 8, 9), np.uint8), np.zeros((8, 9, 3)), torch.zeros(3, 8, 9), torch.zeros(8, 9)])
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ImageError, match="uint8"):
