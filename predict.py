@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     overlay, maps = (_place(option, args, len(requests)) for option in ("overlay", "map"))  # what is in the way is found before
     if not args.memory > 0:
         raise ConfigError(f"--memory {args.memory:g}: a positive number of MiB")
+    if args.readers is not None and args.readers < 0:
+        raise ConfigError(f"--readers {args.readers}: 0 or the number of images to make ready at a time")
     if args.out is not None:
         Output(args.out, (), {}, args.overwrite, continued=False)
 
@@ -63,13 +65,14 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     asked = engine.tasks if tasks is None else tasks
     if maps is not None:
         check_mapped(asked)
-    predictor = Predictor(engine, asked, args.segment_boxes)
+    predictor = Predictor(engine, asked, args.segment_boxes, args.readers)
     identity = {
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
         "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
         "tasks": asked,
         "encoder": encoder.settings(),
         "segment_boxes": args.segment_boxes,
+        "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
     out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
     drawn = [
@@ -129,6 +132,12 @@ def _parser() -> argparse.ArgumentParser:
         help="scores all that the mask encoder finds: a picture of quality and importance over the image; a folder for several images",
     )
     parser.add_argument("--memory", type=float, default=MEMORY, metavar="MIB", help="for the regions that are asked about at once")
+    parser.add_argument(
+        "--readers",
+        type=int,
+        metavar="N",
+        help="images that are made ready while the model works, 0 for each in its turn (default: 2 with a GPU, else the cores left)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--strict", action="store_true", help="end with an error if anything could not be scored")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,11 +21,15 @@ from components.mask_encoders.base import Masks, Prompt
 from components.mask_encoders.given import Given
 from components.preprocess import crop_regions, prepare_image
 from components.reading import AnswerError
+from components.registry import ConfigError
 from components.rle import RegionError
 from components.scorers.base import RegionScores
 from datamodules.images import ImageError, load_image
 from inference.engine import Engine
 from inference.requests import Asked, Request
+
+_LOG = logging.getLogger(__name__)
+_EVERYWHERE = (ConfigError, ImportError)  # what fails for one image so will fail for each
 
 
 @dataclass(frozen=True)
@@ -109,22 +115,35 @@ class _Read:
 class Predictor:
     """Scores requests. While the model works on one image, the next ones are decoded, segmented and prepared.
 
+    An error of one image, whatever it is, becomes its rows; one that comes from how the model or the segmenter was set up is raised, and
+    so is one that a GPU does not recover from.
+
     Args:
         engine: the model; its segmenter makes masks of points, and of whole images where regions are to be proposed.
         tasks: what is asked.
         segment_boxes: boxes, too, go through the segmenter; else they are taken as they are.
-        readers: images that are made ready at a time.
+        readers: images that are made ready at a time; 0 makes each ready when it is its turn, None is `default_readers`.
+
+    Raises:
+        ConfigError: a negative number of readers.
+        ValueError: a task that the model cannot answer.
     """
 
-    def __init__(self, engine: Engine, tasks: Sequence[Task], segment_boxes: bool = False, readers: int = 2) -> None:
+    def __init__(self, engine: Engine, tasks: Sequence[Task], segment_boxes: bool = False, readers: int | None = None) -> None:
         engine.scorer.check_tasks(tasks)
-        self.engine, self.tasks, self.readers = engine, tuple(tasks), readers
+        if readers is not None and readers < 0:
+            raise ConfigError(f"readers: got {readers}, expected 0 (each image in its turn) or the number of those made ready at a time")
+        self.engine, self.tasks = engine, tuple(tasks)
+        self.readers = default_readers(next(engine.scorer.parameters()).device) if readers is None else readers
         self._through_segmenter = {"point", "box"} if segment_boxes else {"point"}
         self._given = Given()
         self._ahead: dict[int, Future[_Read]] = {}  # by the request's identity
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[Seen]:
         """One at a time, in their order. What is wrong with an image or a region is said in its rows and stops nothing else."""
+        if not self.readers:
+            yield from map(self.one, requests)
+            return
         pool = ThreadPoolExecutor(self.readers, thread_name_prefix="reader")
         try:
             for at, request in enumerate(requests):
@@ -140,13 +159,16 @@ class Predictor:
     def one(self, request: Request) -> Seen:
         """Scores the regions of one image."""
         ahead = self._ahead.get(id(request))
-        read = self._read(request) if ahead is None else ahead.result()
+        try:
+            read = self._read(request) if ahead is None else ahead.result()
+        except Exception as error:
+            told = _unforeseen(request.name, error)
+            return Seen(request, tuple(Row(request.name, asked.id, asked.kind, error=told) for asked in request.regions))
         try:
             scored = iter(list(self._scored(request.name, read)))
-        except AnswerError as error:
-            return Seen(
-                request, tuple(Row(request.name, a.id, a.kind, error=c if isinstance(c, str) else str(error)) for a, c in read.found)
-            )
+        except Exception as error:
+            told = str(error) if isinstance(error, AnswerError) else _unforeseen(request.name, error)
+            return Seen(request, tuple(Row(request.name, a.id, a.kind, error=c if isinstance(c, str) else told) for a, c in read.found))
         rows = tuple(Row(request.name, a.id, a.kind, error=c) if isinstance(c, str) else next(scored) for a, c in read.found)
         return Seen(request, rows, read.image, tuple(c for _, c in read.found if not isinstance(c, str)))
 
@@ -173,8 +195,8 @@ class Predictor:
             prompt: Prompt = asked.prompt(*image.shape[:2])
             make = self.engine.segment if asked.kind in self._through_segmenter else self._given.forward
             return [(asked, rle.encode(make(image, [prompt])[0]))]
-        except RegionError as error:
-            return [(asked, str(error))]
+        except Exception as error:
+            return [(asked, str(error) if isinstance(error, RegionError) else _unforeseen(f"{asked.id} of an image", error))]
 
     def _regions(self, image: NDArray[np.uint8], codes: Sequence[dict[str, Any]]) -> Regions:
         """As the model wants to see them; no mask is made in the image's size."""
@@ -201,6 +223,28 @@ class Predictor:
             for (asked, code), answer in zip(part, self.engine.answer(looked, regions, self.tasks), strict=True):
                 box, area = rle.measure(code)
                 yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer)
+
+
+def default_readers(device: torch.device) -> int:
+    """Images that are made ready while the model works: two beside a GPU. On a CPU readers take cores from the model, which is slower
+    for it, so there are only as many, up to two, as cores that PyTorch leaves."""
+    if device.type != "cpu":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(2, cores - torch.get_num_threads()))
+
+
+def _unforeseen(what: str, error: Exception) -> str:
+    """What a row says of an error that has no words for people; the log has its traceback.
+
+    Raises:
+        Exception: `error` itself, where it is no fault of this image.
+    """
+    if isinstance(error, (*_EVERYWHERE, torch.AcceleratorError)):
+        raise error
+    _LOG.error("%s could not be scored", what, exc_info=error)
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return f"{type(error).__name__}: {error}" + ("; a smaller --memory asks about fewer regions at once" if memory else "")
 
 
 def _told(score: RoiScore) -> Mapping[str, Any]:

@@ -275,6 +275,7 @@ def test_a_list_of_another_form_is_refused_before_the_model_is_read(photo, conte
         (["--mask-encoder", "superpixel", "segmants=3"], ConfigError, "unknown key 'segmants'. Did you mean 'segments'"),
         (["--mask-encoder", "superpixel", "3"], ConfigError, "'3' is not of the form key=value"),
         (["--images", "x"], ConfigError, "--images says where the images of a list lie"),
+        (["--readers", "-1"], ConfigError, "--readers -1: 0 or the number of images"),
         (["--out", "x.xlsx"], ConfigError, "its ending says the form, one of .jsonl, .csv, .parquet"),
         (["--overlay", "x.doc"], ConfigError, "its ending says the form, one of .png, .jpg"),
         (["--overlay", "x.psd"], ConfigError, "its ending says the form"),  # Pillow knows it, and cannot write it
@@ -423,6 +424,9 @@ def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch
     again = [str(run), str(tmp_path / "in"), "--box", "9,9,9,9", "--out", str(tmp_path / "s.csv")]
     with pytest.raises(FileExistsError, match="holds 1 images of another prediction"):
         predict.main(again)  # scored rows are not thrown away unasked
+    drawn = [str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv"), "--overlay", str(tmp_path / "drawn")]
+    with pytest.raises(FileExistsError, match="holds 1 images of another prediction"):
+        predict.main(drawn)  # the first image's picture would be missing
     predict.main([*again, "--overwrite"])
     assert set(pd.read_csv(tmp_path / "s.csv")["region"]) == {"box 9,9,9,9"}
 
@@ -550,7 +554,7 @@ def test_a_broken_image_in_the_middle_loses_nothing_while_others_are_read_ahead(
     for n in range(6):
         PIL.Image.fromarray(rng.integers(0, 256, (40 + n, 50, 3), dtype=np.uint8)).save(folder / f"{n}.png")
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
-    found = predict.main([str(run), str(folder), "--box", "1,2,30,20"])
+    found = predict.main([str(run), str(folder), "--box", "1,2,30,20", "--readers", "2"])
     assert [row["image"] for row in found["rows"]] == [f"{n}.png" for n in range(6)]
     assert [row["error"] is None for row in found["rows"]] == [n != 3 for n in range(6)]
     for n in (2, 4):

@@ -1,0 +1,97 @@
+"""Rows of requests: whatever goes wrong with one image is said in its rows, and the others get the answers that they get alone."""
+
+import os
+
+import PIL.Image
+import pytest
+import torch
+
+from components.mask_encoders.superpixel import Superpixel
+from components.registry import ConfigError
+from inference.engine import Engine
+from inference.predict import Predictor, default_readers
+from inference.requests import Asked, Request
+from tests.components.scorers.samples import scene
+from tests.inference.test_engine import built, close
+
+BAD = 3  # of the images
+
+
+class Fails(Superpixel):
+    """A segmenter that raises `error` for the image whose first pixel says that it is the bad one."""
+
+    def __init__(self, error):
+        super().__init__(segments=4)
+        self.error = error
+
+    def propose(self, image):
+        if image[0, 0, 0] == BAD:
+            raise self.error
+        return super().propose(image)
+
+
+@pytest.fixture(scope="module")
+def scorer():
+    return built("pooled_mlp")
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory):
+    folder, asked = tmp_path_factory.mktemp("images"), []
+    for n in range(5):
+        image = scene(n)[0].permute(1, 2, 0).numpy().copy()
+        image[0, 0] = n
+        PIL.Image.fromarray(image).save(folder / f"{n}.png")
+        asked.append(Request(f"{n}.png", folder / f"{n}.png", (Asked("a", "box", (4, 5, 20, 30)), Asked("all", "proposed"))))
+    return asked
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_an_error_that_nobody_foresaw_costs_its_region(scorer, requests, readers, caplog):
+    found = list(Predictor(Engine(scorer, segmenter=Fails(RuntimeError("no kernel"))), scorer.tasks, readers=readers)(requests))
+    assert [seen.request.name for seen in found] == [request.name for request in requests]
+    for n, seen in enumerate(found):
+        assert [row.error for row in seen.rows if row.error] == ["RuntimeError: no kernel"] * (n == BAD)
+        assert len(seen.codes) == sum(not row.error for row in seen.rows) >= 1
+        alone = Predictor(Engine(scorer, segmenter=Superpixel(segments=4)), scorer.tasks, readers=0).one(requests[n])
+        close([row.scores for row in seen.rows if not row.error], [row.scores for row in alone.rows][: len(seen.codes)])
+    assert "all of an image could not be scored" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+@pytest.mark.parametrize("stage", ["_read", "_scored"])
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9 GiB"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_an_image_too_large_for_the_memory_costs_its_rows(scorer, requests, monkeypatch, stage, error, readers):
+    real = getattr(Predictor, stage)
+
+    def full(self, what, *more):
+        if int((what if isinstance(what, str) else what.name)[0]) == BAD:
+            raise error
+        return real(self, what, *more)
+
+    monkeypatch.setattr(Predictor, stage, full)
+    found = list(Predictor(Engine(scorer), scorer.tasks, readers=readers)([*requests]))
+    assert [all(row.error for row in seen.rows) for seen in found] == [n == BAD for n in range(5)]
+    assert {row.error for row in found[BAD].rows} == {
+        f"{type(error).__name__}: {error}; a smaller --memory asks about fewer regions at once"
+    }
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such checkpoint"), ImportError("no package"), torch.AcceleratorError("illegal address")])
+def test_what_would_fail_for_every_image_ends_the_run(scorer, requests, error):
+    with pytest.raises(type(error), match=str(error)):
+        list(Predictor(Engine(scorer, segmenter=Fails(error)), scorer.tasks, readers=2)(requests))
+
+
+def test_readers_are_a_number(scorer):
+    with pytest.raises(ConfigError, match="readers: got -1, expected 0"):
+        Predictor(Engine(scorer), scorer.tasks, readers=-1)
+
+
+@pytest.mark.parametrize(("cores", "threads", "readers"), [(2, 2, 0), (2, 1, 1), (16, 8, 2), (1, 4, 0)])
+def test_readers_take_only_cores_that_the_model_leaves(monkeypatch, cores, threads, readers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert default_readers(torch.device("cpu")) == readers
+    assert default_readers(torch.device("cuda")) == 2
