@@ -236,7 +236,7 @@ def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:
 def _draw(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
     scored = [row for row in seen.rows if not row.error]
     if seen.image is not None and scored:
-        draw.save(draw.draw(seen.image, seen.masks, scored, tasks), path)
+        draw.save(draw.draw(seen.image, seen.codes, scored, tasks), path)
 
 
 def _draw_map(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
+from components import rle
 from components.batch import TASKS, RoiScore, Task
 from components.mask_encoders.base import Masks
 from datamodules.records import RegionRecord, RoiSample
 from inference.predict import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+Drawn = Masks | Sequence[Mapping[str, Any]]  # (R, H, W) bool, or R run-length codes
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # what RGB pictures are written as
 
 _SHORTEST, _LONGEST = 720, 1600  # of the picture's longer side; a smaller image is enlarged
@@ -28,24 +30,25 @@ _NEUTRAL = (120, 120, 128)
 _PAPER, _INK, _MUTED, _RULE = (255, 255, 255), (27, 28, 31), (93, 96, 105), (226, 228, 233)
 
 
-def draw(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task]) -> Pixels:
-    """image (H, W, 3) uint8, masks (R, H, W) bool and their scored rows -> a picture with outlines, numbers and a legend.
+def draw(image: Pixels, regions: Drawn, rows: Sequence[Row], tasks: Sequence[Task]) -> Pixels:
+    """image (H, W, 3) uint8, its regions and their scored rows -> a picture with outlines, numbers and a legend.
 
-    Outlines have the colour of the first score among `tasks`, red for 0 and blue for 1. With more regions than the legend has room for,
-    it lists those of the lowest score.
+    Of run-length codes one mask at a time is made, in the picture's size: thousands of them take no more than one. Outlines have the
+    colour of the first score among `tasks`, red for 0 and blue for 1. With more regions than the legend has room for, it lists those of
+    the lowest score.
     """
     shown = shown_task(tasks)
-    canvas, colours = _marked(image, masks, rows, shown)
+    canvas, colours = _marked(image, regions, rows, shown)
     return np.asarray(_with_legend(canvas, rows, colours, tasks, shown))
 
 
-def mark(image: Pixels, masks: Masks, rows: Sequence[Row], tasks: Sequence[Task], picture: Pixels | None = None) -> Pixels:
+def mark(image: Pixels, regions: Drawn, rows: Sequence[Row], tasks: Sequence[Task], picture: Pixels | None = None) -> Pixels:
     """As `draw`, without the legend: the image at the picture's size, with outlines and numbers.
 
     Args:
         picture: `shown_at` of the image, where that was made before.
     """
-    return np.asarray(_marked(image, masks, rows, shown_task(tasks), picture)[0])
+    return np.asarray(_marked(image, regions, rows, shown_task(tasks), picture)[0])
 
 
 def shown_at(image: Pixels) -> Pixels:
@@ -66,18 +69,18 @@ def shown_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _marked(
-    image: Pixels, masks: Masks, rows: Sequence[Row], shown: Task | None, picture: Pixels | None = None
+    image: Pixels, regions: Drawn, rows: Sequence[Row], shown: Task | None, picture: Pixels | None = None
 ) -> tuple[Image.Image, list[tuple[int, int, int]]]:
-    if len(masks) != len(rows):
-        raise ValueError(f"{len(masks)} masks and {len(rows)} rows: each region drawn has one of each")
+    if len(regions) != len(rows):
+        raise ValueError(f"{len(regions)} regions and {len(rows)} rows: each region drawn has one of each")
     colours = [colour(row.scores.get(shown) if shown else None) for row in rows]
     picture = shown_at(image) if picture is None else picture
-    small = _scaled(masks)
+    shapes = _Shapes(regions, (image.shape[0], image.shape[1]))
     stroke = max(3, max(picture.shape) // 260)
-    for order in np.argsort([-mask.sum() for mask in small]):  # large ones first, so that none is buried
-        picture = _outlined(picture, small[order], colours[order], stroke)
+    for n in np.argsort([-shape.sum() for shape in shapes], kind="stable"):  # large ones first, so that none is buried
+        picture = _outlined(picture, shapes[n], colours[n], stroke)
     canvas = Image.fromarray(picture)
-    _number(canvas, small, colours, stroke)
+    _number(canvas, shapes, colours, stroke)
     return canvas, colours
 
 
@@ -125,18 +128,29 @@ def _ramp(value: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _scaled(masks: Masks) -> Masks:
-    """(R, H, W) -> at the picture's size; a mask that would vanish keeps a pixel."""
-    height, width = shown_size((masks.shape[1], masks.shape[2]))
-    scale = max(height, width) / max(masks.shape[1:])
-    rows = np.arange(height) * masks.shape[1] // height
-    columns = np.arange(width) * masks.shape[2] // width
-    small = masks[:, rows[:, None], columns]
-    for mask, shape in zip(masks, small, strict=True):
+class _Shapes(Sequence[NDArray[np.bool_]]):
+    """Regions at the size of the picture that shows their image, each made when it is asked for; one that would vanish keeps a pixel.
+
+    Args:
+        size: (height, width) of the image.
+    """
+
+    def __init__(self, regions: Drawn, size: tuple[int, int]) -> None:
+        self.regions, self.size, self.shown = regions, size, shown_size(size)
+        self._rows, self._columns = (np.arange(shown) * side // shown for shown, side in zip(self.shown, size, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __getitem__(self, n: Any) -> Any:
+        region = self.regions[n]
+        is_code = isinstance(region, Mapping)
+        shape = rle.sample(region, self._rows, self._columns) if is_code else region[self._rows[:, None], self._columns]
         if not shape.any():
-            y, x = np.argwhere(mask)[0]
-            shape[min(int(y * scale), height - 1), min(int(x * scale), width - 1)] = True
-    return small
+            left, top, *_ = rle.box(region) if is_code else rle.box(rle.encode(region))
+            places = ((at * shown // side) for at, shown, side in zip((top, left), self.shown, self.size, strict=True))
+            shape[tuple(places)] = True
+        return shape
 
 
 def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
@@ -161,16 +175,16 @@ def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, 
     return out
 
 
-def _number(canvas: Image.Image, masks: Masks, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
+def _number(canvas: Image.Image, shapes: _Shapes, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
     """A numbered disc in each region, or beside it where it is small; away from discs that are there already where there is room."""
     pen = ImageDraw.Draw(canvas)
     size = 5 * stroke + 6
     font = ImageFont.load_default(size)
     taken: list[tuple[float, float]] = []
-    for number, (mask, colour) in enumerate(zip(masks, colours, strict=True), 1):
+    for number, (shape, colour) in enumerate(zip(shapes, colours, strict=True), 1):
         text = str(number)
         radius = size * (0.62 + 0.2 * (len(text) - 1))
-        spots = _spots(mask, radius, canvas.size)
+        spots = _spots(shape, radius, canvas.size)
         x, y = next((s for s in spots if all(abs(s[0] - a) + abs(s[1] - b) > 2.2 * radius for a, b in taken)), spots[0])
         taken.append((x, y))
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=_PAPER, width=max(2, stroke // 2))

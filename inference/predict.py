@@ -17,7 +17,7 @@ from torch import Tensor
 
 from components import rle
 from components.batch import Regions, RoiScore, Task
-from components.mask_encoders.base import Masks, Prompt
+from components.mask_encoders.base import Prompt
 from components.mask_encoders.given import Given
 from components.preprocess import crop_regions, prepare_image
 from components.reading import AnswerError
@@ -84,15 +84,6 @@ class Seen:
     rows: tuple[Row, ...]
     image: NDArray[np.uint8] | None = None
     codes: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def masks(self) -> Masks:
-        """(R, H, W) bool of the rows that have scores, in their order; needs an image that could be read."""
-        assert self.image is not None
-        masks = np.zeros((len(self.codes), *self.image.shape[:2]), np.bool_)
-        for mask, code in zip(masks, self.codes, strict=True):
-            mask[:] = rle.decode(code)
-        return masks
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """Overlays: the region's outline has its score's colour, nothing else of the picture changes, and any size can be drawn."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from components import rle
 from components.batch import RoiScore
-from inference.draw import _LISTED, SUFFIXES, _ramp, _shared, draw, save
+from inference.draw import _LISTED, SUFFIXES, _ramp, _shared, draw, mark, save
 from inference.predict import Row
 
 TASKS = ("quality", "importance", "distortion")
@@ -61,6 +64,27 @@ def test_a_region_that_would_vanish_is_still_there():
     assert (picture[:1066] != 77).any()
 
 
+@pytest.mark.parametrize("size", [(60, 90), (1900, 2500)])
+def test_codes_are_drawn_as_their_masks(size):
+    image = np.full((*size, 3), 77, np.uint8)
+    masks = boxes(*size, (5, 10, 40, 60), (20, 5, 55, 30), (1, 1, 2, 2), (0, 0, *size))
+    rows = [row(0.1 * n) for n in range(len(masks))]
+    assert np.array_equal(draw(image, [rle.encode(mask) for mask in masks], rows, TASKS), draw(image, masks, rows, TASKS))
+
+
+def test_codes_take_no_memory_for_each_mask():
+    image, mask = np.full((3000, 4000, 3), 77, np.uint8), np.zeros((3000, 4000), bool)
+    mask[700:800, 500:700] = True
+    code = rle.encode(mask)
+    peaks = []
+    for count in (2, 20):
+        tracemalloc.start()
+        mark(image, [code] * count, [row(0.5)] * count, TASKS)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + mask.size  # eighteen more take less than one mask of the image
+
+
 def test_what_has_no_score_is_drawn_in_grey():
     image = np.full((800, 800, 3), 77, np.uint8)
     failed = row(None, quality=RoiScore("quality", None, text="?", parsed=False))
@@ -85,8 +109,8 @@ def test_columns_take_what_they_need(needed, room, widths):
     assert _shared(needed, room) == pytest.approx(widths)
 
 
-def test_masks_and_rows_must_be_as_many():
-    with pytest.raises(ValueError, match="1 masks and 2 rows"):
+def test_regions_and_rows_must_be_as_many():
+    with pytest.raises(ValueError, match="1 regions and 2 rows"):
         draw(np.zeros((8, 8, 3), np.uint8), np.ones((1, 8, 8), bool), [row(0.5)] * 2, TASKS)
 
 
