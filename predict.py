@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, table
 from inference.predict import Predictor, Row, Seen
 from inference.quality_map import QualityMap, check_mapped, draw_map
-from inference.requests import MASK_TYPES, Asked, gather, numbers
+from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
 from lightning_modules.entry import run_entry
 
 _PRINTED = 60  # rows; more go to a file
@@ -39,7 +40,7 @@ _WEIGHTS = ("model.safetensors", "checkpoints/last.ckpt")  # of a saved model, o
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Scores what is asked for; returns {"rows": [...], "failed": n, "images": n}."""
+    """Scores what is asked for; returns {"rows": [...], "regions": n, "failed": n, "images": n}. Rows that go to a file are not kept."""
     args = _parser().parse_args(argv)
     tasks = _tasks(args.tasks)
     regions = [_region(kind, text) for kind, text in args.regions]
@@ -85,9 +86,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             _check_empty(place)  # a draft was there, and of no use
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
-    begun = time.monotonic()
-    with tqdm(total=len(requests), initial=done, unit="image", desc="scoring", disable=len(requests) < 2) as bar:
-        for seen in predictor(requests[done:]):
+    begun, scored, counts = time.monotonic(), 0, _counts(requests)
+    ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
+    with _bar(counts, len(requests), done) as bar:
+        if counts is not None:
+            predictor.answered = bar.update
+        for at, seen in enumerate(predictor(requests[done:]), done):
             for _, draws, pictures in drawn:
                 draws(seen, pictures[seen.request.name], asked)
             if out is not None:
@@ -95,10 +99,31 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             for row in seen.rows:
                 if row.error:
                     tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
-            rows += seen.rows
-            bar.update()
-            bar.set_postfix_str(f"{len(rows) / max(time.monotonic() - begun, 1e-9):.1f} region/s", refresh=False)
+            scored += len(seen.rows)
+            if out is None or len(rows) <= _PRINTED:
+                rows += seen.rows
+            bar.update(ends[at] - bar.n)  # what had no answer counts as well
+            rate = f"{scored / max(time.monotonic() - begun, 1e-9):.1f} region/s"
+            bar.set_postfix_str(rate if counts is None else f"image {at + 1}/{len(requests)}", refresh=False)
     return _closed(rows, out, [place for place, *_ in drawn], asked, len(requests), args.strict)
+
+
+def _counts(requests: Sequence[Request]) -> list[int] | None:
+    """Regions of each image; None where some are to be proposed, so that nobody knows yet."""
+    proposed = any(asked.kind == "proposed" for request in requests for asked in request.regions)
+    return None if proposed else [len(request.regions) for request in requests]
+
+
+def _bar(counts: Sequence[int] | None, images: int, done: int) -> tqdm[Any]:
+    """Of regions, with their rate and the time left, or of images where the number of regions is not known; none where all is soon done.
+
+    Args:
+        done: images that were scored before.
+    """
+    if counts is None:
+        return tqdm(total=images, initial=done, unit="image", desc="scoring", disable=images < 2)
+    few = images < 2 and sum(counts) < _PRINTED
+    return tqdm(total=sum(counts), initial=sum(counts[:done]), unit="region", desc="scoring", disable=few)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -250,25 +275,27 @@ def _draw_map(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
 def _closed(
     rows: list[Row], out: Output | None, pictures: Sequence[Path], tasks: Sequence[Task], images: int, strict: bool
 ) -> dict[str, Any]:
-    """Prints and writes what was found; `rows` are those of this prediction, the file may hold more from one that was killed."""
+    """Prints and writes what was found; `rows` are those of this prediction, as far as they were kept, and the file may hold more."""
     good = [row for row in rows if not row.error]
-    if good and (out is None or len(good) <= _PRINTED):
+    if good and (out is None or len(rows) <= _PRINTED):
         print(table(good, tasks))
-    if out is not None:
-        print(f"{out.finish()} rows: {out.path}")
-    if good:
+    if out is None:
+        errors = [row.error for row in rows if row.error]
+        regions, failed, first = len(rows), len(errors), next(iter(errors), "")
+    else:
+        regions, failed, first = out.finish(), out.failed, out.first_error
+        print(f"{regions} rows: {out.path}")
+    if failed < regions:
         for place in pictures:
             print(f"drawn: {place}")
-    lines = [row.nested() for row in rows] if out is None else out.lines
-    errors = [line["error"] for line in lines if line["error"]]
-    if lines and len(errors) == len(lines):
-        raise ValueError(f"none of the {len(lines)} regions could be scored: {errors[0]}")
-    if errors:
-        told = f"{len(errors)} of {len(lines)} regions could not be scored; the reasons are " + ("above" if out is None else "in the file")
+    if regions and failed == regions:
+        raise ValueError(f"none of the {regions} regions could be scored: {first}")
+    if failed:
+        told = f"{failed} of {regions} regions could not be scored; the reasons are " + ("above" if out is None else "in the file")
         if strict:
             raise ValueError(f"--strict: {told}")
         print(told, file=sys.stderr)
-    return {"rows": lines, "failed": len(errors), "images": images}
+    return {"rows": [row.nested() for row in rows] if out is None else [], "regions": regions, "failed": failed, "images": images}
 
 
 def _told(asked: Asked) -> tuple[Any, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from inference.predict import Row
 
 SCORES = ("quality", "importance")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+_GROUP = 10_000  # rows of a Parquet file that are in memory at once
 
 
 def check_free(path: Path, overwrite: bool) -> None:
@@ -39,14 +40,19 @@ def check_place(path: Path) -> None:
 
 
 class Output:
-    """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written at
-    once and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image.
+    """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written
+    from it and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image. Of the rows
+    only numbers are kept in memory.
 
     Args:
         path: ends in .jsonl, .csv or .parquet.
         tasks: columns of a table.
         identity: what must be equal for a draft to be continued: model, requests, options.
         continued: look for a draft; False only checks the path.
+
+    Attributes:
+        done: images in the draft, those that an earlier, killed prediction has scored already among them.
+        rows: their rows. failed: how many of them have no scores. first_error: why the first of these has none.
 
     Raises:
         ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given, or it cannot be a file.
@@ -61,17 +67,10 @@ class Output:
         self.path, self.tasks, self._overwrite = path, tuple(tasks), overwrite
         self.draft = path.with_name(f".{path.name}.draft")
         self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
-        self._done = self._continued() if continued else []
-
-    @property
-    def done(self) -> int:
-        """Images that an earlier, killed prediction has scored already."""
-        return len(self._done)
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """All rows so far, those of an earlier prediction first, as lines of JSON."""
-        return [line for entry in self._done for line in entry["lines"]]
+        self.done = self.rows = self.failed = 0
+        self.first_error = ""
+        if continued and self.draft.exists():
+            self._continue()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keeps the rows of the next image, on the disk."""
@@ -81,74 +80,97 @@ class Output:
             self.draft.write_text(json.dumps({"identity": self._key}) + "\n")
         with self.draft.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        self._done.append(entry)
+        self._count(entry)
 
     def finish(self) -> int:
-        """Writes the file, removes the draft; returns the number of rows."""
+        """Writes the file, removes the draft; returns the number of rows.
+
+        Raises:
+            FileExistsError: a file that came meanwhile is in the way.
+        """
+        check_free(self.path, self._overwrite)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        whole.write_bytes(self._encoded())
+        {".jsonl": self._write_lines, ".csv": self._write_csv, ".parquet": self._write_parquet}[self.path.suffix.lower()](whole)
         whole.replace(self.path)
         self.draft.unlink(missing_ok=True)
-        return len(self.lines)
+        return self.rows
 
-    def _encoded(self) -> bytes:
-        form = self.path.suffix.lower()
-        if form == ".jsonl":
-            return "".join(json.dumps(line) + "\n" for line in self.lines).encode()
-        columns = list(Row("", "", "").flat(self.tasks))
-        cells = [row for entry in self._done for row in entry["cells"]]
-        if form == ".parquet":
-            return _parquet(cells, columns)
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(cells)
-        return buffer.getvalue().encode()
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        """What the draft holds of each image, in turn."""
+        if self.done:
+            with self.draft.open() as file:
+                next(file)
+                yield from map(json.loads, file)
 
-    def _continued(self) -> list[dict[str, Any]]:
-        if not self.draft.exists():
-            return []
-        lines = self.draft.read_text().splitlines(keepends=True)
-        try:
-            same = json.loads(lines[0])["identity"] == self._key
-        except (IndexError, ValueError, KeyError, TypeError):
-            same = False
-        if not same and len(lines) > 1 and not self._overwrite:
-            raise FileExistsError(
-                f"{self.draft} holds {len(lines) - 1} images of another prediction (another model, list, image or option): "
-                "delete it, choose another --out, or replace both with --overwrite"
-            )
-        whole, entries = [], []
-        for line in lines[1:] if same else []:
+    def _write_lines(self, path: Path) -> None:
+        with path.open("w") as file:
+            file.writelines(json.dumps(line) + "\n" for entry in self._entries() for line in entry["lines"])
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writeheader()
+            for entry in self._entries():
+                writer.writerows(entry["cells"])
+
+    def _write_parquet(self, path: Path) -> None:
+        """Each column with its type, null where nothing is known; the texts of a row stay as they are."""
+        schema = pa.schema([(name, _kind(name)) for name in self._columns])
+        cells = (cell for entry in self._entries() for cell in entry["cells"])
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            while group := list(islice(cells, _GROUP)):
+                arrays = [pa.array([_known(cell[f.name], f.type) for cell in group], f.type) for f in schema]
+                writer.write_table(pa.table(arrays, schema=schema))
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(Row("", "", "").flat(self.tasks))
+
+    def _count(self, entry: Mapping[str, Any]) -> None:
+        errors = [line["error"] for line in entry["lines"] if line["error"]]
+        self.first_error = self.first_error or next(iter(errors), "")
+        self.done, self.rows, self.failed = self.done + 1, self.rows + len(entry["lines"]), self.failed + len(errors)
+
+    def _continue(self) -> None:
+        """Counts what the draft holds and cuts off what is not whole, or removes it where it is of no use."""
+        with self.draft.open("rb") as file:
             try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:  # the kill cut it short
-                break
-            whole.append(line if line.endswith("\n") else line + "\n")
-        if not whole:
+                same = json.loads(file.readline())["identity"] == self._key
+            except (ValueError, KeyError, TypeError):
+                same = False
+            if not same:
+                others = sum(1 for _ in file)
+                if others and not self._overwrite:
+                    raise FileExistsError(
+                        f"{self.draft} holds {others} images of another prediction (another model, list, image or option): "
+                        "delete it, choose another --out, or replace both with --overwrite"
+                    )
+            whole = file.tell()
+            while same and (line := file.readline()).endswith(b"\n"):  # the kill may have cut the last one short
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    break
+                self._count(entry)
+                whole = file.tell()
+        if self.done:
+            os.truncate(self.draft, whole)
+        else:
             self.draft.unlink()
-            return []
-        fresh = self.draft.with_name(f"{self.draft.name}.{os.getpid()}")
-        fresh.write_text("".join([lines[0], *whole]))
-        fresh.replace(self.draft)
-        return entries
 
 
-def _parquet(cells: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """Each column with its type, null where nothing is known; the texts of a row stay as they are."""
-    kinds = {"left": pa.int64(), "top": pa.int64(), "width": pa.int64(), "height": pa.int64(), "area": pa.float64()}
-    arrays = []
-    for name in columns:
-        task, _, what = name.rpartition("_")
-        kind = kinds.get(name) or (
-            pa.bool_() if what == "parsed" else pa.float64() if name in SCORES or (task in SCORES and what == "std") else pa.string()
-        )
-        values = [cell[name] for cell in cells]
-        arrays.append(pa.array([None if v == "" and kind != pa.string() else v for v in values], kind))
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(arrays, names=list(columns)), sink, compression="zstd")
-    return sink.getvalue().to_pybytes()
+def _kind(column: str) -> pa.DataType:
+    task, _, what = column.rpartition("_")
+    if column in ("left", "top", "width", "height"):
+        return pa.int64()
+    if what == "parsed":
+        return pa.bool_()
+    return pa.float64() if column == "area" or column in SCORES or (task in SCORES and what == "std") else pa.string()
+
+
+def _known(value: Any, kind: pa.DataType) -> Any:
+    return None if value == "" and kind != pa.string() else value
 
 
 def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,6 +115,9 @@ class Predictor:
         segment_boxes: boxes, too, go through the segmenter; else they are taken as they are.
         readers: images that are made ready at a time; 0 makes each ready when it is its turn, None is `default_readers`.
 
+    Attributes:
+        answered: is called with the number of regions that have just been answered.
+
     Raises:
         ConfigError: a negative number of readers.
         ValueError: a task that the model cannot answer.
@@ -126,6 +129,7 @@ class Predictor:
             raise ConfigError(f"readers: got {readers}, expected 0 (each image in its turn) or the number of those made ready at a time")
         self.engine, self.tasks = engine, tuple(tasks)
         self.readers = default_readers(next(engine.scorer.parameters()).device) if readers is None else readers
+        self.answered: Callable[[int], object] = _unheard
         self._through_segmenter = {"point", "box"} if segment_boxes else {"point"}
         self._given = Given()
         self._ahead: dict[int, Future[_Read]] = {}  # by the request's identity
@@ -214,6 +218,7 @@ class Predictor:
             for (asked, code), answer in zip(part, self.engine.answer(looked, regions, self.tasks), strict=True):
                 box, area = rle.measure(code)
                 yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer)
+            self.answered(len(part))
 
 
 def default_readers(device: torch.device) -> int:
@@ -223,6 +228,10 @@ def default_readers(device: torch.device) -> int:
         return 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(0, min(2, cores - torch.get_num_threads()))
+
+
+def _unheard(count: int) -> None:
+    """Nobody wants to know."""
 
 
 def _unforeseen(what: str, error: Exception) -> str:

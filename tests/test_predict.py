@@ -24,6 +24,7 @@ from datamodules.images import ImageError
 from datamodules.records import ImageRecord, RegionRecord, encode_png
 from inference.engine import Engine
 from inference.load import load
+from inference.requests import Asked, Request
 from inference.table import score_table
 from tests.test_train import small
 
@@ -235,7 +236,7 @@ def test_a_bad_region_among_good_ones_is_told(run, photo, rows, message):
     lines = [json.loads(line) for line in (photo.parent / "out.jsonl").read_text().splitlines()]
     assert [line["error"] is None for line in lines] == [True, True, False]
     assert message in lines[2]["error"]
-    assert lines == out["rows"]
+    assert (out["regions"], out["rows"]) == (3, [])  # they are in the file
 
 
 def test_nothing_could_be_scored(run, photo):
@@ -401,7 +402,7 @@ def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch
     monkeypatch.setattr(predict.Predictor, "one", lambda self, request: rest.append(request.name) or score(self, request))
     found = predict.main([*asked, "--out", str(tmp_path / f"part.{suffix}")])
     assert len(rest) == 7 - 3
-    assert (len(found["rows"]), found["failed"]) == (7, 1)
+    assert (found["regions"], found["failed"]) == (7, 1)
     assert (tmp_path / f"part.{suffix}").read_bytes() == (tmp_path / f"whole.{suffix}").read_bytes()
     assert not draft.exists()
 
@@ -560,3 +561,16 @@ def test_a_broken_image_in_the_middle_loses_nothing_while_others_are_read_ahead(
     for n in (2, 4):
         alone = predict.main([str(run), str(folder / f"{n}.png"), "--box", "1,2,30,20"])["rows"][0]
         assert alone["quality"]["value"] == pytest.approx(found["rows"][n]["quality"]["value"], abs=1e-6)
+
+
+def test_progress_counts_regions_where_their_number_is_known():
+    boxes = Request("a", Path("a"), tuple(Asked(str(n), "box", (0, 0, 1, 1)) for n in range(3)))
+    found = Request("b", Path("b"), (Asked("all", "proposed"),))
+    assert predict._counts([boxes, boxes]) == [3, 3]
+    assert predict._counts([boxes, found]) is None
+    with predict._bar([3, 3], 2, 1) as bar:
+        assert (bar.unit, bar.total, bar.n) == ("region", 6, 3)
+    with predict._bar(None, 3, 1) as bar:
+        assert (bar.unit, bar.total, bar.n) == ("image", 3, 1)
+    assert predict._bar([3], 1, 0).disable
+    assert not predict._bar([120], 1, 0).disable

@@ -210,7 +210,7 @@ def test_predictions_run(command, ready):
     arguments = shlex.split(command)[2:]
     found = predict.main(arguments)
     assert found["failed"] == 0
-    assert found["rows"]
+    assert found["regions"]
     for option in ("--out", "--overlay"):
         if option in arguments:
             assert Path(arguments[arguments.index(option) + 1]).exists()

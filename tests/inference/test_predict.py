@@ -95,3 +95,12 @@ def test_readers_take_only_cores_that_the_model_leaves(monkeypatch, cores, threa
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert default_readers(torch.device("cpu")) == readers
     assert default_readers(torch.device("cuda")) == 2
+
+
+def test_who_listens_hears_how_many_regions_were_answered(scorer, requests):
+    predictor = Predictor(Engine(scorer, segmenter=Superpixel(segments=9), memory=1), scorer.tasks, readers=0)
+    heard = []
+    predictor.answered = heard.append
+    seen = predictor.one(requests[0])
+    assert len(heard) > 1
+    assert sum(heard) == len(seen.codes)
