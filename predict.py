@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
         "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
         "tasks": asked,
-        "encoder": encoder.settings(),
+        "encoder": [encoder.settings(), [_stamp(Path(value)) for value in encoder.settings().values() if isinstance(value, str)]],
         "segment_boxes": args.segment_boxes,
         "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
@@ -303,8 +303,10 @@ def _told(asked: Asked) -> tuple[Any, ...]:
     return (asked.id, asked.kind, str(asked.value), *((_stamp(Path(asked.value)),) if asked.kind == "mask" else ()))
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file does."""
+def _stamp(path: Path) -> Any:
+    """What changes when a file does, or one of a folder's; None where there is neither."""
+    if path.is_dir():
+        return [(str(inside.relative_to(path)), _stamp(inside)) for inside in sorted(path.rglob("*")) if inside.is_file()]
     return (path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,12 @@ class Engine:
 
         Raises:
             ImageError: as `look`.
-            RegionError: a region that is empty, outside the image or not understood. It says which.
+            RegionError: a region that is empty, outside the image or not understood, and it says which; or no list of regions.
             ValueError: a task that the model cannot answer.
         """
         asked = self.tasks if tasks is None else tuple(tasks)
         self.scorer.check_tasks(asked)
+        _check_several(regions)
         if not len(regions):
             return []
         prompts = [as_prompt(region, n) for n, region in enumerate(regions)]
@@ -221,6 +222,14 @@ def as_image(image: ImageLike) -> NDArray[np.uint8]:
     return np.array(array, order="C")  # a copy: crops are cut later, and a caller may use its memory again
 
 
+def _check_several(regions: object) -> None:
+    """Raises RegionError for a single region, whose numbers or letters would be taken for regions, and for what has no length."""
+    is_one = isinstance(regions, str | Path | Mapping | Prompt)
+    is_mask = isinstance(regions, np.ndarray | Tensor) and regions.ndim == 2 and str(regions.dtype).endswith("bool")
+    if is_one or is_mask or not isinstance(regions, Sized):
+        raise RegionError(f"regions: got {_short(regions)}, expected a list of them; a single one stands in a list, too")
+
+
 def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
     """A region, however it is said, as a `Prompt`; `number` is what errors call it. Raises RegionError."""
     if isinstance(region, Prompt):
@@ -267,5 +276,5 @@ def _made(
 
 
 def _short(value: object) -> str:
-    text = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+    text = f"an array of shape {tuple(value.shape)}" if isinstance(value, np.ndarray | Tensor) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

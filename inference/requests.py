@@ -96,7 +96,9 @@ def gather(source: Path, regions: Sequence[Asked], images: Path | None = None, m
     suffix = source.suffix.lower()
     listed = source.is_file() and suffix in (".json", ".jsonl", ".csv")
     if listed and regions:
-        raise ConfigError(f"{source} names its own regions: leave out --box, --point, --mask and --propose, or give an image or a folder")
+        raise ConfigError(
+            f"{source} names its own regions: leave out --box, --point, --mask, --propose and --map, or give an image or a folder"
+        )
     if images is not None and not listed:
         raise ConfigError("--images says where the images of a list lie, and the input is no list")
     if listed:

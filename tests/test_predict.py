@@ -574,3 +574,14 @@ def test_progress_counts_regions_where_their_number_is_known():
         assert (bar.unit, bar.total, bar.n) == ("image", 3, 1)
     assert predict._bar([3], 1, 0).disable
     assert not predict._bar([120], 1, 0).disable
+
+
+def test_a_stamp_tells_whether_a_file_changed(tmp_path):
+    (tmp_path / "last.ckpt").mkdir()
+    shard = tmp_path / "last.ckpt" / "0.distcp"
+    shard.write_text("a")
+    for path in (shard, shard.parent):
+        before = predict._stamp(path)
+        shard.write_text(shard.read_text() + "b")
+        assert predict._stamp(path) != before
+    assert predict._stamp(tmp_path / "nowhere") is None

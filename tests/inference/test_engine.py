@@ -137,6 +137,22 @@ def test_what_is_wrong_with_a_region_says_which(scorer):
         Engine(scorer).score(picture(1)[0], [BOX, OTHER, (900, 900, 5, 5)])
 
 
+@pytest.mark.parametrize(
+    "regions",
+    [
+        "mask.png",
+        {"size": [70, 90], "counts": "x"},
+        Prompt(box=BOX),
+        np.ones((70, 90), bool),
+        torch.ones(70, 90, dtype=torch.bool),
+        iter([BOX]),
+    ],
+)
+def test_a_single_region_is_not_taken_for_several(scorer, regions):
+    with pytest.raises(RegionError, match=r"regions: got .* a single one stands in a list"):
+        Engine(scorer).score(scene(1)[0], regions)
+
+
 def test_no_region_has_no_answer(scorer):
     assert Engine(scorer).score(picture(1)[0], []) == []
 
