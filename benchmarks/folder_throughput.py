@@ -2,9 +2,10 @@
 
 Photographs of 1,024 x 768 pixels as JPEG, eight boxes in each, a SEAGULL of the composition that quickstart trains, with random weights, on
 one thread: several wait for each other where other work runs. The model's time is what passes while it encodes, reads and answers, measured
-around its two calls; the rest is decoding, drawing masks, cutting crops and writing rows. "Read ahead" is what `predict.py` does, "in turn"
-makes each image ready only when the one before is done. Both in turns, in one run. Readers take cores from the model: where reading ahead
-makes its seconds an image grow, the share of its time says less.
+around its two calls; the rest is decoding, drawing masks, cutting crops and writing rows. "Read ahead" is what `predict.py` does with two
+readers, its choice beside a GPU, "in turn" makes each image ready only when the one before is done, as it does where the model takes all
+cores. Both in turns, in one run. Readers take cores from the model: where reading ahead makes its seconds an image grow, the share of its
+time says less.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         requests = write_photographs(Path(folder), count)
         engine = Clocked(scorer.eval())
-        predictor = Predictor(engine, engine.tasks)
+        predictor = Predictor(engine, engine.tasks, readers=2)
         list(predictor(requests[:4]))  # warm
         found: dict[str, list[float]] = {"read ahead": [0.0, 0.0], "in turn": [0.0, 0.0]}
         for at in range(0, count, 16):
