@@ -54,7 +54,7 @@ def _decoded(path: Path) -> NDArray[np.uint8]:
 
 # Gradio makes components anew for each visitor from their class, so that a class is needed; its metaclass would write a stub file beside
 # this one, and is left out.
-Canvas: type[gr.ImageEditor] = ABCMeta.__new__(
+_made: Any = ABCMeta.__new__(
     type(gr.ImageEditor),
     "Canvas",
     (gr.ImageEditor,),
@@ -66,3 +66,4 @@ Canvas: type[gr.ImageEditor] = ABCMeta.__new__(
         "preprocess": _preprocess,
     },
 )
+Canvas: type[gr.ImageEditor] = _made

@@ -34,7 +34,7 @@ class Looks:
         """What each engine keeps of an image (H, W, 3) uint8."""
         with self._turn:
             found = self._kept.get(key)
-            read = Future() if found is None else found[0]
+            read: Future[Read] = Future() if found is None else found[0]
             self._kept[key] = read, time.monotonic()
             self._kept.move_to_end(key)
             self._put_away()

@@ -106,13 +106,13 @@ class Service:
     def picture(self, visit: Visit) -> Pixels:
         """The image with outlined and numbered regions, and a cross where a box was begun."""
         regions, corner = tuple(visit.regions), visit.corner
-        picture = draw.mark(visit.shown, visit.masks(regions), [region.row for region in regions], self.tasks, visit.shown)
+        picture = draw.mark(visit.image, [r.code for r in regions], [r.row for r in regions], self.tasks, visit.shown)
         return picture if corner is None else _cross(picture, corner, visit.size)
 
     def overlay(self, visit: Visit) -> Pixels:
         """The picture with its legend, of the first model's answers."""
         regions = tuple(visit.regions)
-        return draw.draw(visit.shown, visit.masks(regions), [region.row for region in regions], self.tasks)
+        return draw.draw(visit.image, [r.code for r in regions], [r.row for r in regions], self.tasks)
 
     def map(self, visit: Visit) -> tuple[QualityMap, ...]:
         """Every region that the segmenter finds, once, scored by each model. Raises RegionError, ConfigError."""

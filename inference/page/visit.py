@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components import rle
-from components.mask_encoders.base import Masks
 from inference.draw import shown_at
 from inference.predict import Row
 
@@ -69,18 +67,6 @@ class Visit:
     def shown(self) -> NDArray[np.uint8]:
         """The image at the size of the picture that shows it."""
         return shown_at(self.image)
-
-    def masks(self, regions: Sequence[Marked]) -> Masks:
-        """(R, h, w) bool at the size of `shown`, which is bounded, whatever the image's is; one that would vanish keeps a pixel."""
-        (height, width), (tall, wide) = self.size, self.shown.shape[:2]
-        rows, columns = np.arange(tall) * height // tall, np.arange(wide) * width // wide
-        out = np.zeros((len(regions), tall, wide), np.bool_)
-        for mask, region in zip(out, regions, strict=True):
-            mask[:] = rle.sample(region.code, rows, columns)
-            if not mask.any():
-                left, top, *_ = rle.box(region.code)
-                mask[top * tall // height, left * wide // width] = True
-        return out
 
     def as_json(self, models: Sequence[str]) -> str:
         """All that was answered, with the regions themselves as COCO's run-length codes."""

@@ -15,7 +15,7 @@ from inference.draw import shown_size
 from inference.engine import Engine
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
-from inference.page.visit import Marked, Visit
+from inference.page.visit import Visit
 from tests.inference.page.models import encoded, engine, photo, scorer
 
 
@@ -121,20 +121,6 @@ def test_the_map_asks_the_segmenter_once(service, visit, monkeypatch):
     first, second = service.map(visit)
     assert len(asked) == 1
     assert first.codes == second.codes
-
-
-def test_masks_are_made_at_the_size_of_the_picture(visit):
-    large = Visit("large", np.zeros((3000, 4000, 3), np.uint8))
-    mask = np.zeros(large.size, bool)
-    mask[1000:2000, 500:1500] = True
-    dot = np.zeros(large.size, bool)
-    dot[2998, 3998] = True  # between the pixels of the picture
-    masks = large.masks([Marked(rle.encode(m), ()) for m in (mask, dot)])
-    assert masks.shape == (2, 1200, 1600)
-    assert masks[0].mean() == pytest.approx(mask.mean(), rel=0.01)
-    assert masks[1].sum() == 1
-    assert masks[1, 1199, 1599]
-    assert large.masks([]).shape == (0, 1200, 1600)
 
 
 def test_a_model_whose_regions_change_each_other_is_refused():
