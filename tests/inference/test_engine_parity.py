@@ -25,11 +25,11 @@ def built(**changes):
     return sensitive(SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval())
 
 
-def check(scorer):
+def check(scorer, pick=min):
     image, masks = scene(5)
     engine = Engine(scorer, memory=2 * region_bytes(scorer, image.shape[-2:]) / 2**20)  # two regions at once
     loop = [{task: scorer.score(image, mask[None], (task,))[0][task] for task in scorer.tasks} for mask in masks]
-    assert apart(loop) > 100 * CLOSE
+    assert apart(loop, pick) > 100 * CLOSE
     close(engine.score(image, masks), loop)
     return loop
 
@@ -53,7 +53,7 @@ def test_every_readout(name):
             continue
         serves[task] = node
     assert serves, f"the readout {name} serves no task"
-    loop = check(built(readouts=serves))
+    loop = check(built(readouts=serves), max if name == "text" else min)  # words alone are few: some regions share theirs
     assert set(loop[0]) == set(serves)
 
 

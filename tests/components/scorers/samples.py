@@ -1,5 +1,7 @@
 """Small pictures, batches and labels for the tests of scorers."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -52,15 +54,21 @@ def sensitive(scorer):
     mean = torch.cat(seen).mean(0)
     spread = (torch.cat(seen) - mean).std()
     scorer.region_extractor.register_forward_hook(lambda _, given, tokens: (tokens - mean) / spread)
-    for weight in scorer.llm.parameters():
+    for weight in (*scorer.llm.parameters(), *scorer.readouts.parameters()):
         weight *= 5 if weight.ndim > 1 else 1
     return scorer
 
 
-def apart(answers):
-    """The least difference between the scores of two regions: of each two, in the task where they differ most."""
-    values = np.array([[score.value for score in answer.values() if score.value is not None] for answer in answers])  # (R, T)
-    return min(np.abs(values[i] - values[j]).max() for i in range(len(values)) for j in range(i))
+def apart(answers, pick=min):
+    """How far the answers about two regions are from each other at least (or at most): of each two, the difference of a score in the
+    task where they differ most, without end where their words differ."""
+    return pick(max(_apart(one[task], other[task]) for task in one) for n, one in enumerate(answers) for other in answers[:n])
+
+
+def _apart(one, other):
+    if (one.text, one.distortions, one.parsed) != (other.text, other.distortions, other.parsed):
+        return math.inf
+    return 0.0 if one.value is None else abs(one.value - other.value)
 
 
 def batch_of(scorer, seeds=(1, 2), keep=SEVERAL):
