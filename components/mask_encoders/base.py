@@ -19,8 +19,9 @@ from components.rle import RegionError
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (R, H, W)
 
-# Files that are read. Pillow would try more: for one of them it starts another program (Ghostscript), for others its decoders are rare.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+# Files that are read, MPO by the opener of JPEG. Pillow would try more: for one of them it starts another program (Ghostscript), and
+# decoders of others are rare.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
