@@ -47,7 +47,7 @@ def _card(number: int, region: Marked, models: Sequence[str], tasks: Sequence[Ta
     head = f'{coloured}<b>{escape(row.region)}</b><span class="roi-muted">{row.area:.1%} of the image</span>'
     blocks = "".join(_answers(r.scores, model if len(models) > 1 else "") for model, r in zip(models, region.rows, strict=True))
     label = f"Region {number}: {escape(row.region)}"
-    told = f'<header>{head}</header><div class="roi-models">{blocks}</div>'
+    told = f'<header>{head}</header><div class="roi-compared">{blocks}</div>'
     return f'<article class="roi-card" role="listitem" aria-label="{label}">{told}</article>'
 
 

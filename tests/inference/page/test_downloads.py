@@ -1,10 +1,12 @@
 """Files of a visit go when it ends, and by their age where nobody says that it ended."""
 
+import time
+
 from inference.page.downloads import Downloads
 
 
 def test_files_go_with_their_visit_or_by_age(tmp_path):
-    now = [1_000_000.0]
+    now = [time.time()]
     downloads = Downloads(tmp_path, 3600, lambda: now[0])
     for key in ("worked on", "left", "evicted"):
         (downloads.of(key) / "regions.json").write_text("{}")
