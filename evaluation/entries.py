@@ -27,9 +27,8 @@ class Entry:
         name: as it stands in every table.
         table: one row per region, as `protocols.evaluate` takes it.
         parameters: all of them, None where unknown.
-        ms_per_region: milliseconds of the whole evaluation a region: reading, decoding and the whole-image control included; None where it
-            was not measured.
-        peak_gib: the process's peak memory, training included where it trained before it measured; None where it was not measured.
+        ms_per_region: milliseconds of answers alone, the image's share included; None where it was not measured.
+        peak_gib: peak memory of scoring; None where it was not measured, as in a process on a CPU that had trained before.
         device: where the two were measured.
         data: the fingerprint of the data, None where unknown.
         dataset: the name of the data it was measured on; None where unknown.
