@@ -15,7 +15,7 @@ from components.batch import TASKS
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.preprocess import Preprocess, prepare_image, prepare_masks, prepare_regions
 from components.prompts import IMAGE, LEVELS, REGION, Dialogue, released_segments
-from components.readouts.base import READOUTS, Heard
+from components.readouts.base import READOUTS, Heard, Target
 from components.registry import ConfigError
 from components.released.shards import CheckpointError
 from components.released.tokenizer import hostile_texts, write_tokenizer
@@ -102,7 +102,7 @@ def test_slots_and_lengths(task, length):
     dialogue = Dialogue(Published(), "seagull_v1")
     answer = READOUTS.build({"plugin": "text", "grammar": False}, dialogue)
     assert answer.tasks == TASKS
-    branch = Branch(0, dialogue.questions[task], type("Said", (), {"ids": (7,), "soft_at": None}))
+    branch = Branch(0, dialogue.questions[task], Target((7,)))
     packed = pack(dialogue.prefix, [[branch]], 1024, 2)
     assert packed.ids.shape == (1, length)
     assert packed.positions[0].tolist() == list(range(length))
@@ -117,7 +117,7 @@ def test_slots_and_lengths(task, length):
 
 def test_two_questions_behind_one_prefix_have_its_positions():
     dialogue = Dialogue(Published(), "seagull_v1")
-    said = type("Said", (), {"ids": (7,), "soft_at": None})
+    said = Target((7,))
     packed = pack(dialogue.prefix, [[Branch(r, dialogue.questions["quality"], said) for r in (0, 1)]], 1024, 2)
     assert packed.positions[0, 1109:].tolist() == list(range(1109, 1126)) * 2
 

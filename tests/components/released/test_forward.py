@@ -12,7 +12,7 @@ from components.released import mobile_iqa, teacher_iqa
 from components.scorers.base import SCORERS
 from configs.schema import load_model
 
-GRID, OPINIONS, LEVELS = 12, 2, 5
+GRID, OPINIONS, LEVELS, GAIN = 12, 2, 5, 1.5
 TINY = {
     "mobile_iqa": {"width": 16, "grid": GRID, "opinions": OPINIONS},
     "teacher_iqa": {
@@ -33,6 +33,8 @@ def build(plugin, **changes):
                 x.uniform_(-0.3, 0.3)
             elif name.endswith("running_var"):
                 x.uniform_(0.5, 2)
+            elif x.ndim > 1:
+                x.mul_(GAIN)  # else a dozen layers leave nothing of the difference between two pictures
     return scorer
 
 
@@ -134,7 +136,7 @@ def teacher(p, maps):
 @torch.no_grad()
 def test_mobile_iqa_is_what_the_published_facts_compute(whose, pool, bounded):
     scorer = build("mobile_iqa", pool=pool, bounded=bounded)
-    crops = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    crops = torch.rand(2, 3, 64, 64, dtype=torch.float64) * torch.tensor([0.2, 2.0])[:, None, None, None]
     p = released(scorer, mobile_iqa.names(whose, LEVELS, OPINIONS))
     expected = mobile(p, scorer.vision_encoder(crops).maps, {"teacher": "LGF", "student": "LDA"}[whose], pool, bounded)
     assert float(expected.std()) > 1e-5  # else a constant would do
@@ -144,7 +146,7 @@ def test_mobile_iqa_is_what_the_published_facts_compute(whose, pool, bounded):
 @torch.no_grad()
 def test_teacher_iqa_is_what_the_published_facts_compute():
     scorer = build("teacher_iqa")
-    crops = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    crops = torch.rand(2, 3, 64, 64, dtype=torch.float64) * torch.tensor([0.2, 2.0])[:, None, None, None]
     p = released(scorer, teacher_iqa.names())
     maps = scorer.vision_encoder(crops).maps
     expected = teacher(p, maps)

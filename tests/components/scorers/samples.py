@@ -55,7 +55,7 @@ def sensitive(scorer):
     spread = (torch.cat(seen) - mean).std()
     scorer.region_extractor.register_forward_hook(lambda _, given, tokens: (tokens - mean) / spread)
     for weight in (*scorer.llm.parameters(), *scorer.readouts.parameters()):
-        weight *= 5 if weight.ndim > 1 else 1
+        weight *= 3 if weight.ndim > 1 else 1
     return scorer
 
 
