@@ -181,7 +181,9 @@ class Page:
         chosen = self.gallery.select(told(self._example), [self.visit], shown, **quiet)
         for event in (opened, chosen):
             event.success(told(self._looked), [self.visit], None, concurrency_id="model", **quiet)
-        self.other.click(told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.back, self.gallery], **quiet)
+        self.other.click(
+            told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.back, self.gallery, self.upload], **quiet
+        )
         self.back.click(told(self._returned), [self.visit], [self.visit, self.welcome, self.work], **quiet)
         tooled = [self.visit, self.stage, self.canvas, self.paint, self.mask, self.hint]
         self.tool.change(told(self._chosen), [self.visit, self.tool], tooled, **quiet)
@@ -259,7 +261,7 @@ class Page:
     def _closed(self, visit: Visit | None) -> tuple[Any, ...]:
         """To choose another picture; this one stays until that is open."""
         back = gr.update(visible=visit is not None)
-        return visit, gr.update(visible=True), gr.update(visible=False), back, gr.update(selected_index=None)
+        return visit, gr.update(visible=True), gr.update(visible=False), back, gr.update(selected_index=None), None
 
     def _returned(self, visit: Visit | None) -> tuple[Any, ...]:
         return _renewed(_there(visit), gr.update(visible=False), gr.update(visible=True))
