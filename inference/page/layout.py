@@ -327,13 +327,16 @@ class Page:
 
     def _files(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
-        if not visit.regions:
+        regions = tuple(visit.regions)
+        if not regions:
             return gr.update(value=None, interactive=False), gr.update(value=None, interactive=False)
         place = self.downloads.of(visit.key)
         answers_file, picture = place / f"{Path(visit.name).stem}_regions.json", place / f"{Path(visit.name).stem}_regions.png"
         with visit.filing:
             answers_file.write_text(visit.as_json(self.service.models), encoding="utf-8")
             draw.save(self.service.overlay(visit), picture)
+        if tuple(visit.regions) != regions:  # a further click came meanwhile, and has its own files written
+            return gr.skip(), gr.skip()
         return gr.update(value=str(answers_file), interactive=True), gr.update(value=str(picture), interactive=True)
 
     def _mapped(self, visit: Visit | None) -> tuple[Any, ...]:

@@ -55,6 +55,16 @@ def test_every_event_of_work_renews_the_visit(page):
     assert set(follow) == {"_looked", "_files"}  # what comes by itself after an event
 
 
+def test_files_that_a_further_click_made_old_are_not_offered(page, monkeypatch):
+    visit = opened(page)
+    page._wholly(visit)
+    save = layout.draw.save
+    monkeypatch.setattr(layout.draw, "save", lambda *file: page._wholly(visit) and save(*file))
+    assert page._files(visit) == (gr.skip(), gr.skip())
+    monkeypatch.undo()
+    assert all(button["interactive"] for button in page._files(visit))
+
+
 def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path):
     visit = opened(page)
     page._wholly(visit)
