@@ -114,7 +114,7 @@ class Paged:
 
 def test_a_restored_state_is_paged_again_with_its_values():
     optimizer = Paged(200_000, 99_840)
-    ScorerModule.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[optimizer])))
+    ScorerModule.on_train_start(SimpleNamespace(trainer=SimpleNamespace(optimizers=[optimizer]), _batches=1))
     large, small = optimizer.state.values()
     assert large["state1"].is_paged
     assert large["state2"].is_paged
