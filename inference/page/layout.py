@@ -203,7 +203,9 @@ class Page:
             self.clear.click(told(self._cleared), [self.visit], view, **asking),
         ]
         for event in events:
-            event.success(told(self._files), [self.visit], [self.as_json, self.overlay], show_progress="hidden", **_PRIVATE)
+            # "multiple": else the browser drops the files of a click that came while those of the last were written
+            quiet = {**_PRIVATE, "show_progress": "hidden", "trigger_mode": "multiple"}
+            event.success(told(self._files), [self.visit], [self.as_json, self.overlay], **quiet)
 
     def _mapping(self) -> None:
         self.map.click(
