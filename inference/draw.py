@@ -225,7 +225,7 @@ def _with_legend(
     paper = Image.new("RGB", (width, picture.height + 2 * margin + lines * line), _PAPER)
     paper.paste(picture, ((width - picture.width) // 2, 0))
     pen = ImageDraw.Draw(paper)
-    table = {i: [rows[i].region, *(_cell(rows[i].scores.get(task)) for task in tasks)] for i in order}
+    table = {i: [rows[i].region, *(said(rows[i].scores.get(task)) for task in tasks)] for i in order}
     heads = ("region", *tasks)
     needed = [max(map(font.getlength, column)) for column in zip(heads, *table.values(), strict=True)]
     needed = [max(n, font.getlength(head) + 6.5 * text) if head == shown else n for n, head in zip(needed, heads, strict=True)]
@@ -273,7 +273,8 @@ def _key(pen: ImageDraw.ImageDraw, start: tuple[float, float], width: int, heigh
     pen.text((left + width + height / 3, y), "1", fill=_MUTED, font=font, anchor="lm")
 
 
-def _cell(score: RoiScore | None) -> str:
+def said(score: RoiScore | None) -> str:
+    """An answer as a cell of a table; empty where nothing was asked."""
     if score is None:
         return ""
     if not score.parsed:

@@ -23,6 +23,7 @@ from components.preprocess import crop_regions, prepare_image
 from components.reading import AnswerError
 from components.registry import ConfigError
 from components.rle import RegionError
+from components.rle_many import sample_all
 from components.scorers.base import RegionScores
 from datamodules.images import ImageError, load_image
 from inference.engine import Engine
@@ -198,9 +199,7 @@ class Predictor:
         preprocess, (height, width) = self.engine.scorer.preprocess, image.shape[:2]
         side = np.arange(preprocess.size)
         rows, columns = side * height // preprocess.size, side * width // preprocess.size
-        masks = torch.zeros(len(codes), preprocess.size, preprocess.size, dtype=torch.bool)
-        for mask, code in zip(masks, codes, strict=True):
-            rle.sample(code, rows, columns, mask.numpy())
+        masks = torch.from_numpy(sample_all(height, width, [code["counts"] for code in codes], rows, columns))
         measured = [rle.measure(code) for code in codes]
         boxes, areas = torch.tensor([box for box, _ in measured]), torch.tensor([area for _, area in measured])
         pixels = torch.from_numpy(image).permute(2, 0, 1)

@@ -18,10 +18,11 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from components import rle
-from components.batch import RoiScore, Task
+from components.batch import Task
 from components.prompts import LEVELS
 from components.registry import ConfigError
 from components.scorers.base import RegionScores
+from inference.draw import said
 from inference.engine import Engine, ImageLike, Looked
 
 Score = Literal["quality", "importance"]
@@ -120,7 +121,7 @@ def draw_map(found: QualityMap, ranked: int = RANKED) -> NDArray[np.uint8]:
     for place, task in zip(axes[1:], shown, strict=True):
         _panel(place, picture, labels, found.values(task), task)
     _table(lower.subplots(), found, order)
-    figure.draw_without_rendering()
+    figure.draw_without_rendering()  # the layout settles in two passes
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(150)
     canvas.draw()
@@ -198,16 +199,6 @@ def _table(axes: Axes, found: QualityMap, order: Sequence[int]) -> None:
         axes.plot([0, 1], [line, line], color=_RULE, lw=0.8)
         scores = found.scores[n]
         cells = [str(line), f"region {n + 1}", f"{rle.area(found.codes[n]) / area:.1%}"]
-        cells += [_said(scores.get("quality")), _said(scores.get("importance")), _said(scores.get("distortion"))]
+        cells += [said(scores.get("quality")), said(scores.get("importance")), said(scores.get("distortion"))]
         for x, cell in zip(stops, cells, strict=True):
             axes.text(x, line + 0.5, cell, fontsize=10, color=_INK, va="center", fontweight="bold" if x == stops[0] else "normal")
-
-
-def _said(score: RoiScore | None) -> str:
-    if score is None:
-        return ""
-    if not score.parsed:
-        return "not understood"
-    if score.task == "distortion":
-        return ", ".join(f"{severity} {kind}" for kind, severity in score.distortions) or "none"
-    return f"{score.value:.2f}" + ("" if score.std is None else f" ± {score.std:.2f}")

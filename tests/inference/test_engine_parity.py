@@ -21,15 +21,15 @@ BRIEF = {"conversation": "brief"}
 
 
 def built(**changes):
-    torch.manual_seed(3)
+    torch.manual_seed(1)
     return sensitive(SCORERS.build({"plugin": "roi_vlm", **SCORERS.get("roi_vlm").tiny(), **changes}).eval())
 
 
 def check(scorer, pick=min):
-    image, masks = scene(5)
+    image, masks = scene(3)
     engine = Engine(scorer, memory=2 * region_bytes(scorer, image.shape[-2:]) / 2**20)  # two regions at once
     loop = [{task: scorer.score(image, mask[None], (task,))[0][task] for task in scorer.tasks} for mask in masks]
-    assert apart(loop, pick) > 2 * CLOSE  # what is mixed up is seen
+    assert apart(loop, pick) > 10 * CLOSE
     close(engine.score(image, masks), loop)
     return loop
 

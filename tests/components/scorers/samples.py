@@ -25,7 +25,7 @@ def picture(seed, height=70, width=90):
 
 
 def scene(seed, height=70, width=90):
-    """An image with regions that look unlike: a plain colour, noise, stripes, and all of it."""
+    """An image with regions that look unlike: a plain colour, noise, stripes, and all of it. Six seeds have other colours each."""
     rng = np.random.default_rng(seed)
     image = np.zeros((3, height, width), np.uint8)
     image[0, :, :30] = 230
@@ -36,7 +36,8 @@ def scene(seed, height=70, width=90):
     masks[1, 10:50, 32:58] = True
     masks[2, 8:66, 62:88] = True
     masks[3] = True
-    return torch.from_numpy((image * (1 - 0.12 * (seed % 6))).astype(np.uint8)), masks
+    image = np.roll(image, seed % 3, axis=0) // (1 if seed % 6 >= 3 else 2)
+    return torch.from_numpy(np.ascontiguousarray(image)), masks
 
 
 @torch.no_grad()
@@ -49,13 +50,14 @@ def sensitive(scorer):
         return scorer
     seen = []
     listening = scorer.region_extractor.register_forward_hook(lambda _, given, tokens: seen.append(tokens.flatten(0, 1)))
-    scorer.score(*scene(0), scorer.tasks[:1])
+    scorer.score(*scene(3), scorer.tasks[:1])
     listening.remove()
     mean = torch.cat(seen).mean(0)
     spread = (torch.cat(seen) - mean).std()
     scorer.region_extractor.register_forward_hook(lambda _, given, tokens: (tokens - mean) / spread)
-    for weight in (*scorer.llm.parameters(), *scorer.readouts.parameters()):
-        weight *= 3 if weight.ndim > 1 else 1
+    for part, factor in ((scorer.llm, 10), (scorer.readouts, 5)):
+        for weight in part.parameters():
+            weight *= factor if weight.ndim > 1 else 1
     return scorer
 
 

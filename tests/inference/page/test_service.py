@@ -1,5 +1,6 @@
 """What the page does, without the page: regions however they are chosen get the answers that the engine gives."""
 
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -168,3 +169,10 @@ def test_an_image_is_encoded_once_for_all_its_regions(service, monkeypatch):
     service.point(visit, 40, 30)
     service.whole(visit)
     assert len(looked) == 1
+
+
+def test_regions_are_told_apart():
+    """By fifty times what two ways to the same score may differ; else no test here would see that answers were mixed up."""
+    scores = engine().score(photo(), [(30, 22, 30, 22), (0, 0, 30, 30), (60, 50, 50, 35)], ["quality"])
+    values = sorted(answer["quality"].value for answer in scores)
+    assert min(high - low for low, high in itertools.pairwise(values)) > 50 * 1e-5
