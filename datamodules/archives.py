@@ -168,7 +168,7 @@ class ImageFiles:
         return self.directory(archive).find(np.array([_encoded(m) for m in members], np.bytes_)) < 0
 
     def checksum(self, archive: str, member: str) -> str:
-        """ "crc32:...:length" of a member of a zip archive, from its directory alone; "" in a tar archive, or where there is none.
+        """ "crc32:...:length" of a zip archive's member, unpacked, from the directory alone; "" in a tar archive, or where there is none.
 
         Raises:
             ImageError: the archive itself cannot be read.
@@ -177,7 +177,7 @@ class ImageFiles:
         (place,) = directory.find(np.array([_encoded(member)], np.bytes_))
         if place < 0 or directory.methods[place] < 0:
             return ""
-        return f"crc32:{directory.checks[place]:08x}:{directory.lengths[place]}"
+        return f"crc32:{directory.checks[place]:08x}:{directory.sizes[place]}"
 
     def _member(self, archive: str, member: str) -> bytes:
         directory = self.directory(archive)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -23,8 +25,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Direction = Literal["higher", "lower"]
 Box = tuple[int, int, int, int]
 Number = TypeVar("Number", float, NDArray[np.float64])
+Options = ParamSpec("Options")
 ROUNDING = 1e-9  # of a scale
 TWO_OPINIONS = math.sqrt(2)  # sample over population standard deviation, where it is largest
+GO_ON = "To train without such images, list them once: python prepare.py validate DATA --images --json problems.json, exclude=problems.json"
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,28 @@ class ImageRecord:
         return RoiSample(torch.from_numpy(self.pixels()).permute(2, 0, 1), self)
 
 
+def _naming(read: Callable[Concatenate[RoiSample, Options], Tensor]) -> Callable[Concatenate[RoiSample, Options], Tensor]:
+    """A malformed region's error names image and region, and says how to go on without."""
+
+    @functools.wraps(read)
+    def named(sample: RoiSample, /, *args: Options.args, **kwargs: Options.kwargs) -> Tensor:
+        try:
+            return read(sample, *args, **kwargs)
+        except rle.RegionError as error:
+            raise rle.RegionError(f"image {sample.record.id}, region {_first_malformed(sample.record)}: {error}. {GO_ON}") from error
+
+    return named
+
+
+def _first_malformed(record: ImageRecord) -> str:
+    for region in record.regions:
+        try:
+            replace(region, box=None).measured(record.height, record.width)
+        except rle.RegionError:
+            return region.id
+    return "unknown"
+
+
 @dataclass(frozen=True)
 class RoiSample:
     """One image with all its regions.
@@ -176,9 +202,10 @@ class RoiSample:
         if (height, width) != (self.record.height, self.record.width):
             raise ValueError(
                 f"image {self.record.id} has {width} x {height} pixels (width x height), its record and its masks "
-                f"{self.record.width} x {self.record.height}: correct the record, or fetch the image again"
+                f"{self.record.width} x {self.record.height}: correct the record, or fetch the image again. {GO_ON}"
             )
 
+    @_naming
     def masks(self) -> Tensor:
         """(R, H, W) bool, in position `turn`; decoded when they are needed.
 
@@ -191,6 +218,7 @@ class RoiSample:
             mask[:] = rle.decode({"size": [height, width], "counts": region.counts})
         return _turn(torch.from_numpy(masks), self.turn)
 
+    @_naming
     def masks_at(self, size: int) -> Tensor:
         """(R, size, size) bool: `prepare_masks(self.masks(), size)`, without making masks of the image's size.
 
@@ -204,6 +232,7 @@ class RoiSample:
         masks = sample_all(height, width, [r.counts for r in self.record.regions], rows, columns)
         return _turn(torch.from_numpy(masks), self.turn)
 
+    @_naming
     def boxes(self) -> Tensor:
         """(R, 4) long: left, top, width, height of each region in pixels, in position `turn`. Raises RegionError for an empty one."""
         height, width = self.record.height, self.record.width
@@ -213,6 +242,7 @@ class RoiSample:
         y = height - y - h if self.turn & 2 else y
         return torch.stack((y, x, h, w) if self.turn & 4 else (x, y, w, h), 1)
 
+    @_naming
     def areas(self) -> Tensor:
         """(R,) long: pixels of each region."""
         return torch.tensor([r.measured(self.record.height, self.record.width).area for r in self.record.regions], dtype=torch.long)

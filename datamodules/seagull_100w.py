@@ -32,7 +32,7 @@ from datamodules.label_mapping import Reader, reader
 from datamodules.label_rows import ROWS, RowMaker, once
 from datamodules.tables import VERSION, RecordWriter
 
-VERSION_OF_INDEX = 3  # changes whenever the same files would give other tables
+VERSION_OF_INDEX = 4  # changes whenever the same files would give other tables
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP = 64  # images in a row group
@@ -41,6 +41,7 @@ SCORES = ("quality", "quality_std", "importance", "importance_std")
 _NEEDED = ("region", "size", "counts", "quality", "importance")
 FEW = 100  # regions, all of which may lack a label
 _MASKS_ORDER = "ORDER BY reference, position, region"
+MAKER = "prepare.py index"
 MANIFEST, WORK, CLAIM = "data.json", ".work", "made.json"
 
 
@@ -70,7 +71,7 @@ class Indexer:
         self.readers = {where: reader(folder, mapping[where], where) for where in ("masks", "scores")}
         self.buckets = max(1, -(-self.readers["scores"].path.stat().st_size // BUCKET))
         self.made = {
-            "made_by": f"prepare.py index, version {VERSION_OF_INDEX}, schema {VERSION}",
+            "made_by": f"{MAKER}, version {VERSION_OF_INDEX}, schema {VERSION}",
             "images": os.path.relpath(folder, out),
             "labels": {w: {"file": mapping[w]["file"], "mark": _mark(r.path)} for w, r in self.readers.items()},
             "mapping": dict(mapping),
@@ -146,6 +147,12 @@ class Indexer:
         there = next((p for p in (claim, manifest) if p.is_file()), None)
         if there is not None:
             theirs = json.loads(there.read_text(encoding="utf-8"))
+            theirs_by = str(theirs.get("made_by", ""))
+            if theirs_by.startswith(MAKER) and theirs_by != self.made["made_by"]:
+                raise FileExistsError(
+                    f"{self.out} holds tables by {theirs_by}; this is {self.made['made_by']}, which makes others of the same files. Delete "
+                    "the folder and index again, or choose another one"
+                )
             if {k: theirs.get(k) for k in self.made} != json.loads(json.dumps(self.made)):
                 raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
             changed = [name for name, size in theirs["archives"].items() if archives.get(name) != size]

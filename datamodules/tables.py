@@ -144,6 +144,7 @@ def _from_struct(struct: Mapping[str, Any]) -> RegionRecord:
         region[f"{task}_scale"] = scale
         region[task], region[f"{task}_std"] = _on_unit(region[task], region[f"{task}_std"], scale)
     pairs, box = region["distortions"], region["box"]
+    region["counts"] = region["counts"] or ""  # which no mask has
     region["distortions"] = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
     region["box"] = None if box is None else cast(Box, tuple(box[side] for side in _BOX.names))
     return RegionRecord(**region)

@@ -13,6 +13,7 @@ import os
 import tempfile
 import warnings
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from components.registry import ConfigError
 from datamodules.archives import ImageFiles
 from datamodules.datasets.base import DATASETS, RoiDataset
 from datamodules.images import ImageError, decode_image
-from datamodules.records import SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
+from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
 from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
 from datamodules.tables import from_row, write_records
 
@@ -159,12 +160,12 @@ class IndexedSamples(Dataset[RoiSample]):
             data = row.pop("png") or self.files.read(row["path"])
             pixels = decode_image(data, row["path"] or row["id"])
         except ImageError as error:
-            raise ImageError(f"{error}. {_GO_ON}") from error
-        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), from_row(row))
+            raise ImageError(f"{error}. {GO_ON}") from error
+        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), _record(row))
 
     def record(self, index: int) -> ImageRecord:
         """What is known of a sample, without its pixels."""
-        return from_row({**self._row(index), "png": None})
+        return _record({**self._row(index), "png": None})
 
     def _row(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
@@ -182,9 +183,11 @@ class IndexedSamples(Dataset[RoiSample]):
         return sorted(np.array_split(order, int(self.pieces[image]))[piece].tolist())
 
 
-_GO_ON = (
-    "To train without such images, list them once: python prepare.py validate DATA --images --json problems.json, exclude=problems.json"
-)
+def _record(row: Mapping[str, Any]) -> ImageRecord:
+    try:
+        return from_row(row)
+    except ValueError as error:  # a scale that is none
+        raise ValueError(f"image {row['id']}: {error}. {GO_ON}") from error
 
 
 def fingerprint(parts: tuple[Path, ...]) -> str:

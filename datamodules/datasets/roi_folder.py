@@ -129,7 +129,7 @@ class RoiFolder(RoiDataset):
             warnings.warn(f"{len(missing)} images of {self.table} are left out: {named(missing)}", stacklevel=3)
         if reaching:
             said = f"{reaching:,} boxes or polygons of {self.table} reach out of their images, and are cut to them"
-            warnings.warn(f"{said}: are they left, top, width, height in pixels of the image as it is stored?", stacklevel=3)
+            warnings.warn(f"{said}: are they left, top, width, height in pixels of the upright image?", stacklevel=3)
 
     def _records(self) -> tuple[list[ImageRecord], list[str], int]:
         """Of the images that can be read, why others are left out, and how many regions reach out of their images."""

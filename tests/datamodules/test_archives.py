@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_what_is_missing_is_known_without_reading(packed):
     asked = ["Blur_3/nothing.png", *CONTENT, "", "zzz", "Blur_3/000123.png and more"]
     found = ImageFiles(packed.parent).missing(packed.name, asked)
     np.testing.assert_array_equal(found, [True, *[False] * len(CONTENT), True, True, True])
+
+
+def test_a_members_checksum_is_of_its_own_bytes_however_it_is_packed(packed):
+    expected = {n: f"crc32:{zlib.crc32(d):08x}:{len(d)}" if packed.suffix == ".zip" else "" for n, d in CONTENT.items()}
+    files = ImageFiles(packed.parent)
+    assert {name: files.checksum(packed.name, name) for name in CONTENT} == expected
+    assert files.checksum(packed.name, "nothing") == ""
 
 
 def test_a_missing_member(packed):

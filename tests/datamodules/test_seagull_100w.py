@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -334,6 +335,15 @@ def test_a_label_file_without_records(tmp_path):
     (tmp_path / "Labels" / "SEAGULL-100w_scores.json").write_text("[]")
     with pytest.raises(ConfigError, match="holds no records"):
         Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
+def test_tables_of_another_version_are_not_taken_for_ours(downloaded, indexed, tmp_path):
+    """Those of version 3 hold hashes with the packed length."""
+    made = json.loads((indexed[0] / "data.json").read_text())
+    older = re.sub(r"version \d+", "version 3", made["made_by"], count=1)
+    (tmp_path / "data.json").write_text(json.dumps({**made, "made_by": older}))
+    with pytest.raises(FileExistsError, match=r"holds tables by prepare\.py index, version 3, .*Delete the folder and index again"):
+        Indexer(downloaded, tmp_path, load_mapping(None), SHARES, 0)
 
 
 def test_another_folders_files_are_not_mixed_with_ours(downloaded, indexed, tmp_path):

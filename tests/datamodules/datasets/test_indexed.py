@@ -10,6 +10,8 @@ import zipfile
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ from datamodules.datasets.base import DATASETS
 from datamodules.datasets.indexed import Indexed
 from datamodules.images import ImageError
 from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
-from datamodules.tables import write_records
+from datamodules.tables import SCHEMA, to_row, write_records
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH = 12, 17
@@ -166,6 +168,34 @@ def test_an_image_that_turns_out_broken_says_how_to_go_on(data):
     (root / "photos" / "000005.png").unlink()
     with pytest.raises(ImageError, match=r"photos.000005\.png cannot be read .*list them once"):
         samples[5]
+
+
+@pytest.mark.parametrize(
+    ("fault", "read", "message"),
+    [
+        ({"counts": "not a mask", "box": None}, lambda sample: sample.masks(), "image 0, region 0.1: malformed RLE"),
+        ({"counts": "not a mask", "box": None}, lambda sample: sample.masks_at(4), "image 0, region 0.1: malformed RLE"),
+        ({"counts": None, "box": None}, lambda sample: sample.masks_at(4), "image 0, region 0.1: malformed RLE"),
+        ({"counts": "not a mask", "box": None}, lambda sample: sample.boxes(), "image 0, region 0.1: malformed RLE"),
+        ({"counts": "not a mask", "area": None}, lambda sample: sample.turned(3).areas(), "image 0, region 0.1: malformed RLE"),
+        ({"quality_scale": {"low": 5, "high": 1, "direction": "higher"}}, lambda sample: sample, "image 0: a scale goes from a lower"),
+    ],
+)
+def test_a_region_that_turns_out_malformed_is_named_and_says_how_to_go_on(tmp_path, fault, read, message):
+    record, pixels = image(0)
+    row = to_row(replace(record, png=encode_png(pixels)))
+    row["regions"][1].update(fault)
+    pq.write_table(pa.Table.from_pylist([row], SCHEMA), tmp_path / "a.parquet")
+    samples = prepared(tmp_path).split("train")
+    with pytest.raises(ValueError, match=rf"^image {message}.* To train without such images, list them once: python prepare\.py validate"):
+        read(samples[0])
+
+
+def test_an_image_that_turns_out_of_another_size_says_how_to_go_on(data):
+    root, _ = data
+    (root / "photos" / "000001.png").write_bytes(encode_png(np.zeros((3, 4, 3), np.uint8)))
+    with pytest.raises(ValueError, match=r"image image 1 has 4 x 3 pixels .* To train without such images, list them once"):
+        prepared(root).split("train")[1]
 
 
 @pytest.mark.parametrize(
