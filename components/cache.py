@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,44 @@ from transformers.cache_utils import DynamicLayer
 
 from components.rows import Rows
 
+ROOM = 8  # a layer that grows makes room for one column more in so many
+
+
+class RoomyLayer(DynamicLayer):
+    """As `DynamicLayer`, but into room that was made ahead: an answer that is said word by word does not copy all columns before it with
+    each word. While gradients are kept, which writing in place would spoil, it is a `DynamicLayer`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room: tuple[Tensor, Tensor] | None = None  # keys and values, (B, H, C, d) with C columns or more
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """See the class. What is returned are views that later columns do not change."""
+        known = self.get_seq_length()
+        if torch.is_grad_enabled() or not known:
+            self._room = None
+            return super().update(key_states, value_states, *args, **kwargs)
+        length = known + key_states.shape[-2]
+        if self._room is None or self._room[0].shape[-2] < length:
+            self._room = _grown(self.keys, length), _grown(self.values, length)
+        room_keys, room_values = self._room
+        room_keys[..., known:length, :], room_values[..., known:length, :] = key_states, value_states
+        self.keys, self.values = room_keys[..., :length, :], room_values[..., :length, :]
+        return self.keys, self.values
+
+    def fork(self) -> RoomyLayer:
+        """Another layer with the same columns, which both may extend; the room stays with this one."""
+        forked = copy.copy(self)
+        forked._room = None
+        return forked
+
+
+def _grown(columns: Tensor, length: int) -> Tensor:
+    """(B, H, S, d) -> the same columns in a tensor for `length` and some more."""
+    room = columns.new_empty(*columns.shape[:-2], length + -(-length // ROOM), columns.shape[-1])
+    room[..., : columns.shape[-2], :] = columns
+    return room
+
 
 class RowCache(DynamicCache):
     """As `DynamicCache`, but without forgetting: a layer with a window would keep the last columns, which are not the nearest positions
@@ -19,7 +58,9 @@ class RowCache(DynamicCache):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(config=architecture)
-        self.layers = [DynamicLayer() if getattr(layer, "is_sliding", False) else layer for layer in self.layers]
+        self.layers = [
+            RoomyLayer() if getattr(layer, "is_sliding", False) or type(layer) is DynamicLayer else layer for layer in self.layers
+        ]
         self.rows: Rows | None = None
         self.branched = False
 
@@ -32,7 +73,7 @@ class RowCache(DynamicCache):
         return self.rows if self.branched else None
 
     def fork(self) -> RowCache:
-        """A layer of keys and values is extended by making new tensors, so that a copy of its object is enough; a state is written over."""
+        """Keys and values are shared until one of the two is extended; a state, which is written over, is copied."""
         forked = copy.copy(self)
-        forked.layers = [copy.copy(layer) if isinstance(layer, DynamicLayer) else copy.deepcopy(layer) for layer in self.layers]
+        forked.layers = [layer.fork() if isinstance(layer, RoomyLayer) else copy.deepcopy(layer) for layer in self.layers]
         return forked

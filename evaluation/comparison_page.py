@@ -14,9 +14,10 @@ from evaluation import plots, ranking
 from evaluation.entries import Entry
 from evaluation.gallery import encode_jpeg, region_card
 from evaluation.protocols import SCORES, Score
-from evaluation.report import Images, address, environment, write_whole
+from evaluation.report import Images, address, environment, probability, write_whole
 
 CARDS = 6
+SIGNIFICANT = 0.05
 _FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "confusion_")  # how their names begin
 _SHOWN = 20  # differences drawn; all are in the table of differences.csv
 
@@ -93,7 +94,7 @@ def figures(
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """The finding in a sentence: who leads, and whether the lead over the second is told from chance."""
+    """The finding in a sentence: whose correlation is highest, and whether what it is ahead of the second by is told from chance."""
     for task in SCORES:
         ranked = sorted(
             ((m[task]["srcc"], n) for n, m in result["models"].items() if m.get(task, {}).get("srcc") is not None), reverse=True
@@ -102,9 +103,18 @@ def headline(result: Mapping[str, Any]) -> str:
             continue
         (value, first), (_, second) = ranked[:2]
         pair = next(d for d in result["differences"] if d["task"] == task and {d["first"], d["second"]} == {first, second})
-        verdict = "" if pair["p_holm"] is None else f" (p = {pair['p_holm']:.3f} after Holm's correction)"
-        return f"{first} leads on {task} with SRCC {value:.3f}; {second} is {abs(pair['estimate']):.3f} behind{verdict}."
+        by, p = f"{abs(pair['estimate']):.3f}", pair["p_holm"]
+        if p is not None and p < SIGNIFICANT:
+            return f"{first} leads on {task} with SRCC {value:.3f}; {second} is {by} behind ({_p(p)} after Holm's correction)."
+        why = "not told from chance: "
+        why += f"{_p(p)} after Holm's correction" if p is not None else "too few sources" if pair["few"] else "there is no interval"
+        return f"{first} has the highest SRCC of {task}, {value:.3f}; {second} is {by} behind, which is {why}."
     return "No two models have a correlation to compare."
+
+
+def _p(p: float) -> str:
+    said = probability(p)
+    return f"p {said}" if said.startswith("<") else f"p = {said}"
 
 
 def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Images) -> list[dict[str, Any]]:

@@ -207,12 +207,17 @@ def environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=lambda value: _number(value).replace("-", "−"), percent=_percent)
+    environment.filters.update(number=lambda value: _number(value).replace("-", "−"), percent=_percent, probability=probability)
     return environment
 
 
 def _number(value: Any, digits: int = 3) -> str:
     return _MISSING if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+def probability(p: float | None) -> str:
+    """A p-value as it is written: no sample shows that it is 0."""
+    return _MISSING if p is None else "< 0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def _percent(value: Any) -> str:

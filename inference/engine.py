@@ -9,6 +9,7 @@ for region in scorer.score("photo.jpg", [(40, 30, 120, 90), (150, 80)]):
 
 from __future__ import annotations
 
+import bisect
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
@@ -33,7 +34,8 @@ from inference import load as models
 from inference.load import choose_device
 
 MIB = 2**20
-MEMORY = 512.0  # MiB for what is made of the regions that are asked about at once
+MEMORY = 2048.0  # MiB for what is made of the regions that are asked about at once
+MOST = 10_000  # of them, whatever the memory
 
 ImageLike = str | Path | PILImage.Image | NDArray[np.uint8] | Tensor
 RegionLike = Prompt | Sequence[Any] | Mapping[str, Any] | NDArray[Any] | Tensor | str | Path
@@ -74,8 +76,9 @@ class Engine:
     Args:
         scorer: with its weights, in eval mode.
         segmenter: makes a region of a point; superpixels where none is given.
-        memory: MiB that the masks and crops of regions which are asked about at once may take; bounds memory, does not change scores.
-            What the model itself needs for its answers comes on top: `max_branches` of `roi_vlm` bounds that.
+        memory: MiB that the regions which are asked about at once may take: masks, crops, and what a language model reads about them,
+            by `Scorer.answer_bytes`. As many are asked about together as fit, one at least; this changes no score. The weights, and
+            what is kept of an image that was looked at, are not in it.
         compile: a backend of `torch.compile`, "inductor" say, for the vision encoder: the first image then takes longer, and scores
             change by rounding. "" compiles nothing.
 
@@ -167,7 +170,9 @@ class Engine:
         Without bound where an image's regions change each other's scores."""
         if self.scorer.coupled:
             return sys.maxsize
-        return max(1, int(self.memory * MIB / region_bytes(self.scorer, size)))
+        room = int(self.memory * MIB)
+        within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda regions: self.scorer.answer_bytes(size, regions))
+        return max(1, within)
 
     def _masks(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Iterator[Masks]:
         """(R, H, W) of as many regions as are asked about at once, in turn."""
@@ -199,13 +204,6 @@ def _compile(scorer: Scorer, backend: str) -> None:
             "leave it out"
         )
     encoder.compile(backend=backend)
-
-
-def region_bytes(scorer: Scorer, size: tuple[int, int]) -> int:
-    """What one region of an image of `size` (height, width) takes while it is asked about, in bytes: its mask as drawn and in the
-    model's size (as numbers too, level by level), and its crop with what a first convolution makes of it."""
-    side, crop = scorer.preprocess.size, scorer.crop_size
-    return 5 * size[0] * size[1] // 2 + 16 * side**2 + 4 * 12 * crop**2
 
 
 def as_image(image: ImageLike) -> NDArray[np.uint8]:

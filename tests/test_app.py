@@ -7,6 +7,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from gradio import processing_utils
 
 import app
 from components.registry import ConfigError
@@ -134,6 +135,18 @@ def test_a_path_does_not_pass_for_an_upload(served, root):
     assert "root:" not in said
     assert str(root) not in said
     assert str(served.folder) not in said
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/a.png", "HTTP://example.org/a.png", "http://127.0.0.1:1/a.png", "ftp://example.org/a.png"]
+)
+def test_no_address_that_a_visitor_sends_is_fetched(served, address, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", lambda url, **_: fetched.append(url))
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_get", lambda url, *_, **__: fetched.append(url))
+    said = told(served, address, f"address-{len(address)}")
+    assert '"success":true' not in said
+    assert fetched == []
 
 
 def test_a_painting_of_any_number_of_layers_is_refused(served):

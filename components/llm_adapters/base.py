@@ -58,6 +58,11 @@ class LLMAdapter(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def token_bytes(self) -> tuple[int, int]:
+        """About the bytes that a token takes in the cache, and those that it takes beside it while it is read, without gradients."""
+
+    @property
+    @abstractmethod
     def output(self) -> nn.Module:
         """The output embedding: the module whose input are the last states, and whose output logits."""
 

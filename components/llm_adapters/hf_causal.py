@@ -206,6 +206,16 @@ class HFCausal(LLMAdapter):
         return {"config": config, "tokenizer": "project"}
 
     @property
+    def token_bytes(self) -> tuple[int, int]:
+        """See the contract. A block holds its input, what was normalised, and three outputs of its widest linear map."""
+        text = self.architecture.get_text_config(decoder=True)
+        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        widest = max(m.nf if isinstance(m, Conv1D) else m.out_features for m in _linear_maps(self.model))
+        size = self._options["dtype"].itemsize
+        return 2 * size * text.num_hidden_layers * heads * head, size * (4 * text.hidden_size + 3 * widest)
+
+    @property
     def output(self) -> nn.Module:
         """See the contract."""
         return cast(nn.Module, self.model.get_output_embeddings())
@@ -409,6 +419,11 @@ def _decoder(model: Model) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len(module) == depth and module in inside:
             return name, module
     raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
+
+
+def _linear_maps(model: Model) -> list[nn.Linear | Conv1D]:
+    """The linear maps inside the decoder blocks."""
+    return [module for module in _decoder(model)[1].modules() if isinstance(module, (nn.Linear, Conv1D))]
 
 
 def _linears(model: Model) -> list[str]:

@@ -78,6 +78,11 @@ class TinyCausal(LLMAdapter):
         return self.llama(embeddings, positions, branch, cache, keep)
 
     @property
+    def token_bytes(self) -> tuple[int, int]:
+        """See the contract."""
+        return self.llama.token_bytes
+
+    @property
     def output(self) -> nn.Module:
         """See the contract."""
         return self.llama.output

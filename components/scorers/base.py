@@ -177,6 +177,12 @@ class Scorer(nn.Module, ABC):
             self.check_tasks(tasks)
         return Look(self, image).score(masks, tasks) if len(masks) else []
 
+    def answer_bytes(self, size: tuple[int, int], regions: int) -> int:
+        """About the bytes that `answer` needs at most for so many regions of one image of `size` (height, width): their masks as drawn and
+        in the model's size (as numbers too, level by level), and their crops with what a first convolution makes of them."""
+        side = self.preprocess.size
+        return regions * (5 * size[0] * size[1] // 2 + 16 * side**2 + 4 * 12 * self.crop_size**2)
+
     def graph(self) -> Graph:
         """This scorer as a function of tensors alone.
 

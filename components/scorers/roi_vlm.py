@@ -32,6 +32,7 @@ from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
+ANSWER = 16  # tokens of an answer, about, for the budget of memory
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
 
 
@@ -247,6 +248,16 @@ class RoiVLM(Scorer):
             for (b, r, task), answer in zip(pairs, answers, strict=True):
                 scores[b][r][task] = answer
         return scores
+
+    def answer_bytes(self, size: tuple[int, int], regions: int) -> int:
+        """See the contract; here also what the language model reads at once, and its copy of what it has read of the image."""
+        words = sum(len(self.dialogue.questions[task]) for task in self.tasks)
+        at_once = (min(regions, self.max_branches), len(self.tasks)) if self.packing == "image" else (1, 1)
+        read = at_once[0] * (words + len(self.tasks) * (self.tokens + ANSWER))
+        kept, working = self.llm.token_bytes
+        each = kept + working + 4 * self._prefix_tokens  # and its row of the mask
+        logits = 3 * 4 * at_once[0] * at_once[1] * len(self.llm.tokenizer)
+        return super().answer_bytes(size, regions) + self._prefix_tokens * kept * 9 // 8 + read * each + logits  # a copy has room to grow
 
     @property
     def coupled(self) -> bool:

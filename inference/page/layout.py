@@ -53,8 +53,26 @@ def page(service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path)
     """
     with gr.Blocks(title="ROI-IQA", analytics_enabled=False, fill_width=True, delete_cache=(HOUR // 6, HOUR)) as blocks:
         Page(service, pictures, folder)
+    for block in blocks.blocks.values():
+        _fetch_nothing(block)
     blocks.queue(max_size=service.limits.waiting, api_open=False, default_concurrency_limit=2)
     return blocks
+
+
+def _fetch_nothing(block: Any) -> None:
+    """Where a visitor sends an address in place of an upload, Gradio would fetch it from the server."""
+    keep = getattr(block, "async_move_resource_to_block_cache", None)
+    if keep is None:
+        return
+
+    @functools.wraps(keep)
+    async def kept(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
+            raise gr.Error("The page fetches nothing: save the picture, and upload its file.", print_exception=False)
+        found: str | None = await keep(path)
+        return found
+
+    block.async_move_resource_to_block_cache = kept
 
 
 def serve(blocks: gr.Blocks, host: str, port: int, limits: Limits, guarded: list[str]) -> str:

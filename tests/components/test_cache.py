@@ -40,3 +40,46 @@ def test_a_fork_grows_by_itself():
     assert (fork.get_seq_length(), cache.get_seq_length()) == (4, 3)
     assert cache.rows.branch.shape == (1, 3)
     assert not cache.branched
+
+
+def filled(cache, value, count):
+    given = torch.full((1, 1, count, 4), float(value))
+    return cache.update(given, -given, 0)
+
+
+@torch.no_grad()
+def test_words_are_added_without_a_copy_of_what_came_before():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    keys, _ = filled(cache, 2, 3)
+    later, values = filled(cache, 3, 2)
+    assert later.data_ptr() == keys.data_ptr()
+    assert torch.equal(later[0, 0, :, 0], torch.tensor([1.0] * 64 + [2] * 3 + [3] * 2))
+    assert torch.equal(values, -later)
+    assert torch.equal(keys[0, 0, :, 0], torch.tensor([1.0] * 64 + [2] * 3))  # what was returned before is what it was
+    for n in range(40):  # beyond the room
+        later, _ = filled(cache, n, 1)
+    assert torch.equal(later[0, 0, -40:, 0], torch.arange(40.0))
+    assert later.shape[-2] == cache.get_seq_length() == 109
+
+
+@torch.no_grad()
+def test_forks_that_grow_in_turns_do_not_see_each_other():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    filled(cache, 2, 2)  # has room from here on
+    forks = [cache.fork(), cache.fork()]
+    for step in range(3):
+        for n, fork in enumerate((cache, *forks)):
+            keys, _ = filled(fork, 10 * (n + 1) + step, 1)
+            assert keys[0, 0, 66:, 0].tolist() == [10 * (n + 1) + s for s in range(step + 1)]
+    assert filled(forks[0].fork(), 5, 1)[0][0, 0, 66:, 0].tolist() == [20, 21, 22, 5]
+
+
+def test_while_gradients_are_kept_nothing_is_written_over():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    parts = [torch.ones(1, 1, n, 4, requires_grad=True) for n in (64, 2, 2)]
+    for part in parts:
+        keys, values = cache.update(part * 2, part * 3, 0)
+        (keys * values).sum().backward(retain_graph=True)
+    assert [p.grad[0, 0, 0, 0].item() for p in parts] == [36, 24, 12]

@@ -113,7 +113,22 @@ def test_few_sources_have_no_p_value(compared):
     out, result = compared
     assert {(d["p"], d["p_holm"]) for d in result["differences"]} == {(None, None)}
     assert "no p-value is given" in (out / "report.html").read_text()
-    assert "Holm" not in headline(result)
+    assert headline(result).startswith("theirs & co has the highest SRCC of quality, ")
+    assert headline(result).endswith("not told from chance: too few sources.")
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (1e-9, "one leads on quality with SRCC 0.700; two is 0.100 behind (p < 0.001 after Holm's correction)."),
+        (0.049, "one leads on quality with SRCC 0.700; two is 0.100 behind (p = 0.049 after Holm's correction)."),
+        (0.05, "one has the highest SRCC of quality, 0.700; two is 0.100 behind, which is not told from chance: p = 0.050 after Holm's"),
+    ],
+)
+def test_only_what_is_told_from_chance_is_a_lead(p, said):
+    models = {"one": {"quality": {"srcc": 0.7}}, "two": {"quality": {"srcc": 0.6}}}
+    pair = {"task": "quality", "first": "two", "second": "one", "estimate": -0.1, "p_holm": p, "few": False}
+    assert headline({"models": models, "differences": [pair]}).startswith(said)
 
 
 @pytest.fixture

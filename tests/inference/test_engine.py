@@ -13,7 +13,7 @@ from components.registry import ConfigError
 from components.rle import RegionError
 from components.scorers.base import SCORERS, Look
 from datamodules.images import ImageError
-from inference.engine import Engine, as_image, as_prompt, region_bytes
+from inference.engine import Engine, as_image, as_prompt
 from inference.load import choose_device
 from tests.components.scorers.samples import INSTALLED, apart, picture, scene, sensitive
 
@@ -171,7 +171,9 @@ def test_a_budget_changes_no_score(any_scorer, memory, monkeypatch):
     answer = type(any_scorer).answer
     monkeypatch.setattr(type(any_scorer), "answer", lambda self, s, r, t: (asked.append(r.valid.shape[1]), answer(self, s, r, t))[1])
     close(engine.score(image, masks), any_scorer.score(image, masks, any_scorer.tasks))
-    assert asked[0] == min(len(masks), max(1, int(memory * 2**20 / region_bytes(any_scorer, image.shape[-2:]))))
+    size, budget = image.shape[-2:], memory * 2**20
+    assert asked[0] == 1 or any_scorer.answer_bytes(size, asked[0]) <= budget
+    assert asked[0] == len(masks) or any_scorer.answer_bytes(size, asked[0] + 1) > budget
 
 
 @pytest.mark.parametrize("memory", [0, -1, math.nan])

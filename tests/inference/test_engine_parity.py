@@ -12,7 +12,7 @@ from components.batch import TASKS
 from components.readouts.base import READOUTS
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
-from inference.engine import Engine, region_bytes
+from inference.engine import Engine
 from tests.components.llm_adapters.test_hf_causal import FAMILIES
 from tests.components.scorers.samples import apart, scene, sensitive
 from tests.inference.test_engine import CLOSE, close
@@ -27,7 +27,7 @@ def built(**changes):
 
 def check(scorer, pick=min):
     image, masks = scene(3)
-    engine = Engine(scorer, memory=2 * region_bytes(scorer, image.shape[-2:]) / 2**20)  # two regions at once
+    engine = Engine(scorer, memory=scorer.answer_bytes(image.shape[-2:], 2) / 2**20)  # two regions at once
     loop = [{task: scorer.score(image, mask[None], (task,))[0][task] for task in scorer.tasks} for mask in masks]
     assert apart(loop, pick) > 10 * CLOSE
     close(engine.score(image, masks), loop)
@@ -64,24 +64,43 @@ from components.scorers.base import SCORERS
 from inference.engine import Engine
 torch.manual_seed(0)
 torch.set_num_threads(1)
-one_task = {"readouts": {"quality": {"plugin": "levels"}}} if sys.argv[1] == "roi_vlm" else {}
-scorer = SCORERS.build({"plugin": sys.argv[1], **SCORERS.get(sys.argv[1]).tiny(), **one_task}).eval()
-engine, image = Engine(scorer, memory=32), np.zeros((600, 800, 3), np.uint8)
-boxes = [(5 + n % 40 * 15, 5 + n // 40 * 20, 150, 60) for n in range(1000)]
+node, memory, count, task_count = json.loads(sys.argv[1])
+scorer = SCORERS.build({**SCORERS.get(node["plugin"]).tiny(), **node}).eval()
+engine, image = Engine(scorer, memory=memory), np.zeros((600, 800, 3), np.uint8)
+boxes = [(5 + n % 40 * 15, 5 + n // 40 * 20, 150, 60) for n in range(count)]
 looked = engine.look(image)
-tasks = scorer.tasks[:1]
+tasks = scorer.tasks[:task_count]
 engine.score(looked, boxes[:1], tasks)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 found = engine.score(looked, boxes, tasks)
-print(json.dumps({"regions": len(found), "grown": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024}))
+grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+print(json.dumps({"regions": len(found), "grown": grown, "at_once": engine.at_once(image.shape[:2])}))
 """
+
+
+def measured(root, node, memory, count, tasks):
+    """MiB that `count` regions take beyond what a first one did, and how many of them were asked about at once."""
+    asked = [sys.executable, "-c", MEASURE, json.dumps([node, memory, count, tasks])]
+    done = subprocess.run(asked, cwd=root, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert found["regions"] == count
+    return found["grown"], found["at_once"]
 
 
 @pytest.mark.parametrize("name", ["roi_vlm", "pooled_mlp"])
 def test_a_thousand_regions_stay_within_the_budget(name, root):
     """Their masks as drawn would take 458 MiB; the budget is 32 MiB, after a first region has taken what a first use takes."""
-    done = subprocess.run([sys.executable, "-c", MEASURE, name], cwd=root, capture_output=True, text=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
-    assert found["regions"] == 1000
-    assert found["grown"] < 32
+    node = {"plugin": name, **({"readouts": {"quality": {"plugin": "levels"}}} if name == "roi_vlm" else {})}
+    grown, _ = measured(root, node, 32, 1000, 1)
+    assert grown < 32
+
+
+def test_what_a_language_model_reads_is_within_the_budget(root):
+    """A wide model whose tokens, not whose masks, take the room: what it reads at once is bounded by the budget alone."""
+    llm = {"plugin": "tiny_causal", "width": 512, "layers": 6, "heads": 8, "mlp": 2048}
+    node = {"plugin": "roi_vlm", "llm": llm, "max_branches": 10_000, "readouts": {t: {"plugin": "levels"} for t in TASKS[:2]}}
+    free, every = measured(root, node, 4096, 120, 2)
+    grown, at_once = measured(root, node, 64, 120, 2)
+    assert every >= 120 > at_once
+    assert grown < 64 < free

@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from components import rle
-from components.mask_encoders.base import MaskEncoder, Prompt
+from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder, Prompt
 from components.registry import ConfigError
 from components.rle import RegionError
 from inference.draw import shown_size
@@ -45,6 +46,25 @@ def test_a_region_gets_the_answers_of_every_engine(service, visit):
         assert row.scores == one.score(photo(), mask[None])[0]
         assert row.area == pytest.approx(mask.mean())
     assert visit.regions == [marked]
+
+
+def test_clicks_and_the_map_go_through_segment_anything(visit, monkeypatch):
+    """The real network, tiny: a picture is embedded once, whatever is clicked on it, and the answers are about the mask that it found."""
+    segment_anything = pytest.importorskip("segment_anything", reason="pip install 'roi-iqa[sam]'")
+    embedded = []
+    set_image = segment_anything.SamPredictor.set_image
+    monkeypatch.setattr(segment_anything.SamPredictor, "set_image", lambda self, image: (embedded.append(1), set_image(self, image))[1])
+    torch.manual_seed(0)
+    sam = MASK_ENCODERS.build({"plugin": "sam", **MASK_ENCODERS.get("sam").tiny()})
+    service = Service({"a": Engine(scorer(), segmenter=sam)}, Limits())
+    for point in ((40, 30), (100, 80)):
+        marked = service.point(visit, *point)
+        mask = sam.forward(photo(), [Prompt(point=point)])[0]
+        assert np.array_equal(rle.decode(marked.code), mask)
+        assert marked.row.scores == service.engines[0].score(photo(), mask[None])[0]
+    assert len(embedded) == 1
+    (mapped,) = service.map(visit)
+    assert len(mapped.scores) == len(sam.propose(photo()))
 
 
 def test_two_clicks_are_a_box(service, visit):
