@@ -27,7 +27,7 @@ class RoomyLayer(DynamicLayer):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """See the class. What is returned are views that later columns do not change."""
         known = self.get_seq_length()
-        if torch.is_grad_enabled() or not known:
+        if torch.is_grad_enabled() or not known or self.keys is None or self.values is None:
             self._room = None
             return super().update(key_states, value_states, *args, **kwargs)
         length = known + key_states.shape[-2]

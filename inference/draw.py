@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -75,12 +77,13 @@ def _marked(
         raise ValueError(f"{len(regions)} regions and {len(rows)} rows: each region drawn has one of each")
     colours = [colour(row.scores.get(shown) if shown else None) for row in rows]
     picture = shown_at(image) if picture is None else picture
-    shapes = _Shapes(regions, (image.shape[0], image.shape[1]))
     stroke = max(3, max(picture.shape) // 260)
-    for n in np.argsort([-shape.sum() for shape in shapes], kind="stable"):  # large ones first, so that none is buried
-        picture = _outlined(picture, shapes[n], colours[n], stroke)
+    forms = _Forms(regions, (image.shape[0], image.shape[1]), stroke)
+    picture = picture.copy()
+    for n in np.argsort([-form.area for form in forms], kind="stable"):  # large ones first, so that none is buried
+        forms[n].outline(picture, colours[n])
     canvas = Image.fromarray(picture)
-    _number(canvas, shapes, colours, stroke)
+    _number(canvas, forms, colours, stroke)
     return canvas, colours
 
 
@@ -128,75 +131,116 @@ def _ramp(value: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
-class _Shapes(Sequence[NDArray[np.bool_]]):
-    """Regions at the size of the picture that shows their image, each made when it is asked for; one that would vanish keeps a pixel.
+@dataclass(frozen=True)
+class _Form:
+    """A region at the size of the picture that shows its image, and its outline.
+
+    Attributes:
+        area: in pixels.
+        bounds: first and last row, first and last column.
+        deepest: (x, y) of the pixel that is farthest inside. depth: how far.
+        part: of the picture, where the outline lies; dark, white, line: (h, w) bool, its three bands there.
+    """
+
+    area: int
+    bounds: tuple[int, int, int, int]
+    deepest: tuple[float, float]
+    depth: float
+    part: tuple[slice, slice]
+    dark: NDArray[np.bool_]
+    white: NDArray[np.bool_]
+    line: NDArray[np.bool_]
+
+    def outline(self, picture: Pixels, colour: tuple[int, int, int]) -> None:
+        """A coloured line inside the region's edge, between a white and a dark one, so that it is seen on any ground."""
+        view = picture[self.part]
+        view[self.dark], view[self.white], view[self.line] = (20, 20, 22), (255, 255, 255), colour
+
+
+class _Forms(Sequence[_Form]):
+    """Regions at the size of the picture that shows their image, each made when it is asked for. Those of run-length codes that were drawn
+    last are kept: a page draws its regions again with each that is added.
 
     Args:
         size: (height, width) of the image.
+        stroke: width of an outline.
     """
 
-    def __init__(self, regions: Drawn, size: tuple[int, int]) -> None:
-        self.regions, self.size, self.shown = regions, size, shown_size(size)
-        self._rows, self._columns = (np.arange(shown) * side // shown for shown, side in zip(self.shown, size, strict=True))
+    def __init__(self, regions: Drawn, size: tuple[int, int], stroke: int) -> None:
+        self.regions, self.size, self.stroke = regions, size, stroke
 
     def __len__(self) -> int:
         return len(self.regions)
 
     def __getitem__(self, n: Any) -> Any:
         region = self.regions[n]
-        is_code = isinstance(region, Mapping)
-        shape = rle.sample(region, self._rows, self._columns) if is_code else region[self._rows[:, None], self._columns]
-        if not shape.any():
-            left, top, *_ = rle.box(region) if is_code else rle.box(rle.encode(region))
-            places = ((at * shown // side) for at, shown, side in zip((top, left), self.shown, self.size, strict=True))
-            shape[tuple(places)] = True
-        return shape
+        if not isinstance(region, Mapping):
+            rows, columns = _shown_pixels(self.size)
+            return _form(_kept(region[rows[:, None], columns], region, self.size), self.stroke)
+        if not isinstance(region["counts"], str):
+            return _form_of_code(region, self.size, self.stroke)
+        return _known_form(region["counts"], self.size, self.stroke)
 
 
-def _bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """First and last row, first and last column of a mask that is not empty."""
+@lru_cache(maxsize=64)
+def _known_form(counts: str, size: tuple[int, int], stroke: int) -> _Form:
+    return _form_of_code({"size": list(size), "counts": counts}, size, stroke)
+
+
+def _form_of_code(code: Mapping[str, Any], size: tuple[int, int], stroke: int) -> _Form:
+    return _form(_kept(rle.sample(code, *_shown_pixels(size)), code, size), stroke)
+
+
+def _shown_pixels(size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows and the columns of an image that its picture shows."""
+    rows, columns = (np.arange(shown) * side // shown for shown, side in zip(shown_size(size), size, strict=True))
+    return rows, columns
+
+
+def _kept(shape: NDArray[np.bool_], region: Mapping[str, Any] | NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """A region that would vanish in the picture keeps a pixel."""
+    if not shape.any():
+        left, top, *_ = rle.box(region if isinstance(region, Mapping) else rle.encode(region))
+        shape[tuple(at * shown // side for at, shown, side in zip((top, left), shown_size(size), size, strict=True))] = True
+    return shape
+
+
+def _form(mask: NDArray[np.bool_], stroke: int) -> _Form:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
-
-
-def _outlined(picture: Pixels, mask: NDArray[np.bool_], colour: tuple[int, int, int], stroke: int) -> Pixels:
-    """A coloured line inside the region's edge, between a white and a dark one, so that it is seen on any ground."""
-    top, bottom, left, right = _bounds(mask)
+    top, bottom, left, right = int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
     reach = 2 * stroke + 4
     part = np.s_[max(0, top - reach) : bottom + reach + 1, max(0, left - reach) : right + reach + 1]
-    inside, out = mask[part], picture.copy()
-    view = out[part]
+    inside = mask[part]
     padded = np.pad(inside, 1)  # the image's edge is an edge of the region
     core = ~binary_dilation(~padded, iterations=stroke)[1:-1, 1:-1]
     white = binary_dilation(inside, iterations=1 + stroke // 3) & ~inside
     dark = binary_dilation(inside | white, iterations=1 + stroke // 3) & ~inside & ~white
-    view[dark], view[white] = (20, 20, 22), (255, 255, 255)
-    view[inside & ~core] = colour
-    return out
+    depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    deepest = (float(left + column), float(top + row))
+    area = int(np.count_nonzero(mask))
+    return _Form(area, (top, bottom, left, right), deepest, float(depth.max()), part, dark, white, inside & ~core)
 
 
-def _number(canvas: Image.Image, shapes: _Shapes, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
+def _number(canvas: Image.Image, forms: _Forms, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:
     """A numbered disc in each region, or beside it where it is small; away from discs that are there already where there is room."""
     pen = ImageDraw.Draw(canvas)
     size = 5 * stroke + 6
     font = ImageFont.load_default(size)
     taken: list[tuple[float, float]] = []
-    for number, (shape, colour) in enumerate(zip(shapes, colours, strict=True), 1):
+    for number, (form, colour) in enumerate(zip(forms, colours, strict=True), 1):
         text = str(number)
         radius = size * (0.62 + 0.2 * (len(text) - 1))
-        spots = _spots(shape, radius, canvas.size)
+        spots = _spots(form, radius, canvas.size)
         x, y = next((s for s in spots if all(abs(s[0] - a) + abs(s[1] - b) > 2.2 * radius for a, b in taken)), spots[0])
         taken.append((x, y))
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour, outline=_PAPER, width=max(2, stroke // 2))
         pen.text((x, y), text, fill=ink_on(colour), font=font, anchor="mm")
 
 
-def _spots(mask: NDArray[np.bool_], radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
+def _spots(form: _Form, radius: float, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Places for a disc, best first: deepest inside the region, its corners, beside it."""
-    top, bottom, left, right = _bounds(mask)
-    depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    inside = (float(left + column), float(top + row))
+    (top, bottom, left, right), inside = form.bounds, form.deepest
     edge = 1.4 * radius
     corners = [(left + edge, top + edge), (right - edge, top + edge), (left + edge, bottom - edge), (right - edge, bottom - edge)]
     beside = [
@@ -205,7 +249,7 @@ def _spots(mask: NDArray[np.bool_], radius: float, size: tuple[int, int]) -> lis
         ((left + right) / 2, top - edge),
         ((left + right) / 2, bottom + edge),
     ]
-    roomy = float(depth.max()) > 1.6 * radius
+    roomy = form.depth > 1.6 * radius
     spots = [inside, *corners, *beside] if roomy else [*beside, inside]
     fitting = [s for s in spots if radius <= s[0] <= size[0] - radius and radius <= s[1] <= size[1] - radius]
     return fitting or [(min(max(inside[0], radius), size[0] - radius), min(max(inside[1], radius), size[1] - radius))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -205,7 +206,7 @@ class HFCausal(LLMAdapter):
         }
         return {"config": config, "tokenizer": "project"}
 
-    @property
+    @functools.cached_property
     def token_bytes(self) -> tuple[int, int]:
         """See the contract. A block holds its input, what was normalised, and three outputs of its widest linear map."""
         text = self.architecture.get_text_config(decoder=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -300,7 +301,7 @@ class RoiVLM(Scorer):
     def _image_tokens(self) -> int:
         return math.prod(self.vision_encoder.sizes[self.projector.level]) // self.projector.pool**2
 
-    @property
+    @functools.cached_property
     def _prefix_tokens(self) -> int:
         return len(expand(self.dialogue.prefix, self._image_tokens, 0))
 
