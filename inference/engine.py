@@ -24,7 +24,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from components.batch import Regions, Task
-from components.mask_encoders.base import MASK_ENCODERS, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.base import MASK_ENCODERS, Code, MaskEncoder, Masks, Prompt, image_size
 from components.mask_encoders.given import Given
 from components.registry import ConfigError
 from components.rle import RegionError
@@ -153,17 +153,22 @@ class Engine:
         with self._turn:
             return looked.look.answer(regions, tasks)
 
-    def segment(self, image: NDArray[np.uint8], prompts: Sequence[Prompt] | None = None) -> Masks:
-        """image (H, W, 3) uint8 -> (R, H, W) bool: what the segmenter makes of `prompts`, or all that it finds where there are none.
+    def segment(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Masks:
+        """image (H, W, 3) uint8 -> (R, H, W) bool: what the segmenter makes of `prompts`. Raises RegionError as it does."""
+        with self.segmenter.turn:
+            return self.segmenter.forward(image, prompts)
+
+    def propose(self, image: NDArray[np.uint8]) -> tuple[Code, ...]:
+        """image (H, W, 3) uint8 -> run-length codes of all that the segmenter finds, for `score`: as masks they may take gigabytes.
 
         Raises:
-            ConfigError: it is to find regions by itself and cannot.
+            ConfigError: it finds nothing by itself.
             RegionError: as the segmenter does.
         """
-        if prompts is None and not self.segmenter.can_propose:
+        if not self.segmenter.can_propose:
             raise ConfigError(f"the segmenter {type(self.segmenter).__name__} finds nothing by itself: take superpixel or sam")
         with self.segmenter.turn:
-            return self.segmenter.propose(image) if prompts is None else self.segmenter.forward(image, prompts)
+            return tuple(self.segmenter.propose_codes(image))
 
     def at_once(self, size: tuple[int, int]) -> int:
         """How many regions of an image of `size` (height, width) are asked about together: as many as `memory` allows, one at least.

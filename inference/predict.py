@@ -184,10 +184,10 @@ class Predictor:
         """The regions that were meant, each with its run-length code or with what is wrong."""
         try:
             if asked.kind == "proposed":
-                proposed = self.engine.segment(image)
-                if not len(proposed):
+                proposed = self.engine.propose(image)
+                if not proposed:
                     return [(asked, "the mask encoder found no region in this image: take another one, or say where")]
-                return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), rle.encode(mask)) for n, mask in enumerate(proposed, 1)]
+                return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), code) for n, code in enumerate(proposed, 1)]
             prompt: Prompt = asked.prompt(*image.shape[:2])
             make = self.engine.segment if asked.kind in self._through_segmenter else self._given.forward
             return [(asked, rle.encode(make(image, [prompt])[0]))]

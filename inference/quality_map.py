@@ -88,9 +88,8 @@ def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task]
     asked = engine.tasks if tasks is None else tuple(tasks)
     check_mapped(asked)
     looked = image if isinstance(image, Looked) else engine.look(image)
-    masks = engine.segment(looked.image)
-    codes = tuple(rle.encode(mask) for mask in masks)
-    return QualityMap(looked.image, codes, tuple(engine.score(looked, masks, asked)))
+    codes = engine.propose(looked.image)
+    return QualityMap(looked.image, codes, tuple(engine.score(looked, codes, asked)))
 
 
 def check_mapped(tasks: Sequence[Task]) -> None:

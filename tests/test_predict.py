@@ -494,7 +494,7 @@ def test_a_useless_draft_does_not_open_a_folder_of_pictures(run, tmp_path):
 
 
 def test_an_image_in_which_nothing_is_found_is_a_row(run, photo, monkeypatch):
-    monkeypatch.setattr(Superpixel, "propose", lambda self, image: np.zeros((0, *image.shape[:2]), bool))
+    monkeypatch.setattr(Superpixel, "propose_codes", lambda self, image: iter(()))
     with pytest.raises(ValueError, match="none of the 1 regions could be scored: the mask encoder found no region"):
         predict.main([str(run), str(photo), "--propose"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components import rle
 from components.registry import Registry
 from components.rle import RegionError
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (R, H, W)
+Code = dict[str, Any]  # COCO's run-length code of a mask, as `components.rle` writes it
 
 # Files that are read, MPO by the opener of JPEG. Pillow would try more: for one of them it starts another program (Ghostscript), and
 # decoders of others are rare.
@@ -93,6 +95,11 @@ class MaskEncoder(ABC):
     def propose(self, image: Image) -> Masks:
         """Segments everything: image (H, W, 3) uint8 -> (R, H, W) bool."""
         raise NotImplementedError(f"{type(self).__name__} cannot propose regions by itself: use superpixel or sam")
+
+    def propose_codes(self, image: Image) -> Iterator[Code]:
+        """The masks of `propose` as run-length codes, one after another. Who can makes one mask at a time: of a photograph of 24 megapixels
+        forty together take a gigabyte."""
+        yield from map(rle.encode, self.propose(image))
 
     def load_pretrained(self) -> None:
         """Reads trained weights where there are any; called once, after construction."""

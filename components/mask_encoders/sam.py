@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from components.mask_encoders.base import MASK_ENCODERS, Image, MaskEncoder, Masks, Prompt, image_size, pixel_at
+from components import rle
+from components.mask_encoders.base import MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size, pixel_at
 from components.mask_encoders.given import Given, Mask, box_edges
 from components.rle import RegionError
 
@@ -24,6 +25,8 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("the mask encoder 'sam' needs the package segment_anything: pip install 'roi-iqa[sam]'") from error
 
+_ROOM = 2**31  # bytes for what `propose` makes of the points that it asks about at once
+_PER_PIXEL = 30  # bytes of a point's three masks, as numbers and as bits, for each pixel of the image
 _CHECKPOINTS = "https://github.com/facebookresearch/segment-anything#model-checkpoints"
 
 
@@ -39,7 +42,7 @@ class SegmentAnything(MaskEncoder):
         device: where the model runs, as torch names it.
         multimask: predict three masks (whole, part, subpart) and keep the one of the best predicted quality.
         points_per_side: `propose` asks at a grid of this many points squared.
-        points_per_batch: how many of them at once.
+        points_per_batch: how many of them at once; of a large image fewer, as many as 2 GiB hold.
         pred_iou_thresh: `propose` drops masks of a lower predicted quality, in [0, 1].
         stability_score_thresh: `propose` drops masks that move more when their threshold moves, in [0, 1].
         box_nms_thresh: `propose` drops the worse of two masks whose boxes overlap by more, in [0, 1] (IoU).
@@ -129,19 +132,27 @@ class SegmentAnything(MaskEncoder):
             RegionError: nothing passes the thresholds; an image too thin.
             RuntimeError: `load_pretrained` has not been called.
         """
+        return np.stack([rle.decode(code) for code in self.propose_codes(image)])  # (R, H, W)
+
+    def propose_codes(self, image: Image) -> Iterator[Code]:
+        """See the contract, and `propose`: no mask is made of a code again."""
         self._check_ready(image)
-        found = SamAutomaticMaskGenerator(self.model, **self._everything).generate(image)
-        masks = [f["segmentation"] for f in found if f["segmentation"].any()]
-        if not masks:
+        options: dict[str, Any] = self._everything | {"points_per_batch": self._points_at_once(image_size(image))}
+        found = SamAutomaticMaskGenerator(self.model, **options, output_mode="coco_rle").generate(image)
+        codes = [f["segmentation"] for f in found if f["area"]]
+        if not codes:
             raise RegionError(
                 "sam: no region passes the thresholds: lower pred_iou_thresh or stability_score_thresh, or raise points_per_side"
             )
-        return np.stack(masks).astype(np.bool_)  # (R, H, W)
+        yield from codes
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """A toy size with random weights, every proposal kept that is not a duplicate."""
         return {"model_type": "tiny", "points_per_side": 2, "pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+
+    def _points_at_once(self, size: tuple[int, int]) -> int:
+        return max(1, min(int(self._everything["points_per_batch"]), _ROOM // (_PER_PIXEL * size[0] * size[1])))
 
     def _segment(self, image: Image, prompt: Prompt) -> Mask:
         size = image_size(image)

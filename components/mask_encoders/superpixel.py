@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from skimage.segmentation import slic
 
-from components.mask_encoders.base import MASK_ENCODERS, Image, MaskEncoder, Masks, Prompt, image_size, pixel_at
+from components import rle
+from components.mask_encoders.base import MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size, pixel_at
 from components.mask_encoders.given import Given, Mask, box_edges
 from components.rle import RegionError
 
@@ -74,6 +75,11 @@ class Superpixel(MaskEncoder):
         labels = self._labels(image)
         return labels == np.arange(labels.max() + 1)[:, None, None]  # (R, H, W)
 
+    def propose_codes(self, image: Image) -> Iterator[Code]:
+        """See the contract; one mask of the image's size at a time."""
+        labels = self._labels(image)
+        yield from (rle.encode(labels == n) for n in range(int(labels.max()) + 1))
+
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """Few patches of a small copy."""
@@ -102,7 +108,8 @@ class Superpixel(MaskEncoder):
         rows = np.arange(height) * small.shape[0] // height
         columns = np.arange(width) * small.shape[1] // width
         pixels = np.outer(np.bincount(rows), np.bincount(columns))  # (h, w): pixels of the image behind each of the copy's
-        return _without_small(labels, pixels, self.min_area * height * width)[rows][:, columns]  # (H, W)
+        joined = _without_small(labels, pixels, self.min_area * height * width)
+        return joined.astype(np.min_scalar_type(joined.max()))[rows][:, columns]  # (H, W), a byte a pixel where there are few
 
 
 def _reduced(image: Image, side: int) -> Image:

@@ -118,11 +118,10 @@ class Service:
         """Every region that the segmenter finds, once, scored by each model. Raises RegionError, ConfigError."""
         for engine in self.engines:
             check_mapped(engine.tasks)
-        masks = self.engines[0].segment(visit.image)
-        codes = tuple(rle.encode(mask) for mask in masks)
+        codes = self.engines[0].propose(visit.image)
         looks = self.looks.of(visit.key, visit.image)
         return tuple(
-            QualityMap(visit.image, codes, tuple(engine.score(look, masks))) for engine, look in zip(self.engines, looks, strict=True)
+            QualityMap(visit.image, codes, tuple(engine.score(look, codes))) for engine, look in zip(self.engines, looks, strict=True)
         )
 
 

@@ -24,10 +24,10 @@ class Fails(Superpixel):
         super().__init__(segments=4)
         self.error = error
 
-    def propose(self, image):
+    def propose_codes(self, image):
         if image[0, 0, 0] == BAD:
             raise self.error
-        return super().propose(image)
+        return super().propose_codes(image)
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,7 @@ def test_proposals(build):
     assert masks.any(axis=(1, 2)).all()
     assert len(np.unique(masks.reshape(len(masks), -1), axis=0)) == len(masks) >= 1
     np.testing.assert_array_equal(build().propose(picture()), masks)
+    assert list(build().propose_codes(picture())) == [rle.encode(mask) for mask in masks]
 
 
 @pytest.mark.parametrize(

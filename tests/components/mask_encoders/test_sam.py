@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from components import rle
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.rle import RegionError
 
@@ -14,6 +15,7 @@ pytest.importorskip("segment_anything", reason="pip install 'roi-iqa[sam]'")
 
 from segment_anything import sam_model_registry
 
+from components.mask_encoders import sam
 from components.mask_encoders.sam import SegmentAnything
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -151,6 +153,21 @@ def test_proposals_leave_the_kept_embedding_alone(embeddings):
     before = encoder.forward(IMAGE, PROMPTS)
     encoder.propose(255 - IMAGE)
     np.testing.assert_array_equal(encoder.forward(IMAGE, PROMPTS), before)
+
+
+def test_of_a_large_image_fewer_points_are_asked_about_at_once(monkeypatch):
+    """The generator makes three masks of the image's size, as numbers, of each point: 64 points of 24 megapixels would take 18 GB."""
+    from segment_anything import SamPredictor
+
+    encoder, together = build(points_per_side=3, points_per_batch=5), []
+    predict = SamPredictor.predict_torch
+    monkeypatch.setattr(SamPredictor, "predict_torch", lambda self, at, *r, **o: (together.append(len(at)), predict(self, at, *r, **o))[1])
+    codes = list(encoder.propose_codes(IMAGE))
+    monkeypatch.setattr(sam, "_ROOM", 2 * sam._PER_PIXEL * IMAGE[..., 0].size)
+    assert [rle.area(code) for code in encoder.propose_codes(IMAGE)] == [rle.area(code) for code in codes]
+    monkeypatch.setattr(sam, "_ROOM", 1)
+    list(encoder.propose_codes(IMAGE))
+    assert together == [5, 4] + [2] * 4 + [1] + [1] * 9
 
 
 @pytest.mark.parametrize("best", [0, 1, 2])

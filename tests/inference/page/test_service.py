@@ -136,9 +136,9 @@ def test_the_map_scores_everything_by_every_model(service, visit):
 
 
 def test_the_map_asks_the_segmenter_once(service, visit, monkeypatch):
-    asked, propose = [], service.engines[0].segmenter.propose
+    asked, propose = [], service.engines[0].segmenter.propose_codes
     for one in service.engines:
-        monkeypatch.setattr(one.segmenter, "propose", lambda image: asked.append(1) or propose(image))
+        monkeypatch.setattr(one.segmenter, "propose_codes", lambda image: asked.append(1) or propose(image))
     first, second = service.map(visit)
     assert len(asked) == 1
     assert first.codes == second.codes
