@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.preprocess import prepare_image, prepare_regions
 from components.registry import ConfigError
 from components.scorers.base import Graph, Scorer
 
@@ -27,7 +28,7 @@ def export_onnx(scorer: Scorer, path: Path) -> float:
     become its inputs stands in the file's metadata ("preprocess", "crop_size", "inputs", "outputs").
 
     Returns:
-        The largest difference of an output.
+        The largest difference of an output, from the graph's in PyTorch, or from what `Scorer.score` says of a picture's regions.
 
     Raises:
         ConfigError: another ending, or a scorer that is no function of tensors alone.
@@ -42,7 +43,7 @@ def export_onnx(scorer: Scorer, path: Path) -> float:
     draft = path.with_name(f".{path.name}.{os.getpid()}.onnx")
     try:
         _write(graph, draft, _told(scorer, graph))
-        apart = max(_apart(graph, draft, count) for count in _NUMBERS)
+        apart = max(*(_apart(graph, draft, count) for count in _NUMBERS), *(_from_scores(scorer, draft, count) for count in _NUMBERS))
         if not apart <= TOLERANCE:
             raise ValueError(f"the ONNX file answers otherwise than the model: by {apart:.2g}, allowed is {TOLERANCE:g}; it was not kept")
         draft.replace(path)
@@ -118,6 +119,36 @@ def _apart(graph: Graph, path: Path, count: int) -> float:
     found = session.run(list(graph.outputs), {name: x.numpy() for name, x in inputs.items()})
     pairs = zip((wanted,) if isinstance(wanted, Tensor) else wanted, found, strict=True)
     return max(float(np.abs(a.numpy() - b).max()) for a, b in pairs)
+
+
+def _from_scores(scorer: Scorer, path: Path, count: int) -> float:
+    """The largest difference of a score, or of its standard deviation, from what the scorer says of so many regions."""
+    import onnxruntime
+
+    image, masks = _picture(count)
+    regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
+    given = {**vars(regions), "image": prepare_image(image, scorer.preprocess)[None]}
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    said = session.run(None, {i.name: given[i.name].numpy() for i in session.get_inputs()})
+    found = dict(zip((o.name for o in session.get_outputs()), said, strict=True))
+    tasks = [task for task in scorer.tasks if task != "distortion"]
+    answers = scorer.score(image, masks, tasks)
+    pairs = [
+        (found[name].reshape(count, -1), np.array([[getattr(answer[task], field) for task in tasks] for answer in answers], np.float64))
+        for name, field in (("scores", "value"), ("stds", "std"))
+        if name in found
+    ]
+    return max(float(np.abs(got - wanted).max()) for got, wanted in pairs)
+
+
+def _picture(count: int) -> tuple[Tensor, Tensor]:
+    """An image (3, 96, 128) uint8 from dark to bright and from even to noisy, and boxes (count, 96, 128) across it."""
+    noise = torch.randint(-60, 61, (3, 96, 128), generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 1, 128)
+    image = (torch.linspace(20, 230, 96)[:, None] + noise).clamp(0, 255).byte()
+    masks = torch.zeros(count, 96, 128, dtype=torch.bool)
+    for n, mask in enumerate(masks):
+        mask[7 * n : 7 * n + 30 + 9 * n, 17 * n : 17 * n + 25 + 7 * n] = True
+    return image, masks
 
 
 def _repeated(x: Tensor, axis: int | None, count: int) -> Tensor:

@@ -27,9 +27,9 @@ class Graph(NamedTuple):
 
     Attributes:
         module: takes the inputs in their order, returns the outputs in theirs, a row for each region.
-        inputs: an example of each, by name, of two regions or more.
+        inputs: an example of each, of two regions or more, by its name: "image" (1, 3, S, S), or a field of `Regions`.
         regions: for each input whose number of regions is free, the axis that counts them.
-        outputs: names.
+        outputs: names; "scores" (R, T) or (R,), and "stds" where they are known, are those of the tasks that have a value.
         said: what the outputs are, for people.
     """
 

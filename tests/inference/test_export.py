@@ -8,40 +8,43 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from scipy.spatial.distance import pdist
 from torch import nn
 
 import prepare
 from components.preprocess import prepare_image, prepare_regions
 from components.registry import ConfigError
-from components.scorers.base import SCORERS, Graph
+from components.scorers.base import SCORERS, Graph, Scorer
 from inference import export
 from inference.export import export_onnx
 from inference.saved import About, save
-from tests.components.scorers.samples import picture
+from tests.components.scorers.samples import scene, sensitive
 
 SMALL = ("pooled_mlp", "mobile_iqa", "teacher_iqa")
 
 
 def built(name):
     torch.manual_seed(0)
-    return SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()}).eval()
+    return sensitive(SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()}).eval())
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_onnx_gives_the_scores(name, tmp_path):
     scorer, path = built(name), tmp_path / "model.onnx"
     level = logging.getLogger("torch.onnx").level
-    assert export_onnx(scorer, path) <= 1e-4
+    assert export_onnx(scorer, path) <= export.TOLERANCE
     assert logging.getLogger("torch.onnx").level == level
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
-    image, masks = picture(2)
+    image, masks = scene(3)
     regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
     given = {"image": prepare_image(image, scorer.preprocess)[None], "masks": regions.masks, "boxes": regions.boxes, "areas": regions.areas}
     given["crops"] = regions.crops
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     scores, *_ = session.run(None, {i.name: given[i.name].numpy() for i in session.get_inputs()})
-    quality = [answer["quality"].value for answer in scorer.score(image, masks, ("quality",))]
-    np.testing.assert_allclose(scores.reshape(len(masks), -1)[:, 0], quality, atol=1e-4)
+    tasks = [task for task in ("quality", "importance") if task in scorer.tasks]
+    wanted = np.array([[answer[task].value for task in tasks] for answer in scorer.score(image, masks, tasks)])
+    assert pdist(wanted, "chebyshev").min() > 10 * export.TOLERANCE  # each region's answers are told from every other's
+    np.testing.assert_allclose(scores.reshape(wanted.shape), wanted, rtol=0, atol=export.TOLERANCE)
     told = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
     assert json.loads(told["preprocess"])["size"] == scorer.preprocess.size
     assert all("regions" in shape or name == "image" for name, shape in json.loads(told["inputs"]).items())
@@ -51,7 +54,7 @@ def test_the_command(tmp_path):
     scorer = built("pooled_mlp")
     save(tmp_path / "model", scorer, {"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()}, About())
     arguments = ["export-onnx", str(tmp_path / "model"), str(tmp_path / "small.onnx")]
-    assert prepare.main(arguments)["apart"] <= 1e-4
+    assert prepare.main(arguments)["apart"] <= export.TOLERANCE
     with pytest.raises(FileExistsError, match="is there already"):
         prepare.main(arguments)
 
@@ -78,6 +81,16 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
     crops = torch.ones(2, 3, 64, 64)
     scorer = built("mobile_iqa")
     monkeypatch.setattr(type(scorer), "graph", lambda self: Graph(Drifting(), {"crops": crops}, {"crops": 0}, ("scores",), ""))
+    with pytest.raises(ValueError, match=r"answers otherwise than the model: by .*; it was not kept"):
+        export_onnx(scorer, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_graph_that_answers_otherwise_than_the_scorer_is_not_kept(name, tmp_path, monkeypatch):
+    """It is written as it is, and yet gives one region's answer for the next."""
+    scorer, score = built(name), Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda *asked: score(*asked)[::-1])
     with pytest.raises(ValueError, match=r"answers otherwise than the model: by .*; it was not kept"):
         export_onnx(scorer, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
