@@ -1,27 +1,31 @@
 """python benchmarks/regions_per_image.py: many regions and all questions of an image at once, against one after the other.
 
 A SEAGULL of the published composition (1,024 image tokens in the published conversation: a prefix of 1,098 in this project's tokenizer),
-with a small ResNet and a small Llama of random weights, on two threads. "loop" asks one question about one region at a time, as the
-released code does; "together" encodes the image and reads its prefix once. "again" asks about one region more of an image that was looked
-at. Prints times as ratios, and how far the scores are apart.
+with a small ResNet and a small Llama of random weights, made to answer otherwise about each region, on two threads. "loop" asks one
+question about one region at a time, as the released code does; "together" encodes the image and reads its prefix once. "again" asks about
+one region more of an image that was looked at. Prints times as ratios, how far the scores are from the loop's, and how much there is to
+tell: the spread of the loop's scores, and its distinct texts.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.batch import TASKS
-from components.scorers.base import SCORERS, Look
+from components.batch import TASKS, Task
+from components.scorers.base import SCORERS, Look, Scorer
 
 SIDE = 512
+SCORES: tuple[Task, ...] = ("quality", "importance")
+GAIN = 5  # with it scores spread over some hundredths, and distortions get several texts
 NODE = {
     "plugin": "roi_vlm",
     "conversation": "seagull_v1",
@@ -54,25 +58,62 @@ def seconds(do: Callable[[], Any], times: int = 1) -> tuple[float, Any]:
     return best, out
 
 
+def photograph(regions: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Squares of colours, some plain and some noisy: image (3, side, side) uint8, and boxes (regions, side, side) of it that differ."""
+    colours = torch.randint(0, 256, (3, 8, 8)).repeat_interleave(side // 8, 1).repeat_interleave(side // 8, 2)
+    noise = torch.randint(-120, 121, (3, side, side)) * torch.rand(8, 8).repeat_interleave(side // 8, 0).repeat_interleave(side // 8, 1)
+    masks = torch.zeros(regions, side, side, dtype=torch.bool)
+    for mask in masks:
+        (top, left) = torch.randint(0, 3 * side // 4, (2,)).tolist()
+        (height, width) = torch.randint(side // 32, side // 4, (2,)).tolist()
+        mask[top : top + height, left : left + width] = True
+    return (colours + noise).clamp(0, 255).byte(), masks
+
+
+@torch.no_grad()
+def tell_apart(scorer: Scorer, image: Tensor, masks: Tensor) -> None:
+    """Makes a random model's answers differ from region to region, as a trained one's do: as it is initialised it says the same of all,
+    and answers that were mixed up would pass for equal. The tokens of regions are brought to mean 0 and deviation 1 over those of
+    `masks`, and the language model gets larger weights, with which attention finds them."""
+    seen: list[Tensor] = []
+    extractor, llm = scorer.parts()["region_extractor"], scorer.parts()["llm"]
+    listening = extractor.register_forward_hook(lambda _, given, tokens: seen.append(tokens.flatten(0, 1)))
+    scorer.score(image, masks, scorer.tasks[:1])
+    listening.remove()
+    mean, spread = torch.cat(seen).mean(0), torch.cat(seen).std()
+    extractor.register_forward_hook(lambda _, given, tokens: (tokens - mean) / spread)
+    for weight in llm.parameters():
+        weight *= GAIN if weight.ndim > 1 else 1
+
+
+def compare(scorer: Scorer, image: Tensor, masks: Tensor, counts: Sequence[int], looped: int) -> list[dict[str, float]]:
+    """For each of `counts` regions: how many times the loop's speed, and how far the scores are from the loop's, in which `looped` regions
+    are asked about; and the least spread of a score over these, and the number of their distinct texts."""
+    scorer.score(image, masks[:2])  # warm
+    each, loop = seconds(lambda: [{t: scorer.score(image, m[None], (t,))[0][t] for t in TASKS} for m in masks[:looped]])
+    values = torch.tensor([[answer[t].value for t in SCORES] for answer in loop])
+    spread, texts = float((values.amax(0) - values.amin(0)).min()), len({answer["distortion"].text for answer in loop})
+    print(f"{looped} regions: scores spread over {spread:.2f} at least, {texts} distinct texts about distortions")
+    rows = []
+    for count in counts:
+        together, found = seconds(lambda n=count: scorer.score(image, masks[:n]), times=3 if count < 32 else 1)
+        apart = max(abs(a[t].value - b[t].value) for a, b in zip(found, loop, strict=False) for t in SCORES)
+        same = all(a["distortion"].text == b["distortion"].text for a, b in zip(found, loop, strict=False))
+        ratio = each / looped * count / together
+        print(f"{count:>4} regions x 3 questions: {ratio:5.1f} times the loop's speed; ", end="")
+        print(f"scores {apart:.1e} apart, distortions {'equal' if same else 'NOT EQUAL'}", flush=True)
+        rows.append({"ratio": ratio, "apart": apart, "spread": spread, "texts": texts, "same": same})
+    return rows
+
+
 def main() -> None:
     """See the module."""
     torch.manual_seed(0)
     torch.set_num_threads(2)
     scorer = SCORERS.build(NODE).eval()
-    image = torch.randint(0, 256, (3, SIDE, SIDE), dtype=torch.uint8)
-    masks = torch.zeros(100, SIDE, SIDE, dtype=torch.bool)
-    for mask in masks:
-        (top, left), (height, width) = torch.randint(0, 384, (2,)).tolist(), torch.randint(16, 128, (2,)).tolist()
-        mask[top : top + height, left : left + width] = True
-    scorer.score(image, masks[:2])  # warm
-    each, loop = seconds(lambda: [{t: scorer.score(image, m[None], (t,))[0][t] for t in TASKS} for m in masks[:32]])
-    one = each / 32
-    for count in (1, 8, 32, 100):
-        together, found = seconds(lambda n=count: scorer.score(image, masks[:n]), times=3 if count < 32 else 1)
-        apart = max(abs(a[t].value - b[t].value) for a, b in zip(found, loop, strict=False) for t in ("quality", "importance"))
-        same = all(a["distortion"].text == b["distortion"].text for a, b in zip(found, loop, strict=False))
-        print(f"{count:>4} regions x 3 questions: {one * count / together:5.1f} times the loop's speed; ", end="")
-        print(f"scores {apart:.1e} apart, distortions {'equal' if same else 'NOT EQUAL'}", flush=True)
+    image, masks = photograph(100)
+    tell_apart(scorer, image, masks[:32])
+    compare(scorer, image, masks, (1, 8, 32, 100), looped=32)
     first, look = seconds(lambda: Look(scorer, image))
     again, _ = seconds(lambda: look.score(masks[:1]), times=3)
     print(f"a region more of an image that was looked at: {again / (first + again):.3f} of the first")
