@@ -1,21 +1,25 @@
 """python benchmarks/folder_throughput.py [images]: where the time goes when a folder of photographs is scored.
 
-Photographs of 1,024 x 768 pixels as JPEG, eight boxes in each, a SEAGULL of the composition that quickstart trains, with random weights, on
-one thread: several wait for each other where other work runs. The model's time is what passes while it encodes, reads and answers, measured
-around its two calls; the rest is decoding, drawing masks, cutting crops and writing rows. "Read ahead" is what `predict.py` does with two
-readers, its choice beside a GPU, "in turn" makes each image ready only when the one before is done, as it does where the model takes all
-cores. Both in turns, in one run. Readers take cores from the model: where reading ahead makes its seconds an image grow, the share of its
-time says less.
+Photographs of 1,024 x 768 pixels as JPEG, eight boxes in each, scored by `predict.main` with `--out`: a SEAGULL of the composition that
+quickstart trains, with random weights. All that happens between the model's being read and the end counts: decoding, drawing masks,
+cutting crops, the model, writing rows and the file. The model's time is what passes while it encodes, reads and answers, measured around
+its two calls. "defaults" is what a user gets here; where PyTorch takes all cores each image is made ready in its turn. "read ahead" is one
+thread beside two readers, as many as beside a GPU, and "in turn" the same thread without readers. The three take turns, in one run. Readers
+take cores from the model: where reading ahead makes its seconds an image grow, the share of its time says less.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -24,19 +28,25 @@ from skimage import data
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.scorers.base import SCORERS
+import predict
+from components.scorers.base import SCORERS, Scorer
 from configs.schema import load_config
 from inference.engine import Engine
-from inference.predict import Predictor
-from inference.requests import Asked, Request
 
 BOXES = [(40 + 110 * n, 60 + 70 * n, 180, 140) for n in range(8)]
 
 
-class Clocked(Engine):
-    """An engine that adds up the seconds that the model works."""
+THREADS = torch.get_num_threads()
+MODES = {"defaults": (THREADS, ()), "read ahead": (1, ("--readers", "2")), "in turn": (1, ("--readers", "0"))}
+TOGETHER = 16  # images of each mode before the next has its turn
 
-    model = 0.0
+
+class Clocked(Engine):
+    """An engine that adds up the seconds that the model works, and knows when it was built, which is when the model has been read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model, self.begun = 0.0, time.perf_counter()
 
     def look(self, *args: Any, **kwargs: Any) -> Any:
         return self._clocked(super().look, *args, **kwargs)
@@ -51,42 +61,69 @@ class Clocked(Engine):
         return out
 
 
-def write_photographs(folder: Path, count: int) -> list[Request]:
+def write_photographs(folder: Path, count: int) -> list[Path]:
     """Pieces of real photographs, as files."""
     photographs = [data.coffee(), data.chelsea(), data.astronaut(), data.rocket()]
-    rng, requests = np.random.default_rng(0), []
+    rng, paths = np.random.default_rng(0), []
     for n in range(count):
         image = Image.fromarray(np.ascontiguousarray(np.rot90(photographs[n % 4], 2 * (n % 2)))).resize((1024, 768))
         noisy = np.asarray(image) + rng.normal(0, 4, (768, 1024, 3))
-        path = folder / f"{n:04}.jpg"
-        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=92)
-        requests.append(Request(path.name, path, tuple(Asked(f"box {i}", "box", box) for i, box in enumerate(BOXES))))
-    return requests
+        paths.append(folder / f"{n:04}.jpg")
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(paths[-1], quality=92)
+    return paths
 
 
-def main() -> None:
+def predicted(scorer: Scorer, paths: Sequence[Path], out: Path, mode: str) -> tuple[float, float]:
+    """Seconds of `predict.main` from where the model has been read, and those that it worked; `out` holds the rows."""
+    threads, options = MODES[mode]
+    manifest = out.with_suffix(".manifest.jsonl")
+    manifest.write_text("".join(json.dumps({"image": str(path), "box": box}) + "\n" for path in paths for box in BOXES))
+    engines: list[Clocked] = []
+
+    def built(*args: Any, **kwargs: Any) -> Clocked:
+        engines.append(Clocked(*args, **kwargs))
+        return engines[0]
+
+    torch.set_num_threads(threads)
+    with (
+        mock.patch.object(predict, "load", return_value=scorer),
+        mock.patch.object(predict, "Engine", built),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        predict.main(["benchmark", str(manifest), "--out", str(out), "--overwrite", "--strict", *options])
+        ended = time.perf_counter()
+    return ended - engines[0].begun, engines[0].model
+
+
+def measure(scorer: Scorer, folder: Path, count: int) -> dict[str, tuple[float, float]]:
+    """Of each mode: its seconds, and those that the model worked."""
+    paths = write_photographs(folder, count)
+    found = dict.fromkeys(MODES, (0.0, 0.0))
+    for mode in MODES:
+        predicted(scorer, paths[:2], folder / f"warm {mode}.csv", mode)
+    for at in range(0, count, TOGETHER):
+        for mode, (wall, model) in found.items():
+            more = predicted(scorer, paths[at : at + TOGETHER], folder / f"{mode} {at}.csv", mode)
+            found[mode] = wall + more[0], model + more[1]
+    return found
+
+
+def main(argv: Sequence[str] | None = None, scorer: Scorer | None = None) -> None:
     """See the module."""
+    said = sys.argv[1:] if argv is None else argv
+    count = int(said[0]) if said else 64
     torch.manual_seed(0)
-    torch.set_num_threads(1)
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 64
-    scorer = SCORERS.build(load_config("quickstart").model)
-    scorer.load_pretrained()
+    if scorer is None:
+        scorer = SCORERS.build(load_config("quickstart").model)
+        scorer.load_pretrained()
     with tempfile.TemporaryDirectory() as folder:
-        requests = write_photographs(Path(folder), count)
-        engine = Clocked(scorer.eval())
-        predictor = Predictor(engine, engine.tasks, readers=2)
-        list(predictor(requests[:4]))  # warm
-        found: dict[str, list[float]] = {"read ahead": [0.0, 0.0], "in turn": [0.0, 0.0]}
-        for at in range(0, count, 16):
-            some = requests[at : at + 16]
-            for name, run in (("read ahead", lambda s=some: list(predictor(s))), ("in turn", lambda s=some: [predictor.one(r) for r in s])):
-                engine.model, begun = 0.0, time.perf_counter()
-                run()
-                found[name][0] += time.perf_counter() - begun
-                found[name][1] += engine.model
-    for name, (wall, model) in found.items():
-        rates = f"{count / wall:.1f} images and {8 * count / wall:.0f} regions a second"
-        print(f"{name}: {rates}; the model works {model / wall:.1%} of the time, {model / count:.2f} s an image")
+        found = measure(scorer.eval(), Path(folder), count)
+    torch.set_num_threads(THREADS)
+    for mode, (wall, model) in found.items():
+        rates = f"{count / wall:.1f} images and {len(BOXES) * count / wall:.0f} regions a second"
+        threads = f"{MODES[mode][0]} thread{'s' * (MODES[mode][0] > 1)}"
+        print(f"{mode} ({threads}): {rates}; the model works {model / wall:.1%} of the time, {model / count:.2f} s an image")
     print(f"reading ahead: {found['in turn'][0] / found['read ahead'][0]:.2f} times as fast")
 
 

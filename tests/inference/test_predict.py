@@ -1,6 +1,7 @@
 """Rows of requests: whatever goes wrong with one image is said in its rows, and the others get the answers that they get alone."""
 
 import os
+import threading
 
 import PIL.Image
 import pytest
@@ -87,6 +88,34 @@ def test_what_would_fail_for_every_image_ends_the_run(scorer, requests, error):
 def test_readers_are_a_number(scorer):
     with pytest.raises(ConfigError, match="readers: got -1, expected 0"):
         Predictor(Engine(scorer), scorer.tasks, readers=-1)
+
+
+@pytest.mark.parametrize("readers", [0, 1, 2])
+def test_an_image_is_read_while_the_one_before_is_answered(scorer, requests, monkeypatch, readers):
+    """With readers the answer about each image waits until the next has been read: in turn that would never come."""
+    read, happened = [threading.Event() for _ in requests], []
+    real_read, real_answer = Predictor._read, Engine.answer
+
+    def reading(self, request):
+        out = real_read(self, request)
+        n = int(request.name[0])
+        happened.append(f"read {n}")
+        read[n].set()
+        return out
+
+    def answering(self, looked, regions, tasks):
+        n = int(looked.image[0, 0, 0])
+        if readers and n + 1 < len(read):
+            assert read[n + 1].wait(60)
+        happened.append(f"answer {n}")
+        return real_answer(self, looked, regions, tasks)
+
+    monkeypatch.setattr(Predictor, "_read", reading)
+    monkeypatch.setattr(Engine, "answer", answering)
+    found = list(Predictor(Engine(scorer), scorer.tasks, readers=readers)(requests))
+    assert [row.error for seen in found for row in seen.rows if row.error] == []
+    ahead = [happened.index(f"read {n + 1}") < happened.index(f"answer {n}") for n in range(len(requests) - 1)]
+    assert ahead == [readers > 0] * len(ahead)
 
 
 @pytest.mark.parametrize(("cores", "threads", "readers"), [(2, 2, 0), (2, 1, 1), (16, 8, 2), (1, 4, 0)])
