@@ -115,12 +115,12 @@ class Output:
                 writer.writerows(entry["cells"])
 
     def _write_parquet(self, path: Path) -> None:
-        """Each column with its type, null where nothing is known; the texts of a row stay as they are."""
+        """Each column with its type, null where nothing is known."""
         schema = pa.schema([(name, _kind(name)) for name in self._columns])
         cells = (cell for entry in self._entries() for cell in entry["cells"])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             while group := list(islice(cells, _GROUP)):
-                arrays = [pa.array([_known(cell[f.name], f.type) for cell in group], f.type) for f in schema]
+                arrays = [pa.array([cell[f.name] for cell in group], f.type) for f in schema]
                 writer.write_table(pa.table(arrays, schema=schema))
 
     @property
@@ -167,10 +167,6 @@ def _kind(column: str) -> pa.DataType:
     if what == "parsed":
         return pa.bool_()
     return pa.float64() if column == "area" or column in SCORES or (task in SCORES and what == "std") else pa.string()
-
-
-def _known(value: Any, kind: pa.DataType) -> Any:
-    return None if value == "" and kind != pa.string() else value
 
 
 def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:

@@ -56,20 +56,21 @@ class Row:
         return {**told, **{task: _told(score) for task, score in self.scores.items()}, "error": self.error or None}
 
     def flat(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        """As a row of a table; every row of the same tasks has the same columns, empty where nothing is known."""
-        left, top, width, height = self.box or ("",) * 4
+        """As a row of a table; every row of the same tasks has the same columns, None where nothing is known."""
+        left, top, width, height = self.box or (None,) * 4
         out: dict[str, Any] = {"image": self.image, "region": self.region, "kind": self.kind}
-        out |= {"left": left, "top": top, "width": width, "height": height, "area": "" if self.area is None else self.area}
+        out |= {"left": left, "top": top, "width": width, "height": height, "area": self.area}
         for task in tasks:
             score = self.scores.get(task)
             if task == "distortion":
-                out[task] = "" if score is None else ";".join(f"{kind}:{severity}" for kind, severity in score.distortions)
+                known = score is not None and score.parsed
+                out[task] = ";".join(f"{kind}:{severity}" for kind, severity in score.distortions) if score and known else None
             else:
-                out[task] = "" if score is None or score.value is None else score.value
-                out[f"{task}_std"] = "" if score is None or score.std is None else score.std
-            out[f"{task}_text"] = "" if score is None else score.text
-            out[f"{task}_parsed"] = "" if score is None else score.parsed
-        return {**out, "error": self.error}
+                out[task] = score and score.value
+                out[f"{task}_std"] = score and score.std
+            out[f"{task}_text"] = score and score.text
+            out[f"{task}_parsed"] = score and score.parsed
+        return {**out, "error": self.error or None}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import tracemalloc
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from components.batch import RoiScore
@@ -64,6 +65,27 @@ def test_a_table_in_groups_is_the_same_table(tmp_path, monkeypatch, group):
         == [line["box"] is None for line in lines]
         == [False, True, False] * 4
     )
+
+
+def test_what_is_not_known_is_null_and_a_clean_region_is_known(tmp_path):
+    clean = {"quality": RoiScore("quality", 0.5), "distortion": RoiScore("distortion", text="No distortions.")}
+    lost = {
+        "quality": RoiScore("quality", None, None, "Who knows.", parsed=False),
+        "distortion": RoiScore("distortion", text="?", parsed=False),
+    }
+    out = Output(tmp_path / "s.parquet", TASKS, {})
+    out.add([Row("a", "clean", "box", (1, 2, 3, 4), 0.5, clean), Row("a", "lost", "box", (1, 2, 3, 4), 0.5, lost)])
+    out.add([Row("a", "bad", "box", error="empty")])
+    out.finish()
+    first, second, third = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert (first["distortion"], first["distortion_text"], first["quality_std"], first["error"]) == ("", "No distortions.", None, None)
+    assert (second["quality"], second["quality_text"], second["quality_parsed"], second["distortion"]) == (None, "Who knows.", False, None)
+    assert {name: value for name, value in third.items() if value is not None} == {
+        "image": "a",
+        "region": "bad",
+        "kind": "box",
+        "error": "empty",
+    }
 
 
 def test_rows_do_not_stay_in_memory(tmp_path):
