@@ -60,7 +60,10 @@ class Served:
         self.alone = args.host == "localhost" or args.host.startswith("127.") or args.host == "::1"
         segmenter = encoder()
         segmenter.load_pretrained()
-        models = {label: load(model, args.accelerator, segmenter=segmenter) for label, model in labels(args.models).items()}
+        models = {
+            label: load(model, args.accelerator, quantization=args.quantization, segmenter=segmenter)
+            for label, model in labels(args.models).items()
+        }
         self.service = Service(models, limits)
         self.folder = Path(tempfile.mkdtemp(prefix="roi-iqa-"))  # of this user alone
         try:
@@ -134,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone; 0.0.0.0 is everybody in the network")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
+    parser.add_argument("--quantization", choices=("nf4", "int8"), default="", help="of language models from files")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument(
         "--mask-encoder",

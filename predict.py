@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if any(a.kind == "proposed" for r in requests for a in r.regions) and not segmenter.can_propose:
         raise ConfigError(f"--propose: the mask encoder '{name}' finds nothing by itself: take superpixel or sam")
     segmenter.load_pretrained()
-    engine = Engine(load(args.model, device), segmenter=segmenter, memory=args.memory)
+    engine = Engine(load(args.model, device, args.quantization), segmenter=segmenter, memory=args.memory, compile=args.compile)
     asked = engine.tasks if tasks is None else tasks
     if maps is not None:
         check_mapped(asked)
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "tasks": asked,
         "encoder": [encoder.settings(), [_stamp(Path(value)) for value in encoder.settings().values() if isinstance(value, str)]],
         "segment_boxes": args.segment_boxes,
+        "rounding": [args.quantization, args.compile],
         "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
     out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
@@ -163,6 +164,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="images that are made ready while the model works, 0 for each in its turn (default: 2 with a GPU, else the cores left)",
     )
+    parser.add_argument(
+        "--compile", nargs="?", const="inductor", default="", metavar="BACKEND", help="torch.compile of the vision encoder (inductor)"
+    )
+    parser.add_argument("--quantization", choices=("nf4", "int8"), default="", help="of a language model from files")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--strict", action="store_true", help="end with an error if anything could not be scored")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")

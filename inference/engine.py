@@ -53,20 +53,23 @@ class Looked:
     look: Look
 
 
-def load(model: str | Path, accelerator: str = "auto", **options: Any) -> Engine:
+def load(model: str | Path, accelerator: str = "auto", *, quantization: str = "", grammar: bool | None = None, **options: Any) -> Engine:
     """A trained model, ready for use.
 
     Args:
         model: the folder of a run (`outputs/<name>`), the folder of a saved or imported model, or a name on the hub (`user/name`).
         accelerator: "auto" is a GPU where there is one; "cpu" or "gpu".
+        quantization: stores the linear maps of a language model from files, frozen or with adapters, as "nf4" or "int8".
+        grammar: True lets readouts that generate text choose among well-formed answers alone, False lets them generate freely; None
+            leaves what the model says.
         options: of `Engine`.
 
     Raises:
         FileNotFoundError: no such model.
-        ConfigError: a GPU is asked for and there is none.
+        ConfigError: a GPU is asked for and there is none, or an option that this model does not allow.
         ValueError: the weights are of another architecture than the configuration says.
     """
-    return Engine(models.load(model, choose_device(accelerator)), **options)
+    return Engine(models.load(model, choose_device(accelerator), quantization, grammar), **options)
 
 
 class Engine:

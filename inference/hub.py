@@ -67,4 +67,4 @@ class RoiIQA(ModelHubMixin, library_name="roi-iqa", tags=["image-quality-assessm
         device = model_kwargs.pop("device", "cpu")
         if model_kwargs:
             raise TypeError(f"from_pretrained has no option {', '.join(model_kwargs)}: there is device, beside the hub's own")
-        return cls(*find(model_id, device, token=token, **hub))
+        return cls(*find(model_id, device, dict, token=token, **hub))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from components.checkpoints import is_checkpoint, read
 from components.foundation import Foundations, check_foundations
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
+from inference.changed import changed
 from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved, saved_node
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -38,29 +41,34 @@ def choose_device(accelerator: str) -> torch.device:
     return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def load(model: str | Path, device: torch.device | str = "cpu") -> Scorer:
+def load(model: str | Path, device: torch.device | str = "cpu", quantization: str = "", grammar: bool | None = None) -> Scorer:
     """Builds a scorer, reads its weights, and returns it in eval mode.
 
     Args:
         model: the folder of a run (`outputs/<name>`), the folder of a saved or imported model, or a name on the hub (`user/name`).
+        quantization, grammar: see `inference.changed`.
 
     Raises:
         FileNotFoundError: no such model.
+        ConfigError: an option that this model does not allow.
         ValueError: the weights are of another architecture than the configuration says.
     """
-    return find(model, device)[0]
+    return find(model, device, partial(changed, quantization=quantization, grammar=grammar))[0]
 
 
-def find(model: str | Path, device: torch.device | str = "cpu", **hub: Any) -> tuple[Scorer, dict[str, Any], About]:
-    """As `load`, with the plugin node and what is known about the model; `hub` goes to `huggingface_hub.snapshot_download`."""
+def find(
+    model: str | Path, device: torch.device | str = "cpu", change: Callable[[dict[str, Any]], dict[str, Any]] = dict, **hub: Any
+) -> tuple[Scorer, dict[str, Any], About]:
+    """As `load`, with the plugin node, after `change`, and what is known about the model; `hub` goes to
+    `huggingface_hub.snapshot_download`."""
     folder = Path(model)
     if is_saved(folder):
-        return load_saved(folder, device)
+        return load_saved(folder, device, change)
     if folder.is_dir():
-        return _from_run(folder, device)
+        return _from_run(folder, device, change)
     fetched = _fetched(str(model), **hub)
     check_plugins(fetched)
-    return load_saved(fetched, device)
+    return load_saved(fetched, device, change)
 
 
 def described(model: str | Path) -> dict[str, Any]:
@@ -93,7 +101,9 @@ def _fetched(name: str, **hub: Any) -> Path:
         raise FileNotFoundError(f"{name}: no such folder here, and the hub did not give it ({reason})") from error
 
 
-def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[str, Any], About]:
+def _from_run(
+    folder: Path, device: torch.device | str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> tuple[Scorer, dict[str, Any], About]:
     config, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     for path, there in ((config, config.is_file()), (checkpoint, is_checkpoint(checkpoint))):
         if not there:
@@ -102,7 +112,7 @@ def _from_run(folder: Path, device: torch.device | str) -> tuple[Scorer, dict[st
                 f"({CONFIG}, {WEIGHTS})"
             )
     values = yaml.safe_load(config.read_text())
-    node = values["model"]
+    node = change(values["model"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(values["seed"])  # as training did: frozen random weights are in no file
         scorer = SCORERS.build(node, where="model")

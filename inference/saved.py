@@ -16,7 +16,7 @@ import json
 import shutil
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -118,8 +118,10 @@ def saved_node(folder: Path) -> dict[str, Any]:
     return dict(_resolved(node, folder))
 
 
-def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer, dict[str, Any], About]:
-    """The scorer in eval mode on `device`, the node it was built from (paths resolved), and what is said about it.
+def load_saved(
+    folder: Path, device: torch.device | str = "cpu", change: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> tuple[Scorer, dict[str, Any], About]:
+    """The scorer in eval mode on `device`, the node it was built from (paths resolved, after `change`), and what is said about it.
 
     Raises:
         FileNotFoundError: no such model.
@@ -134,7 +136,7 @@ def load_saved(folder: Path, device: torch.device | str = "cpu") -> tuple[Scorer
             f"{folder} was written in format {written.get('format')} by version {written.get('version')}; "
             f"this version reads format {_FORMAT}: use the one that wrote it"
         )
-    node = saved_node(folder)
+    node = change(saved_node(folder))
     scorer = SCORERS.build(node, where="model")
     for what, there, here in (
         ("preprocessing", config["preprocess"], _plain(vars(scorer.preprocess))),
