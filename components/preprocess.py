@@ -125,6 +125,11 @@ def stack(images: list[Tensor], regions: list[Regions], labels: Labels | None = 
     return Batch(torch.stack(images), stack_regions(regions), labels, ids)
 
 
-def stack_regions(regions: list[Regions]) -> Regions:
-    """The `prepare_regions` of several images -> those of a batch, padded to the largest R."""
-    return Regions(*(pad_stack([getattr(r, name) for r in regions]) for name in ("masks", "crops", "boxes", "areas", "valid")))
+def stack_regions(regions: list[Regions], masks: Tensor | None = None) -> Regions:
+    """The `prepare_regions` of several images -> those of a batch, padded to the largest R.
+
+    Args:
+        masks: (B, R, S, S), theirs, where they were drawn into one tensor: they are most of a batch and are then not copied.
+    """
+    rest = {name: pad_stack([getattr(r, name) for r in regions]) for name in ("crops", "boxes", "areas", "valid")}
+    return Regions(pad_stack([r.masks for r in regions]) if masks is None else masks, **rest)

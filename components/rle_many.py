@@ -13,13 +13,23 @@ from components.rle import MOST_CHARACTERS
 _AT_ONCE = 64  # masks, whose arrays stay in the processor's cache
 
 
-def sample_all(height: int, width: int, counts: Sequence[str], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+def sample_all(
+    height: int,
+    width: int,
+    counts: Sequence[str],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    out: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
     """`rle.sample` of the R masks of one image -> (R, len(rows), len(columns)) bool.
+
+    Args:
+        out: of that shape, all False, to draw into; only what is around the regions is touched.
 
     Raises:
         RegionError: as `rle.sample` does, for the first mask that is none.
     """
-    masks = np.zeros((len(counts), rows.size, columns.size), np.bool_)
+    masks = np.zeros((len(counts), rows.size, columns.size), np.bool_) if out is None else out
     edges, first = _edges(height, width, counts) if (np.diff(columns) > 0).all() else (None, None)
     if edges is None or first is None:  # columns that are asked for twice, or a mask that is none
         for mask, text in zip(masks, counts, strict=True):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,9 @@ class Collate:
         """All but the images: for a batch of which the vision encoder's `pyramid` is known."""
         records = [() if self.whole else s.record.regions for s in samples]
         ids = tuple((s.record.id,) if self.whole else tuple(r.id for r in s.record.regions) for s in samples)
-        regions = stack_regions([self._regions(s) for s in samples])
+        shape = (len(samples), max(map(len, ids)), self.preprocess.size, self.preprocess.size)
+        masks = torch.from_numpy(np.zeros(shape, np.bool_))  # whose zeros, most of it, are not written before they are read
+        regions = stack_regions([self._regions(s, own[: len(n)]) for s, own, n in zip(samples, masks, ids, strict=True)], masks)
         return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid, self._clean(samples))
 
     def pixels(self, samples: Sequence[RoiSample]) -> Batch:
@@ -51,12 +54,14 @@ class Collate:
         clean = [RoiSample(s.clean, s.record, s.turn) for s in samples if s.clean is not None]
         return pad_stack([self._regions(s).crops for s in clean])
 
-    def _regions(self, sample: RoiSample) -> Regions:
+    def _regions(self, sample: RoiSample, masks: Tensor | None = None) -> Regions:
+        """The masks are drawn into `masks` (R, S, S), all False, where it is given."""
         if self.whole:
             mask = torch.ones(1, *sample.image.shape[1:], dtype=torch.bool)
-            return prepare_regions(sample.image, mask, self.preprocess, self.crop_size)
-        masks, boxes, areas = sample.masks_at(self.preprocess.size), sample.boxes(), sample.areas()
-        return crop_regions(sample.image, masks, boxes, areas, self.preprocess, self.crop_size)
+            whole = prepare_regions(sample.image, mask, self.preprocess, self.crop_size)
+            return whole if masks is None else dataclasses.replace(whole, masks=masks.copy_(whole.masks))
+        drawn, boxes, areas = sample.masks_at(self.preprocess.size, masks), sample.boxes(), sample.areas()
+        return crop_regions(sample.image, drawn, boxes, areas, self.preprocess, self.crop_size)
 
     def _labels(self, records: Sequence[Sequence[RegionRecord]]) -> Labels:
         extra: list[Any] = [None] if self.whole else []

@@ -219,8 +219,11 @@ class RoiSample:
         return _turn(torch.from_numpy(masks), self.turn)
 
     @_naming
-    def masks_at(self, size: int) -> Tensor:
+    def masks_at(self, size: int, out: Tensor | None = None) -> Tensor:
         """(R, size, size) bool: `prepare_masks(self.masks(), size)`, without making masks of the image's size.
+
+        Args:
+            out: of that shape, all False, to draw into.
 
         Raises:
             RegionError: as `masks` does.
@@ -229,8 +232,12 @@ class RoiSample:
         rows, columns = (np.arange(size) * side // size for side in (height, width))
         rows = height - 1 - rows[::-1] if self.turn & 2 else rows  # ascending; turned back below
         columns = width - 1 - columns[::-1] if self.turn & 1 else columns
-        masks = sample_all(height, width, [r.counts for r in self.record.regions], rows, columns)
-        return _turn(torch.from_numpy(masks), self.turn)
+        counts = [r.counts for r in self.record.regions]
+        if out is not None and not self.turn:
+            sample_all(height, width, counts, rows, columns, out.numpy())
+            return out
+        masks = _turn(torch.from_numpy(sample_all(height, width, counts, rows, columns)), self.turn)
+        return masks if out is None else out.copy_(masks)
 
     @_naming
     def boxes(self) -> Tensor:

@@ -20,19 +20,11 @@ from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError
 from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
+from datamodules.row_copies import RowCopy, as_batch, needed_columns, place_of, plain
 from datamodules.tables import open_table, read_group
 
 OPEN_TABLES = 32  # held open by one process
-NEEDED = ("id", "source", "split", "height", "width", "path", "png")  # for a sample; of its regions, what follows
 _REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
-_REGIONS = (
-    "id",
-    "counts",
-    "box",
-    "area",
-    "distortions",
-    *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")),
-)
 
 
 @dataclass(frozen=True)
@@ -181,16 +173,20 @@ class TableFiles:
     """Reads single rows of tables. It can be pickled; each process opens a table when it first reads from it.
 
     Args:
-        kept: row groups of which the rows stay in memory, so that neighbours are read once.
+        copies: folder of `datamodules.row_copies`; a table without a copy there is read row group by row group.
+        kept: row groups that stay in memory, so that neighbours are read once.
     """
 
-    def __init__(self, parts: Sequence[Path], kept: int = 2) -> None:
-        self.parts, self.kept = tuple(parts), kept
-        self._open: OrderedDict[int, tuple[pq.ParquetFile, list[str]]] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+    def __init__(self, parts: Sequence[Path], copies: Path | None = None, kept: int = 2) -> None:
+        self.parts, self.copies, self.kept = tuple(parts), copies, kept
+        self._forget()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"parts": self.parts, "kept": self.kept, "_open": OrderedDict(), "_groups": OrderedDict()}
+        return {"parts": self.parts, "copies": self.copies, "kept": self.kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
 
     def row(self, part: int, group: int, row: int) -> dict[str, Any]:
         """A row as `from_row` takes it, without the words of its regions, its hash and its reference.
@@ -199,24 +195,38 @@ class TableFiles:
             ValueError: the table is damaged.
             OSError: the table cannot be opened or read, which says nothing of what it holds.
         """
+        found = self._found(part, group, row)
+        return {name: plain(column)[0] for name, column in zip(found.schema.names, found.columns, strict=True)}
+
+    def _forget(self) -> None:
+        self._open: OrderedDict[int, RowCopy | tuple[pq.ParquetFile, list[str]]] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+
+    def _found(self, part: int, group: int, row: int) -> pa.RecordBatch:
+        opened = self._opened(part)
+        if isinstance(opened, RowCopy):
+            return opened.row(group, row)
         key = (part, group)
         if key not in self._groups:
             if len(self._groups) >= self.kept:
                 self._groups.popitem(last=False)
-            file, columns = self._opened(part)
-            self._groups[key] = read_group(file, self.parts[part], group, columns)
+            file, columns = opened
+            self._groups[key] = as_batch(read_group(file, self.parts[part], group, columns))
         self._groups.move_to_end(key)
-        (found,) = self._groups[key].slice(row, 1).to_pylist()
-        return dict(found)
+        return self._groups[key].slice(row, 1)
 
-    def _opened(self, part: int) -> tuple[pq.ParquetFile, list[str]]:
+    def _opened(self, part: int) -> RowCopy | tuple[pq.ParquetFile, list[str]]:
         if part not in self._open:
-            repeated = [f"regions.list.element.{name}" for name in _REPEATED]
-            file = open_table(self.parts[part], repeated)
-            leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-            wanted = [p for p in leaves if p in NEEDED or (p.startswith("regions.") and p.split(".")[3] in _REGIONS)]
             if len(self._open) >= OPEN_TABLES:
-                self._open.popitem(last=False)[1][0].close()
-            self._open[part] = (file, wanted)
+                _, last = self._open.popitem(last=False)
+                (last if isinstance(last, RowCopy) else last[0]).close()
+            self._open[part] = self._newly(part)
         self._open.move_to_end(part)
         return self._open[part]
+
+    def _newly(self, part: int) -> RowCopy | tuple[pq.ParquetFile, list[str]]:
+        copy = None if self.copies is None else place_of(self.parts[part], self.copies)
+        if copy is not None and copy.is_file():
+            return RowCopy(copy)
+        file = open_table(self.parts[part], [f"regions.list.element.{name}" for name in _REPEATED])
+        return file, needed_columns(file)

@@ -6,6 +6,7 @@ are on [0, 1]. A direction turns the score around and leaves the standard deviat
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -238,6 +239,18 @@ def iterate_records(path: Path) -> Iterator[ImageRecord]:
         for group in range(file.num_row_groups):
             for row in read_group(file, path, group).to_pylist():
                 yield from_row(row)
+
+
+def fingerprint(parts: tuple[Path, ...]) -> str:
+    """Changes whenever a table would: of names, sizes and footers, which hold place, size and extremes of each column."""
+    mark = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(-8 - length, os.SEEK_END)
+            mark.update(f"{part.name} {part.stat().st_size} ".encode() + file.read(length))
+    return mark.hexdigest()[:16]
 
 
 def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetFile:

@@ -7,9 +7,7 @@ Images that are not there are left out, counted and reported once; with `strict`
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import os
 import tempfile
 import warnings
 import zlib
@@ -28,8 +26,9 @@ from datamodules.archives import ImageFiles
 from datamodules.datasets.base import DATASETS, RoiDataset
 from datamodules.images import ImageError, decode_image
 from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
+from datamodules.row_copies import make_copies
 from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
-from datamodules.tables import from_row, write_records
+from datamodules.tables import fingerprint, from_row, write_records
 
 MANIFEST = "data.json"  # what made the data, beside the tables
 
@@ -45,7 +44,7 @@ class Indexed(RoiDataset):
             evenly, by a seeded draw, so that each region is seen once an epoch. Images of val and test are always whole.
         exclude: file of images to leave out, as `python prepare.py validate --images --json` writes it; "" for none.
         strict: takes an image that is not there for an error.
-        cache: folder for what training remembers of images; "" for none.
+        cache: folder for what training remembers of images, and for copies of the tables that are read faster; "" for neither.
 
     Raises:
         ConfigError: a number of regions below 0.
@@ -68,10 +67,11 @@ class Indexed(RoiDataset):
         self.images, self.cache = images, Path(cache) if cache else None
 
     def prepare(self) -> None:
-        """Looks for every image, and says which are not there.
+        """Looks for every image, says which are not there, and copies the tables for reading.
 
         Raises:
-            ConfigError: no tables; no split, or one source in two; no image that can be used; with `strict`, one that cannot.
+            ConfigError: no tables; no split, or one source in two; no image that can be used; with `strict`, one that cannot; no room for
+                the copies.
             ValueError: a table is damaged, or of another schema.
         """
         rows = self.rows
@@ -81,6 +81,8 @@ class Indexed(RoiDataset):
             raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. Is {self.files.root} the folder of the images?")
         if rows.left_out or rows.unfit:
             warnings.warn(f"{self.root}: {rows.coverage()}", stacklevel=2)
+        if self._copies is not None:
+            make_copies(rows.parts, self._copies)
 
     @functools.cached_property
     def rows(self) -> Rows:
@@ -106,12 +108,16 @@ class Indexed(RoiDataset):
 
     def split(self, name: Split) -> IndexedSamples:
         """The samples of a split."""
-        return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed)
+        return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed, self._copies)
 
     def labelled(self, name: Split) -> IndexedSamples:
         """The images of a split with regions, whether they are where the tables say or not: for their labels."""
         chosen = np.flatnonzero((self.rows.regions > 0) & (self.rows.split == SPLITS.index(name)))
-        return IndexedSamples(self.rows, chosen, self.files, 0, self.seed)
+        return IndexedSamples(self.rows, chosen, self.files, 0, self.seed, self._copies)
+
+    @property
+    def _copies(self) -> Path | None:
+        return None if self.cache is None else self.cache / "rows"
 
     def describe(self) -> dict[str, Any]:
         """Hashes of the tables, how much of them can be used, and what made them."""
@@ -135,10 +141,16 @@ class Indexed(RoiDataset):
 
 
 class IndexedSamples(Dataset[RoiSample]):
-    """Images `chosen` of `rows`, in samples of at most `regions` regions each, 0 for all."""
+    """Images `chosen` of `rows`, in samples of at most `regions` regions each, 0 for all.
 
-    def __init__(self, rows: Rows, chosen: NDArray[np.int64], files: ImageFiles, regions: int, seed: int) -> None:
-        self.tables, self.files, self.seed = TableFiles(rows.parts), files, seed
+    Args:
+        copies: see `TableFiles`.
+    """
+
+    def __init__(
+        self, rows: Rows, chosen: NDArray[np.int64], files: ImageFiles, regions: int, seed: int, copies: Path | None = None
+    ) -> None:
+        self.tables, self.files, self.seed = TableFiles(rows.parts, copies), files, seed
         self.place = np.stack([rows.part, rows.group, rows.row], 1)[chosen]  # (n, 3)
         held = rows.regions[chosen].astype(np.int64)
         self.pieces = -(-held // regions) if regions else np.ones_like(held)
@@ -188,18 +200,6 @@ def _record(row: Mapping[str, Any]) -> ImageRecord:
         return from_row(row)
     except ValueError as error:  # a scale that is none
         raise ValueError(f"image {row['id']}: {error}. {GO_ON}") from error
-
-
-def fingerprint(parts: tuple[Path, ...]) -> str:
-    """Changes whenever a table would: of names, sizes and footers, which hold place, size and extremes of each column."""
-    mark = hashlib.sha256()
-    for part in parts:
-        with part.open("rb") as file:
-            file.seek(-8, os.SEEK_END)
-            length = int.from_bytes(file.read(4), "little")
-            file.seek(-8 - length, os.SEEK_END)
-            mark.update(f"{part.name} {part.stat().st_size} ".encode() + file.read(length))
-    return mark.hexdigest()[:16]
 
 
 def _excluded(path: str) -> frozenset[str]:

@@ -1,0 +1,125 @@
+"""Rows out of copies are the rows of the tables, and a copy is whole, of this table, or not there."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from components import rle
+from components.registry import ConfigError
+from datamodules import row_copies
+from datamodules.datasets.indexed import Indexed
+from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
+from datamodules.row_copies import make_copies, place_of, plain
+from datamodules.rows import TableFiles
+from datamodules.tables import RecordWriter, write_records
+
+COUNTS = rle.encode(np.eye(8, dtype=bool))["counts"]
+PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
+
+
+def record(n):
+    """Every kind of what may be there and what may lack."""
+    regions = (
+        RegionRecord(
+            f"{n}/0", COUNTS, 0.5, 0.01, 0.25, quality_scale=Scale(1.0, 5.0), distortions=(("blur", "minor"), ("noise", "severe"))
+        ),
+        RegionRecord(f"{n}/1", COUNTS, None, None, 0.5, distortions=()),
+        RegionRecord(f"{n}/2", COUNTS, n / 10, distortions=None, semantic="cup", description="a cup"),
+    )
+    return ImageRecord(f"{n}", f"scene {n}", ("train", "val", "test")[n % 3], 8, 8, regions[: 1 + n % 3], path=f"{n}.png", hash="x")
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two tables, one of them in two row groups, and the images beside them."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for n in range(9):
+        (folder / f"{n}.png").write_bytes(PNG)
+    write_records(folder / "a.parquet", [record(n) for n in range(4)])
+    with RecordWriter(folder / "b.parquet") as writer:
+        for n in range(4, 9):
+            writer.write(record(n))
+            if n == 6:
+                writer._flush()
+    return folder
+
+
+def samples(root, cache):
+    data = Indexed(root=str(root), cache=str(cache) if cache else "")
+    data.prepare()
+    return {split: data.split(split) for split in ("train", "val", "test")}
+
+
+def test_samples_are_the_same_with_copies_and_without(root, tmp_path):
+    plainly, copied = samples(root, None), samples(root, tmp_path / "cache")
+    assert sorted(p.name.split("-")[0] for p in (tmp_path / "cache" / "rows").iterdir()) == ["a", "b"]
+    for split, wanted in plainly.items():
+        found = pickle.loads(pickle.dumps(copied[split]))
+        assert [found.record(i) for i in range(len(found))] == [wanted.record(i) for i in range(len(wanted))]
+        assert [found[i].record for i in range(len(found))] == [wanted[i].record for i in range(len(wanted))]
+
+
+def test_rows_come_out_of_the_copy_and_no_table_is_opened(root, tmp_path, monkeypatch):
+    found = samples(root, tmp_path / "cache")["train"]
+    monkeypatch.setattr("datamodules.rows.open_table", lambda *_: pytest.fail("a table was opened"))
+    assert [found.record(i).id for i in range(len(found))] == ["0", "3", "6"]
+
+
+def test_a_table_of_other_content_has_another_copy(root, tmp_path):
+    make_copies([root / "a.parquet"], tmp_path / "rows")
+    before = place_of(root / "a.parquet", tmp_path / "rows")
+    write_records(root / "a.parquet", [replace(record(n), source="another scene") for n in range(4)])
+    assert place_of(root / "a.parquet", tmp_path / "rows") != before
+    make_copies([root / "a.parquet"], tmp_path / "rows")
+    assert TableFiles([root / "a.parquet"], tmp_path / "rows").row(0, 0, 0)["source"] == "another scene"
+
+
+def test_a_copy_that_is_there_is_not_made_again(root, tmp_path, monkeypatch):
+    make_copies([root / "a.parquet"], tmp_path)
+    monkeypatch.setattr(row_copies, "_copy", lambda *_: pytest.fail("made again"))
+    make_copies([root / "a.parquet"], tmp_path)
+
+
+def test_tables_that_hold_images_are_not_copied(tmp_path):
+    held = [
+        replace(record(n), path="", png=encode_png(np.random.default_rng(n).integers(0, 256, (8, 8, 3), np.uint8)) * 9) for n in range(3)
+    ]
+    write_records(tmp_path / "part.parquet", held)
+    make_copies([tmp_path / "part.parquet"], tmp_path / "rows")
+    assert not (tmp_path / "rows").exists()
+
+
+def test_an_interrupted_copy_is_not_there(root, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(row_copies, "as_batch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_copies([root / "a.parquet"], tmp_path / "rows")
+    assert list((tmp_path / "rows").iterdir()) == []
+
+
+def test_a_full_disk_is_named_with_a_remedy(root, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(row_copies, "as_batch", full)
+    with pytest.raises(ConfigError, match=r"No space left on device\).*set data\.cache to a folder with room, or to ''"):
+        make_copies([root / "a.parquet"], tmp_path / "rows")
+
+
+def test_plain_values_are_those_of_arrow():
+    inner = pa.struct([("a", pa.int32()), ("b", pa.list_(pa.struct([("c", pa.string())])))])
+    rows = [[{"a": 1, "b": [{"c": "x"}, {"c": None}]}, None, {"a": None, "b": None}], None, [], [{"a": 2, "b": []}]]
+    array = pa.array(rows, pa.list_(inner))
+    for some in (array, array.slice(1), array.slice(2, 1), array.slice(0, 1)):
+        assert plain(some) == some.to_pylist()
+    words = pa.array(["x", None, "y", "x"]).dictionary_encode()
+    assert plain(words) == ["x", None, "y", "x"]
