@@ -129,9 +129,10 @@ def plain(array: pa.Array) -> list[Any]:
         return plain(array.dictionary_decode())
     if pa.types.is_struct(kind):
         names = [field.name for field in kind]
-        rows = [dict(zip(names, values, strict=True)) for values in zip(*map(plain, array.flatten()), strict=True)]
+        rows: list[Any] = [dict(zip(names, values, strict=True)) for values in zip(*map(plain, array.flatten()), strict=True)]
     elif pa.types.is_list(kind):
-        inside, rows, at = plain(array.flatten()), [], 0
+        inside, at = plain(array.flatten()), 0
+        rows = []
         for length in pc.list_value_length(array).fill_null(0).to_pylist():
             rows.append(inside[at : at + length])
             at += length
