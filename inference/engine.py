@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,12 @@ class Engine:
         prompts = [as_prompt(region, n) for n, region in enumerate(regions)]
         looked = image if isinstance(image, Looked) else self.look(image)
         out: list[RegionScores] = []
-        for masks in self._masks(looked.image, prompts):
+        step = self.at_once(image_size(looked.image))
+        for at in range(0, len(prompts), step):
+            masks = self._drawn(looked.image, prompts[at : at + step], at)
             with self._turn:
                 out += looked.look.score(torch.from_numpy(masks), asked)
+            del masks  # before the next are made
         return out
 
     def answer(self, looked: Looked, regions: Regions, tasks: Sequence[Task]) -> list[RegionScores]:
@@ -182,23 +185,19 @@ class Engine:
         within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda regions: self.scorer.answer_bytes(size, regions))
         return max(1, within)
 
-    def _masks(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Iterator[Masks]:
-        """(R, H, W) of as many regions as are asked about at once, in turn."""
-        step = self.at_once(image_size(image))
-        for at in range(0, len(prompts), step):
-            part = prompts[at : at + step]
-            kinds = [
-                (self.segment if grown else self._given.forward, [n for n, p in enumerate(part) if (p.kind == "point") == grown])
-                for grown in (True, False)
-            ]
-            made = [(chosen, _made(make, image, [part[n] for n in chosen], [at + n for n in chosen])) for make, chosen in kinds if chosen]
-            if len(made) == 1:
-                yield made[0][1]
-                continue
-            masks = np.empty((len(part), *image.shape[:2]), np.bool_)
-            for chosen, some in made:
-                masks[chosen] = some
-            yield masks
+    def _drawn(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], first: int) -> Masks:
+        """(R, H, W) of the prompts, of which the first is called number `first`."""
+        kinds = [
+            (self.segment if grown else self._given.forward, [n for n, p in enumerate(prompts) if (p.kind == "point") == grown])
+            for grown in (True, False)
+        ]
+        made = [(chosen, _made(make, image, [prompts[n] for n in chosen], [first + n for n in chosen])) for make, chosen in kinds if chosen]
+        if len(made) == 1:
+            return made[0][1]
+        masks = np.empty((len(prompts), *image.shape[:2]), np.bool_)
+        for chosen, some in made:
+            masks[chosen] = some
+        return masks
 
 
 def _compile(scorer: Scorer, backend: str) -> None:
