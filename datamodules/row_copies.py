@@ -43,8 +43,10 @@ def needed_columns(file: pq.ParquetFile) -> list[str]:
 
 
 def place_of(part: Path, folder: Path) -> Path:
-    """Where the copy of a table lies in `folder`; another one for a table of other content."""
-    return folder / f"{part.stem}-{fingerprint((part,))}.arrow"
+    """Where the copy of a table lies in `folder`; another place once the table is written again: two tables may differ in a value alone,
+    which `fingerprint` does not see."""
+    written = part.stat()
+    return folder / f"{part.stem}-{fingerprint((part,))}-{written.st_mtime_ns:x}-{written.st_ino:x}.arrow"
 
 
 def make_copies(parts: Sequence[Path], folder: Path) -> None:

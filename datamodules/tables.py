@@ -242,7 +242,8 @@ def iterate_records(path: Path) -> Iterator[ImageRecord]:
 
 
 def fingerprint(parts: tuple[Path, ...]) -> str:
-    """Changes whenever a table would: of names, sizes and footers, which hold place, size and extremes of each column."""
+    """Of names, sizes and footers, which hold place, size and extremes of each column: it tells tables apart without reading them, but for
+    those that differ in values alone, none of which is an extreme, and are packed to the same sizes."""
     mark = hashlib.sha256()
     for part in parts:
         with part.open("rb") as file:

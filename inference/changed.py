@@ -16,7 +16,7 @@ def changed(node: Mapping[str, Any], quantization: str = "", grammar: bool | Non
         grammar: whether the readouts that generate text choose among well-formed answers alone.
 
     Raises:
-        ConfigError: there is no language model, none of whose weights files of their own hold, or no readout that generates text.
+        ConfigError: there is no language model, it trained in full or has no files of weights, or no readout that generates text is named.
     """
     out = dict(node)
     if quantization:

@@ -139,7 +139,7 @@ class _Form:
         area: in pixels.
         bounds: first and last row, first and last column.
         deepest: (x, y) of the pixel that is farthest inside. depth: how far.
-        part: of the picture, where the outline lies; dark, white, line: (h, w) bool, its three bands there.
+        part: of the picture, where the outline lies; dark, white, line: rows and columns there of its three bands, which are few.
     """
 
     area: int
@@ -147,9 +147,9 @@ class _Form:
     deepest: tuple[float, float]
     depth: float
     part: tuple[slice, slice]
-    dark: NDArray[np.bool_]
-    white: NDArray[np.bool_]
-    line: NDArray[np.bool_]
+    dark: tuple[NDArray[np.intp], ...]
+    white: tuple[NDArray[np.intp], ...]
+    line: tuple[NDArray[np.intp], ...]
 
     def outline(self, picture: Pixels, colour: tuple[int, int, int]) -> None:
         """A coloured line inside the region's edge, between a white and a dark one, so that it is seen on any ground."""
@@ -218,8 +218,8 @@ def _form(mask: NDArray[np.bool_], stroke: int) -> _Form:
     depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     deepest = (float(left + column), float(top + row))
-    area = int(np.count_nonzero(mask))
-    return _Form(area, (top, bottom, left, right), deepest, float(depth.max()), part, dark, white, inside & ~core)
+    bands = [np.nonzero(band) for band in (dark, white, inside & ~core)]
+    return _Form(int(np.count_nonzero(mask)), (top, bottom, left, right), deepest, float(depth.max()), part, *bands)
 
 
 def _number(canvas: Image.Image, forms: _Forms, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:

@@ -212,7 +212,8 @@ class HFCausal(LLMAdapter):
         text = self.architecture.get_text_config(decoder=True)
         heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        widest = max(m.nf if isinstance(m, Conv1D) else m.out_features for m in _linear_maps(self.model))
+        linears = map(self.model.get_submodule, _linears(self.model))
+        widest = max(m.nf if isinstance(m, Conv1D) else m.out_features for m in cast(Iterator[nn.Linear | Conv1D], linears))
         size = self._options["dtype"].itemsize
         return 2 * size * text.num_hidden_layers * heads * head, size * (4 * text.hidden_size + 3 * widest)
 
@@ -420,11 +421,6 @@ def _decoder(model: Model) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len(module) == depth and module in inside:
             return name, module
     raise ValueError(f"{type(model).__name__} has no list of {depth} decoder blocks")
-
-
-def _linear_maps(model: Model) -> list[nn.Linear | Conv1D]:
-    """The linear maps inside the decoder blocks."""
-    return [module for module in _decoder(model)[1].modules() if isinstance(module, (nn.Linear, Conv1D))]
 
 
 def _linears(model: Model) -> list[str]:

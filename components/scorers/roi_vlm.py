@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.batch import TASKS, Batch, Pyramid, Regions, Task
+from components.cache import ROOM
 from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
 from components.objectives import Objective
@@ -258,7 +259,8 @@ class RoiVLM(Scorer):
         kept, working = self.llm.token_bytes
         each = kept + working + 4 * self._prefix_tokens  # and its row of the mask
         logits = 3 * 4 * at_once[0] * at_once[1] * len(self.llm.tokenizer)
-        return super().answer_bytes(size, regions) + self._prefix_tokens * kept * 9 // 8 + read * each + logits  # a copy has room to grow
+        copied = self._prefix_tokens * kept * (ROOM + 1) // ROOM
+        return super().answer_bytes(size, regions) + copied + read * each + logits
 
     @property
     def coupled(self) -> bool:

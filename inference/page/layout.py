@@ -61,9 +61,7 @@ def page(service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path)
 
 def _fetch_nothing(block: Any) -> None:
     """Where a visitor sends an address in place of an upload, Gradio would fetch it from the server."""
-    keep = getattr(block, "async_move_resource_to_block_cache", None)
-    if keep is None:
-        return
+    keep = block.async_move_resource_to_block_cache
 
     @functools.wraps(keep)
     async def kept(path: str | Path | None) -> str | None:

@@ -81,6 +81,18 @@ def test_a_table_of_other_content_has_another_copy(root, tmp_path):
     assert TableFiles([root / "a.parquet"], tmp_path / "rows").row(0, 0, 0)["source"] == "another scene"
 
 
+def test_a_label_alone_makes_another_copy(tmp_path):
+    """Two labels change places: no size and no extreme tells the two tables apart."""
+    part, scores = tmp_path / "part.parquet", (0.0, 0.25, 0.5, 1.0)
+    for order in (scores, (0.0, 0.5, 0.25, 1.0)):
+        regions = [RegionRecord(f"{n}/0", COUNTS, score) for n, score in enumerate(order)]
+        write_records(part, [ImageRecord(f"{n}", "s", "train", 8, 8, (r,), path=f"{n}.png") for n, r in enumerate(regions)])
+        make_copies([part], tmp_path / "rows")
+        tables = TableFiles([part], tmp_path / "rows")
+        assert [tables.row(0, 0, n)["regions"][0]["quality"] for n in range(4)] == list(order)
+    assert len({path.name.split("-")[1] for path in (tmp_path / "rows").iterdir()}) == 1  # the footers are the same
+
+
 def test_a_copy_that_is_there_is_not_made_again(root, tmp_path, monkeypatch):
     make_copies([root / "a.parquet"], tmp_path)
     monkeypatch.setattr(row_copies, "_copy", lambda *_: pytest.fail("made again"))
