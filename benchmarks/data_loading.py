@@ -36,6 +36,7 @@ from datamodules.tables import SCHEMA, RecordWriter, to_row
 ROWS, GROUP = 1024, 64
 IMAGES, REGIONS, HEIGHT, WIDTH = 40, 34, 512, 768
 ROUNDS = 3
+CASES = ((256, 0, REGIONS), (512, 0, REGIONS), (256, 0, 8), (512, 0, 8), (256, 64, 8))  # encoder, crops, regions of a sample
 
 
 def write_data(folder: Path) -> list[str]:
@@ -76,29 +77,33 @@ def rates(loops: dict[str, Callable[[Sequence[int]], object]]) -> dict[str, floa
     return best
 
 
+def loops(folder: Path, paths: Sequence[str], size: int, crop: int, k: int) -> dict[str, Callable[[Sequence[int]], object]]:
+    """What is compared: each takes the numbers of images."""
+    files, data = ImageFiles(folder), Indexed(root=str(folder), regions=k, cache=f"{folder}/cache")
+    data.prepare()
+    samples = data.split("train")
+    shown = np.flatnonzero(samples.piece == 0).tolist()  # a sample of each image
+    preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    collate = Collate(preprocess, crop)
+
+    def decoded(i: int) -> torch.Tensor:
+        return torch.from_numpy(decode_image(files.read(paths[i]), paths[i])).permute(2, 0, 1)
+
+    return {
+        "decode": lambda batch: [decoded(i) for i in batch],
+        "resize": lambda batch: [prepare_image(decoded(i), preprocess) for i in batch],
+        "read": lambda batch: [samples[shown[i]] for i in batch],
+        "batch": lambda batch: collate([samples[shown[i]] for i in batch]),
+    }
+
+
 def main() -> None:
     """Prints rates, and what is ours as a share of decoding."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        paths, files = write_data(Path(name)), ImageFiles(name)
-        for size, crop, k in ((256, 0, REGIONS), (512, 0, REGIONS), (256, 0, 8), (512, 0, 8), (256, 64, 8)):
-            data = Indexed(root=name, regions=k, cache=f"{name}/cache")
-            data.prepare()
-            samples = data.split("train")
-            shown = np.flatnonzero(samples.piece == 0).tolist()  # type: ignore[attr-defined]  # a sample of each image
-            preprocess = Preprocess(size, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-            collate = Collate(preprocess, crop)
-
-            def decoded(i: int) -> torch.Tensor:
-                return torch.from_numpy(decode_image(files.read(paths[i]), paths[i])).permute(2, 0, 1)
-
-            loops: dict[str, Callable[[Sequence[int]], object]] = {
-                "decode": lambda batch: [decoded(i) for i in batch],
-                "resize": lambda batch, p=preprocess: [prepare_image(decoded(i), p) for i in batch],  # type: ignore[misc]
-                "read": lambda batch, s=samples, n=shown: [s[n[i]] for i in batch],  # type: ignore[misc]
-                "batch": lambda batch, c=collate, s=samples, n=shown: c([s[n[i]] for i in batch]),  # type: ignore[misc]
-            }
-            found = rates(loops)
+        paths = write_data(Path(name))
+        for size, crop, k in CASES:
+            found = rates(loops(Path(name), paths, size, crop, k))
             print(
                 f"encoder {size}, crops {crop or 'none'}: " + ", ".join(f"{k} {v:.1f}/s" for k, v in found.items()),
                 f"; reading a sample costs {found['decode'] / found['read'] - 1:.1%} over decoding, "

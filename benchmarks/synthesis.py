@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,8 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def made(photographs: Path, title: str, **options: Any) -> None:
-    """Makes data and prints rates and shares."""
+def made(photographs: Path, title: str, **options: Any) -> dict[str, Any]:
+    """Makes data and prints rates and shares; returns what the job says."""
     with tempfile.TemporaryDirectory() as folder:
         start, cpu_start = time.perf_counter(), time.process_time()
         with quietly():
@@ -54,6 +54,7 @@ def made(photographs: Path, title: str, **options: Any) -> None:
     if "workers" not in options["engine"]:
         rate += f" ({images / cpu_seconds:.1f} and {regions / cpu_seconds:.0f} by CPU time)"
     print(f"{title}: {images} images, {rate}; {shares}", flush=True)
+    return dict(data)
 
 
 def cpu(do: Callable[[], Any]) -> tuple[float, Any]:
@@ -66,8 +67,8 @@ def cpu(do: Callable[[], Any]) -> tuple[float, Any]:
     return best, out
 
 
-def importance(photograph: Path, size: int) -> None:
-    """Around the regions against the whole image for each."""
+def importance(photograph: Path, size: int) -> float:
+    """Around the regions against the whole image for each; returns how far the two are apart at most."""
     found_file = Reference(0, photograph.name, "", "train", 0, file_hash(photograph))
     reference = read_reference(photograph.parent, found_file, size).image
     encoder = MASK_ENCODERS.build({"plugin": "superpixel"})
@@ -84,15 +85,16 @@ def importance(photograph: Path, size: int) -> None:
     print(f"{len(masks)} regions of {size_said}, mean area {masks.mean():.0%}: the whole image for each takes")
     print(f"  {full / around:.1f} times as long as around each, {full / against:.1f} times as long as against one reference; ", end="")
     print(f"at most {apart:.0e} apart", flush=True)
+    return float(apart)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, nargs="?")
     parser.add_argument("--size", type=int, default=512, help="shorter side, pixels")
     parser.add_argument("--images", type=int, default=120, help="of mode mixed")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         root = args.photographs
         if root is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from datamodules.json_chunks import LARGEST, Form, chunks, form_of
 from datamodules.records import Scale
 
 DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
-FIRST = 2**20  # bytes of records among which one with a region is looked for
+FIRST = 2**20  # bytes of records in which the keys are looked for
 KEY, SELF, POSITION = "$key", "$self", "$position"
 _REGION = {  # what is known of a region -> its type
     "region": "VARCHAR",
@@ -78,7 +77,8 @@ class Reader:
     _fields: Mapping[str, str]
 
     def select(self, chunk: Path, of_image: str) -> str:
-        """The query that reads a chunk's file: a row for each region, with `image`, `position` from 1 on, and the columns.
+        """The query that reads a chunk's file: a row for each region, with `image`, `position` from 1 on, and the columns; of a record
+        that does not say what its regions are, one row, which is `lost`.
 
         Args:
             of_image: expressions of `image`, with names; worked out once an image.
@@ -89,7 +89,8 @@ class Reader:
             f"FROM read_json('{_quoted(str(chunk))}', format='array', records='false', maximum_object_size={LARGEST}, "
             f"columns={{json: '{self._type}'}})"
         )
-        told = f"SELECT {listed} AS listed, image, {of_image} FROM ({records})"
+        told = f"SELECT CASE WHEN regions IS NULL THEN [NULL] ELSE {listed} END AS listed, regions IS NULL AS lost, image, {of_image}"
+        told += f" FROM ({records})"
         rows = f"SELECT unnest(listed) AS found, generate_subscripts(listed, 1) AS position, * EXCLUDE (listed) FROM ({told})"
         fields = ", ".join(f"{expression} AS {name}" for name, expression in self._fields.items())
         return f"SELECT * EXCLUDE (found), {fields} FROM ({rows})"
@@ -100,7 +101,7 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
 
     Raises:
         FileNotFoundError: the label file is not there.
-        ConfigError: its first record with a region has no such keys: the message shows what it has.
+        ConfigError: none of its first records and of their regions has such a key: the message shows what one has.
         ValueError: it is no list or mapping of records.
     """
     path = folder / mapping["file"]
@@ -108,16 +109,15 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
         raise FileNotFoundError(f"{path} is missing: fetch it, or name it in a mapping ({where}.file)")
     at = str(mapping.get("at") or "")
     form, start = form_of(path, at)
-    name, record = _example(path, at, form, start, mapping["regions"])
+    records = _first(path, at, form, start, mapping["regions"])
+    name, record = next((r for r in records if _regions(r[1], mapping["regions"])), records[0])
     wanted = {k: str(mapping[k]) for k in _REGION if mapping.get(k)}
     regions = _regions(record, mapping["regions"])
-    example = (
-        next(iter(regions.values() if isinstance(regions, dict) else regions or ()), None) if isinstance(regions, (dict, list)) else None
-    )
-    wrong = [] if mapping["image"] == KEY and form == "mapping" else [("image", record, mapping["image"])]
-    wrong += [("regions", record, mapping["regions"])] if mapping["regions"] != SELF else []
-    wrong += [(k, example, p) for k, p in wanted.items() if not (p == POSITION or (p == KEY and isinstance(regions, dict)))]
-    missing = [f"{where}.{key}: no '{p}'" for key, holder, p in wrong if _at(holder, p) is None]
+    found = [region for _, r in records for region in _listed(_regions(r, mapping["regions"]))]
+    wrong = [] if mapping["image"] == KEY and form == "mapping" else [("image", [record], mapping["image"])]
+    wrong += [("regions", [record], mapping["regions"])] if mapping["regions"] != SELF else []
+    wrong += [(k, found, p) for k, p in wanted.items() if not (p == POSITION or (p == KEY and isinstance(regions, dict)))]
+    missing = [f"{where}.{key}: no '{p}'" for key, holders, p in wrong if not any(_has(h, p) for h in holders)]
     if missing:
         raise ConfigError(
             f"{path} is not laid out as the mapping says ({'; '.join(missing)}). It is a {form} of records, one of which"
@@ -145,17 +145,28 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
     )
 
 
-def _example(path: Path, at: str, form: Form, start: int, where: str) -> tuple[str, Any]:
-    """The name and the value of the first record that has a region, among the first ones; of the first record where none has."""
-    found = [json.loads(c.records) for c in itertools.islice(chunks(path, start, FIRST, at), 1)]
-    if not found:
+def _first(path: Path, at: str, form: Form, start: int, where: str) -> list[tuple[str, Any]]:
+    """Names and values of the first records, as far as it takes to meet a region; where they have none to name, of the very first ones."""
+    first: list[tuple[str, Any]] = []
+    for chunk in chunks(path, start, FIRST, at):
+        records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in json.loads(chunk.records)]
+        first = first or records
+        said = [_regions(value, where) for _, value in records]
+        if any(said):
+            return records
+        if None in said:
+            break
+    if not first:
         raise ConfigError(f"{path} holds no records")
-    records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in found[0]]
-    return next((r for r in records if _regions(r[1], where)), records[0])
+    return first
 
 
 def _regions(record: Any, where: str) -> Any:
     return record if where == SELF else _at(record, where)
+
+
+def _listed(regions: Any) -> list[Any]:
+    return list(regions.values()) if isinstance(regions, dict) else regions if isinstance(regions, list) else []
 
 
 def shape(value: Any, indent: str = "  ") -> str:
@@ -186,6 +197,13 @@ def _at(value: Any, path: str) -> Any:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value
+
+
+def _has(value: Any, path: str) -> bool:
+    """Whether anything stands at a path of keys, be it null."""
+    *above, last = path.split(".")
+    holder = _at(value, ".".join(above)) if above else value
+    return isinstance(holder, dict) and last in holder
 
 
 def _struct(paths: Mapping[str, str]) -> str:

@@ -39,7 +39,7 @@ GROUP = 64  # images in a row group
 MEMORY = "300MB"  # of the engine that parses and sorts
 SCORES = ("quality", "quality_std", "importance", "importance_std")
 _NEEDED = ("region", "size", "counts", "quality", "importance")
-FEW = 100  # regions, all of which may lack a label
+FEW = 100  # regions or images, all of which may lack a label
 _MASKS_ORDER = "ORDER BY reference, position, region"
 MAKER = "prepare.py index"
 MANIFEST, WORK, CLAIM = "data.json", ".work", "made.json"
@@ -114,7 +114,7 @@ class Indexer:
         for bucket, part in enumerate(tqdm(parts, unit="table", desc="writing tables")):
             note = self.work / f"table-{bucket:05d}.json"
             if not (note.is_file() and part.is_file()):
-                _write_text(note, json.dumps(self._write_table(bucket, part)))
+                self._write_table(bucket, part, note)
             counts.update(json.loads(note.read_text()))
         for name in self.readers:
             counts.update(json.loads((self.work / f"{name}.json").read_text()))
@@ -202,7 +202,8 @@ class Indexer:
     def _write_masks(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
         """A piece of the mask file; masks that are none, or cover no pixel, are left out and counted."""
         name = f"regexp_extract(image, {_literal(self.mapping['masks']['name'])}, 1) AS reference"
-        found = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
+        every = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
+        found = every.filter(pc.invert(every["lost"])).drop_columns(["lost"])
         nameless = found.filter(pc.equal(pc.fill_null(found["reference"], ""), ""))
         odd = nameless["image"][0].as_py() if len(nameless) else None
         if odd is not None:
@@ -220,7 +221,8 @@ class Indexer:
         self.sql.register("kept", kept)
         self._sorted_copy("kept", out)
         self.sql.unregister("kept")
-        unknown = {f"masks without {self.mapping['masks'][c]}": found[c].null_count for c in source.columns}
+        unknown = {self._lacking("masks", c): found[c].null_count for c in source.columns}
+        unknown[self._lacking("masks", "regions")] = len(every) - len(found)
         return {"masks": len(kept), "masks left out": len(found) - len(kept), **{k: n for k, n in unknown.items() if n}}
 
     def _write_scores(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
@@ -230,25 +232,33 @@ class Indexer:
         parts = f"regexp_extract(image, {pattern}, ['type', 'setting', 'reference']) AS parts, {bucket}"
         missing = "".join(f", NULL::DOUBLE AS {c}" for c in SCORES if c not in source.columns)
         self.sql.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT *{missing} FROM ({source.select(text, parts)})")
-        odd = self.sql.execute("SELECT image FROM found WHERE coalesce(parts.type, '') = '' LIMIT 1").fetchall()
+        odd = self.sql.execute("SELECT image FROM found WHERE NOT lost AND coalesce(parts.type, '') = '' LIMIT 1").fetchall()
         if odd:
             raise ConfigError(
                 f"scores.name: {pattern} finds no type, setting and reference in the image {odd[0][0]!r}: correct it in a mapping"
             )
         named = "parts.reference AS reference, parts.type AS type, CAST(parts.setting AS INTEGER) AS setting"
-        self._sorted_copy(f"(SELECT {named}, * EXCLUDE (image, parts) FROM found)", out)
-        ((count, *known),) = self.sql.execute(f"SELECT count(*), {', '.join(f'count({c})' for c in source.columns)} FROM found").fetchall()
-        unknown = {f"scores without {self.mapping['scores'][c]}": count - n for c, n in zip(source.columns, known, strict=True)}
+        self._sorted_copy(f"(SELECT {named}, * EXCLUDE (image, parts, lost) FROM found WHERE NOT lost)", out)
+        columns = ", ".join(f"count({c}) FILTER (WHERE NOT lost)" for c in source.columns)
+        ((every, lost, *known),) = self.sql.execute(f"SELECT count(*), count_if(lost), {columns} FROM found").fetchall()
+        count = every - lost
+        unknown = {self._lacking("scores", c): count - n for c, n in zip(source.columns, known, strict=True)}
+        unknown[self._lacking("scores", "regions")] = lost
         return {"scores": count, **{k: n for k, n in unknown.items() if n}}
+
+    def _lacking(self, name: str, column: str) -> str:
+        """What is counted where a label file lacks a column: regions, or, where it does not say which there are, images."""
+        return f"{'images of ' if column == 'regions' else ''}{name} without {self.mapping[name][column]}"
 
     def _check_labels(self, name: str, counts: dict[str, int], chunk: Chunk) -> None:
         """Records whose keys change in the middle of a file."""
-        count = counts[name] + counts.get("masks left out", 0)
-        for column in _NEEDED:
-            path = self.mapping[name].get(column)
-            if path and count >= FEW and counts.get(f"{name} without {path}") == count:
+        regions = counts[name] + counts.get("masks left out", 0)
+        lost = 0 if regions else counts.get(self._lacking(name, "regions"), 0)
+        for column, count in (("regions", lost), *((c, regions) for c in _NEEDED)):
+            path, what = self.mapping[name].get(column), "images" if column == "regions" else "regions"
+            if path and count >= FEW and counts.get(self._lacking(name, column)) == count:
                 raise ConfigError(
-                    f"{self.readers[name].path}: of {count:,} regions from byte {chunk.start:,} to {chunk.end:,} none has '{path}' "
+                    f"{self.readers[name].path}: of {count:,} {what} from byte {chunk.start:,} to {chunk.end:,} none has '{path}' "
                     f"({name}.{column}), which earlier ones have: give that part a file and a mapping of its own"
                 )
 
@@ -263,8 +273,9 @@ class Indexer:
         to = f"{_literal(str(out))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 16384)"
         self.sql.execute(f"COPY (SELECT * FROM {rows} ORDER BY bucket) TO {to}")
 
-    def _write_table(self, bucket: int, path: Path) -> dict[str, int]:
-        """Joins one bucket; what stands twice is taken once, and counted like scores without a mask and masks without a score."""
+    def _write_table(self, bucket: int, path: Path, note: Path) -> None:
+        """Joins one bucket; what stands twice is taken once, and counted in `note` like scores without a mask and masks without a score.
+        The note is written before the table has its name: a table that is there is done."""
         every_mask, every_score = (
             f"(SELECT * FROM read_parquet({_literal(str(self.work / f'{name}-*.parquet'))}) WHERE bucket = {bucket})"
             for name in ("masks", "scores")
@@ -284,16 +295,17 @@ class Indexer:
             for table in self.maker.tables(rows, masks, GROUP):
                 writer.write_table(table, GROUP)
                 images += len(table)
-        return {
-            "images": images,
-            "regions": len(rows),
-            "scores without a mask": scores - len(rows) - twice,
-            "masks without a score": len(masks) - len(np.unique(rows["number"].to_numpy())),
-            "scores that stand twice": twice,
-            "masks that stand twice": len(given) - len(masks),
-            "scores that stand twice and differ": differing,
-            "masks that stand twice and differ": alike - len(masks),
-        }
+            counts = {
+                "images": images,
+                "regions": len(rows),
+                "scores without a mask": scores - len(rows) - twice,
+                "masks without a score": len(masks) - len(np.unique(rows["number"].to_numpy())),
+                "scores that stand twice": twice,
+                "masks that stand twice": len(given) - len(masks),
+                "scores that stand twice and differ": differing,
+                "masks that stand twice and differ": alike - len(masks),
+            }
+            _write_text(note, json.dumps(counts))
 
 
 def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

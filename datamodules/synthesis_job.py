@@ -2,7 +2,7 @@
 
 A folder of data holds `part-*.parquet` (`datamodules.tables`), where asked for `images/` and `references/`, and `data.json`, which is
 written last and says what the data is. `plan.json` is written first: what the job was begun with; it can only be continued with the same.
-`.job/` holds a receipt for each finished shard.
+`.job/` holds a receipt for each shard, which is written before its part gets its name.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from datamodules.quality_labels.base import Comparison
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, encode_png
 from datamodules.references import Clean, Reference, read_reference
 from datamodules.synthesis import Chains, labelled, synthesize
-from datamodules.tables import write_records
+from datamodules.tables import RecordWriter
 
 if TYPE_CHECKING:
     from datamodules.synthesis_job import Synthesis
@@ -67,10 +67,12 @@ class Shards(Work):
 
     def make(self, shard: int) -> Made:
         clock, made, skipped = Clock(), Counter[str](), dict[tuple[str, str], int]()
-        records = self._records(range(shard * self.size, shard * self.size + self.images(shard)), clock, skipped)
-        write_records(self._part(shard), self._counted(records, made))
-        lost = [{"name": name, "images": count, "why": why} for (name, why), count in skipped.items()]
-        write_json(self._receipt(shard), {**made, "skipped": lost})
+        with RecordWriter(self._part(shard)) as part:
+            for record in self._records(range(shard * self.size, shard * self.size + self.images(shard)), clock, skipped):
+                made.update({record.split: 1, "regions": len(record.regions)})
+                part.write(record)
+            lost = [{"name": name, "images": count, "why": why} for (name, why), count in skipped.items()]
+            write_json(self._receipt(shard), {**made, "skipped": lost})  # before the part gets its name: a part that is there is done
         return Made(sum(made[s] for s in SPLITS), made["regions"], tuple(lost), dict(clock))
 
     def manifest(self) -> dict[str, Any]:
@@ -91,12 +93,6 @@ class Shards(Work):
 
     def _receipt(self, shard: int) -> Path:
         return self.job.out / RECEIPTS / f"{shard:06d}.json"
-
-    @staticmethod
-    def _counted(records: Iterator[ImageRecord], made: Counter[str]) -> Iterator[ImageRecord]:
-        for record in records:
-            made.update({record.split: 1, "regions": len(record.regions)})
-            yield record
 
     def _records(self, items: range, clock: Clock, skipped: dict[tuple[str, str], int]) -> Iterator[ImageRecord]:
         for item in items:
@@ -176,11 +172,15 @@ class Shards(Work):
         job = self.job
         _, masks = self._proposals(clean, reference, clock)
         developed = {} if clean.light is None else raw.developing(job.distortions, clean.light)
-        rng = np.random.default_rng([job.seed, item])
+        rng = self._generator(item)
         distorted, regions = synthesize(clean.image, masks, job.distortions, job.label, job.recipe, rng, clock, developed)
         if not regions:
             raise RegionError(f"no region covers min_area={job.recipe.min_area} of the image")
         return distorted, regions
+
+    def _generator(self, item: int) -> np.random.Generator:
+        """What all that happens to an image of mode mixed is drawn from."""
+        return np.random.default_rng([self.job.seed, item])
 
     def _proposals(self, clean: Clean, reference: Reference, clock: Clock) -> tuple[list[str], Masks]:
         job, found = self.job, self._regions

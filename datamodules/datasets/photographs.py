@@ -114,8 +114,6 @@ class Photographs(RoiDataset):
         ConfigError: an option out of its range.
     """
 
-    most_types = 1
-
     def __init__(
         self,
         *,
@@ -172,6 +170,11 @@ class Photographs(RoiDataset):
         }
         self.cache = Path(cache) if cache else None
         self._ready = False
+
+    @property
+    def most_types(self) -> int:
+        """See the contract."""
+        return min(self.recipe.several, len(self.distortions))
 
     @functools.cached_property
     def photographs(self) -> Photos:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ except ModuleNotFoundError as error:
 
 @ENGINES.register("ray")
 class RayCluster(Engine):
-    """One task per shard. The job's folders must lie under the same path on every node, as on a shared file system.
+    """One task per shard, dealt out over all nodes. The job's folders must lie under the same path on each, as on a shared file system.
 
     Where a node is lost, its shards are made again elsewhere: what is written twice is the same twice.
 
@@ -26,6 +27,9 @@ class RayCluster(Engine):
         address: of the cluster: "auto" for the one this machine belongs to, "host:port" for another; "" starts one on this machine's cores.
         retries: how often a shard is tried again whose process or node was lost. An error of the shard itself is not tried again.
         ahead: shards handed out per core of the cluster.
+
+    Attributes:
+        made_on: how many shards each node has made, by its id.
 
     Raises:
         ConfigError: `retries` below 0, or `ahead` below 1.
@@ -35,6 +39,7 @@ class RayCluster(Engine):
         if retries < 0 or ahead < 1:
             raise ConfigError(f"ray: retries is at least 0 and ahead at least 1, got {retries} and {ahead}")
         self.address, self.retries, self.ahead = address, retries, ahead
+        self.made_on: Counter[str] = Counter()
 
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
         """A Ray that this process is connected to already is used, whatever the address. See the contract."""
@@ -61,7 +66,7 @@ class RayCluster(Engine):
             ) from error
 
     def _run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
-        make = ray.remote(num_cpus=1, max_retries=self.retries)(make_held)
+        make = ray.remote(num_cpus=1, max_retries=self.retries, scheduling_strategy="SPREAD")(_make)
         job = ray.put(work)  # travels to each node once
         most = self.ahead * max(1, int(ray.cluster_resources().get("CPU", 1)))
         running: dict[Any, int] = {}
@@ -74,7 +79,9 @@ class RayCluster(Engine):
             if not running:
                 break
             for done in ray.wait(list(running))[0]:
-                yield running.pop(done), _got(done)
+                made, node = _got(done)
+                self.made_on[node] += 1
+                yield running.pop(done), made
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
@@ -82,7 +89,12 @@ class RayCluster(Engine):
         return {}
 
 
-def _got(done: Any) -> Made:
+def _make(work: Work, shard: int) -> tuple[Made, str]:
+    """In a process of the cluster: what became of the shard, and the id of the node that made it."""
+    return make_held(work, shard), ray.get_runtime_context().get_node_id()
+
+
+def _got(done: Any) -> tuple[Made, str]:
     """What a task gave, or its own error in place of Ray's account of it."""
     try:
         return ray.get(done)

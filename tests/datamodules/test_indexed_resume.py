@@ -1,47 +1,66 @@
-"""A resume in mid-epoch over tables: exactly the samples that were not seen, for any number of loader workers and ranks."""
+"""A resume in mid-epoch over tables: exactly the samples that were not seen, for any number of loader workers and ranks.
+
+The cursor is what Lightning has saved of the data module and gives back to it.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
+import torch
 
-from components.preprocess import Preprocess
-from datamodules.collate import Collate
-from datamodules.datasets.base import DATASETS
-from datamodules.roi_iqa import CursorLoader
-from datamodules.sampler import CursorBatchSampler, ShuffledOrder
+from tests.conftest import ROOT
+from tests.datamodules import resuming
+from tests.datamodules.resuming import BATCH, CHECKPOINT, MICRO_BATCHES, STOP, WORKERS
+from tests.lightning_modules.attempts import free_port
 
-BATCH = 3
-COLLATE = Collate(Preprocess(16, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2)), 0)
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
+def trained(request, tmp_path_factory):
+    """Folder, number of ranks, and what each rank says."""
+    folder, world = tmp_path_factory.mktemp("resume"), request.param
+    if world == 1:
+        return folder, world, [resuming.attempts(folder)]
+    started = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
+    command = [sys.executable, "-m", "tests.datamodules.resuming", str(folder)]
+    ranks = [
+        subprocess.Popen(command, cwd=ROOT, env={**os.environ, **started, **{k: str(r) for k in ("RANK", "LOCAL_RANK")}})
+        for r in range(world)
+    ]
+    assert [rank.wait(300) for rank in ranks] == [0] * world
+    return folder, world, [json.loads((folder / f"rank{r}.json").read_text()) for r in range(world)]
 
 
 @pytest.fixture(scope="module")
-def samples():
-    dataset = DATASETS.build({"plugin": "indexed", **DATASETS.get("indexed").tiny(), "regions": 1})
-    dataset.prepare()
-    return dataset.split("train")
-
-
-def consumed(samples, start, stop, world, workers, steps):
-    """The regions of the first `steps` batches of each rank, from micro-batch `start` on; then the loaders are dropped."""
-    order, found = ShuffledOrder(len(samples), BATCH, 7), []
-    for rank in range(world):
-        sampler = CursorBatchSampler(order, stop, start, rank, world)
-        loader = CursorLoader(samples, batch_sampler=sampler, collate_fn=COLLATE, num_workers=workers)
-        batches = iter(loader)
-        found += [region for _ in range(steps) for ids in next(batches).ids for region in ids]
+def regions():
+    samples = resuming.data(1, 0).dataset.split("train")
+    found = {r.id for i in range(len(samples)) for r in samples[i].record.regions}
+    assert len(samples) == len(found) == 5 * BATCH
     return found
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
-@pytest.mark.parametrize("world", [1, 2])
-def test_what_was_not_seen_is_seen_and_nothing_twice(samples, workers, world):
-    """Two epochs of five batches; training stops after four of them, in the first epoch, with more of them read ahead."""
-    assert len(samples) == 5 * BATCH
-    regions = {r.id for i in range(len(samples)) for r in samples[i].record.regions}
-    before = consumed(samples, 0, 10, world, workers, 4 // world)
-    after = consumed(samples, 4, 10, world, workers, 6 // world)
-    assert len(set(before)) == len(before) == 4 * BATCH
+@pytest.mark.parametrize("workers", WORKERS)
+def test_what_was_not_seen_is_seen_and_nothing_twice(trained, regions, workers):
+    """Two epochs of five batches; the power goes after four of them, in the first epoch."""
+    _, world, ranks = trained
+    before, after = ([region for rank in ranks for region in rank[str(workers)][when]] for when in ("before", "after"))
+    assert len(set(before)) == len(before) == STOP * BATCH
     assert Counter(after) - Counter(regions) == Counter(regions - set(before))  # the rest of the first epoch, besides all of the second
     assert Counter(before + after) == Counter(dict.fromkeys(regions, 2))
+    assert [len(rank[str(workers)]["before"]) for rank in ranks] == [STOP * BATCH // world] * world
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_batches_that_were_read_ahead_are_not_counted_as_seen(trained, workers):
+    """Where processes read, more has been asked of the order than training was shown; the checkpoint counts what training was shown."""
+    folder, world, ranks = trained
+    asked = sorted(number for rank in ranks for number in rank[str(workers)]["asked"])
+    ahead = min(STOP + world * max(1, 2 * workers), MICRO_BATCHES)  # Lightning itself looks one batch ahead
+    assert asked == list(range(ahead))
+    state = torch.load(folder / str(workers) / CHECKPOINT, weights_only=True)["RoiIQA"]
+    assert state == {"step": STOP // world, "cursor": STOP, "batches_per_step": world}

@@ -15,7 +15,7 @@ import pytest
 import prepare
 from components import rle
 from components.registry import ConfigError
-from datamodules import seagull_100w
+from datamodules import label_mapping, seagull_100w
 from datamodules.alone import alone
 from datamodules.archives import ImageFiles
 from datamodules.datasets.indexed import Indexed
@@ -330,6 +330,70 @@ def test_keys_that_change_in_the_middle_of_a_file_are_refused(tmp_path, monkeypa
         Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()
 
 
+def _nameless(tmp_path, name, of):
+    """The regions of records from `of` on stand under another key."""
+    write_labels(tmp_path, REFERENCES)
+    path = tmp_path / "Labels" / f"SEAGULL-100w_{name}.json"
+    records = json.loads(path.read_text())
+    for record in records[of:]:
+        record["rois"] = record.pop("annotations")
+    path.write_text(json.dumps(records))
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "regions"), [("mask-based-rois", "masks", IMAGES - 6 * SETTINGS), ("scores", "scores", IMAGES - 1)]
+)
+def test_images_that_do_not_say_what_their_regions_are_are_counted(tmp_path, name, where, regions):
+    """Not so those that say that they have none."""
+    _nameless(tmp_path, name, -1)
+    path = tmp_path / "Labels" / f"SEAGULL-100w_{name}.json"
+    path.write_text(json.dumps([*json.loads(path.read_text()), {"id": "Blur_0/none", "annotations": []}]))
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    assert counts[f"images of {where} without annotations"] == 1
+    assert counts["regions"] == regions * REGIONS
+    assert {k for k in counts if " without " in k} == {
+        "masks without a score", "scores without a mask", f"images of {where} without annotations"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "where"), [("mask-based-rois", "masks"), ("scores", "scores")])
+def test_a_key_of_regions_that_changes_in_the_middle_of_a_file_is_refused(tmp_path, monkeypatch, name, where):
+    monkeypatch.setattr(seagull_100w, "FEW", 2)
+    _nameless(tmp_path, name, 4)
+    told = rf"{name}\.json: of \d+ images from byte [\d,]+ to [\d,]+ none has 'annotations' \({where}\.regions\), which earlier ones have"
+    with pytest.raises(ConfigError, match=told):
+        Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()
+
+
+def test_what_the_first_region_lacks_is_looked_for_in_the_others(indexed, tmp_path, monkeypatch):
+    """A null, a key that it has not, and more images without regions than are looked at together."""
+    monkeypatch.setattr(label_mapping, "FIRST", 60)
+    for name in ("mask-based-rois", "scores"):
+        write_labels(tmp_path, REFERENCES)
+        path = tmp_path / "Labels" / f"SEAGULL-100w_{name}.json"
+        records = json.loads(path.read_text())
+        first = records[0]["annotations"][0]
+        if name == "scores":
+            first["quality_score"] = None
+        else:
+            del first["description"]
+        none = [{"id": f"Blur_0/none{n}", "annotations": []} for n in range(5)]
+        path.write_text(json.dumps([*none, *records]))
+        out = tmp_path / name
+        counts = Indexer(tmp_path, out, load_mapping(None), SHARES, 0).run()["counts"]
+        lacking = "scores without quality_score" if name == "scores" else "masks without description"
+        assert counts[lacking] == 1
+        assert counts["regions"] == IMAGES * REGIONS
+        assert [r.id for r in read_records(tables(out))] == [r.id for r in read_records(tables(indexed[0]))]
+
+
+def test_first_images_that_do_not_say_what_their_regions_are(tmp_path):
+    """The whole of a large file is not read for it."""
+    _nameless(tmp_path, "scores", 0)
+    with pytest.raises(ConfigError, match=r"scores\.regions: no 'annotations'"):
+        Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0)
+
+
 def test_a_label_file_without_records(tmp_path):
     write_labels(tmp_path, 1)
     (tmp_path / "Labels" / "SEAGULL-100w_scores.json").write_text("[]")
@@ -358,31 +422,77 @@ def test_another_folders_files_are_not_mixed_with_ours(downloaded, indexed, tmp_
 
 
 KILLED = """
-import os, signal, sys
+import itertools, json, os, signal, sys
 from pathlib import Path
-from datamodules import seagull_100w
+from datamodules import label_mapping, seagull_100w
 from datamodules.label_mapping import load_mapping
+from datamodules.tables import RecordWriter
+
 seagull_100w.CHUNK, seagull_100w.BUCKET = 3000, 12000
-left, replace = int(sys.argv[3]), Path.replace
-def counted(self, target):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)  # a file is written and not yet in its place
-    return replace(self, target)
-Path.replace = counted
-seagull_100w.Indexer(Path(sys.argv[1]), Path(sys.argv[2]), load_mapping(None), (0.6, 0.2, 0.2), 0).run()
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+
+
+def run(moment, after):
+    moments, begun = itertools.count(1), (out.parent / "begun").open("a")
+
+    def deadly(method):
+        def counted(*given):
+            last = next(moments) == moment
+            if last and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done = method(*given)
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        return counted
+
+    def noted(method):
+        def said(self, *given):
+            print(next(g.stem for g in given if isinstance(g, Path) and g.name != "chunk.json"), file=begun, flush=True)
+            return method(self, *given)
+
+        return said
+
+    Path.replace, RecordWriter.write_table = deadly(Path.replace), deadly(RecordWriter.write_table)
+    for stage in ("_write_masks", "_write_scores", "_write_table"):
+        setattr(seagull_100w.Indexer, stage, noted(getattr(seagull_100w.Indexer, stage)))
+    seagull_100w.Indexer(folder, out, load_mapping(None), (0.6, 0.2, 0.2), 0).run()
+
+
+for number, moment in enumerate(itertools.cycle((1, 6, 2, 5))):
+    child = os.fork()  # of a process that has run nothing yet
+    if child == 0:
+        run(moment, number % 3 == 1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    whole = {p.stem: [p.stat().st_ino, p.stat().st_mtime_ns] for p in out.rglob("*.parquet") if not p.name.startswith(".")}
+    begun = (out.parent / "begun").read_text().split()
+    (out.parent / "begun").unlink()
+    print(json.dumps({"status": status, "begun": begun, "whole": whole}), flush=True)
+    if status != -signal.SIGKILL:
+        break
 """
 
 
-def test_killed_at_several_moments_the_bytes_are_the_same(downloaded, indexed, root):
-    """A run is killed before its third file is in place, the next before its fifth, and so on, until one comes through."""
+def test_killed_at_many_moments_it_goes_on_and_the_bytes_are_the_same(downloaded, indexed, root):
+    """Before, in the middle of and after the writing of files: no piece and no table that is whole is begun again, or touched."""
     out = indexed[0].parent / "killed"
-    statuses = []
-    for left in (3, 7, 11, 5, 2, 0):
-        command = [sys.executable, "-c", KILLED, str(downloaded), str(out), str(left)]
-        statuses.append(subprocess.run(command, cwd=root, capture_output=True, timeout=300, check=False).returncode)
-    assert statuses == [-signal.SIGKILL] * 5 + [0]
+    command = [sys.executable, "-c", KILLED, str(downloaded), str(out)]
+    told = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, timeout=300, check=True).stdout
+    runs = [json.loads(line) for line in told.splitlines()]
+    assert [r["status"] for r in runs] == [-signal.SIGKILL] * (len(runs) - 1) + [0]
+    done: dict[str, list[int]] = {}
+    for run in runs:
+        assert not done.keys() & set(run["begun"])
+        assert {name: run["whole"].get(name, stamp) for name, stamp in done.items()} == done
+        done |= run["whole"]
+    kinds = {kind: [name for name in done if name.startswith(kind)] for kind in ("masks", "scores", "part")}
+    assert all(len(names) > 1 for names in kinds.values())
+    begun = [name for run in runs for name in run["begun"]]
+    assert set(begun) == set(done)
+    assert len(done) < len(begun) < len(done) + len(runs)  # of what was begun, each run lost one at most
+    assert {p.stem: [p.stat().st_ino, p.stat().st_mtime_ns] for p in tables(out)} == {n: done[n] for n in kinds["part"]}
     assert contents(out) == contents(indexed[0])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -10,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,17 +21,22 @@ import numpy as np
 import PIL.Image
 import pytest
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import prepare
 from components import rle
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError, configured
+from configs.schema import load_config
 from datamodules import raw, synthesis_shards
+from datamodules.datasets.base import DATASETS
+from datamodules.datasets.photographs import Photographs
 from datamodules.distortions.base import DISTORTIONS, Distortion
+from datamodules.engines.base import EngineError
 from datamodules.images import ImageError, load_image
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.local_similarity import LocalSimilarity
-from datamodules.records import SPLITS
+from datamodules.records import SPLITS, encode_png
 from datamodules.references import ChangedError
 from datamodules.synthesis_job import Synthesis
 from datamodules.tables import read_records
@@ -154,21 +163,28 @@ def test_a_photograph_that_turns_bad_moves_nothing_else(photographs, mixed, tmp_
 
 
 @pytest.mark.parametrize("options", [MIXED, WHOLE], ids=["mixed", "whole"])
-def test_killed_at_every_moment_it_ends_in_the_same_bytes(photographs, mixed, whole, tmp_path, options, monkeypatch):
-    """SIGKILL before and after each file gets its name: the plan, references, parts, receipts, the manifest."""
+def test_killed_at_every_moment_it_ends_in_the_same_bytes(photographs, mixed, whole, tmp_path, options):
+    """SIGKILL before and after each file gets its name: the plan, references, parts, receipts, the manifest. A part that is there stays."""
     expected = files((mixed if options is MIXED else whole)[0])
     out, context = tmp_path / "data", multiprocessing.get_context("fork")
-    killed = 0
+    killed, kept = 0, dict[str, tuple[int, int]]()
     for moment in itertools.cycle(range(1, 5)):
         process = context.Process(target=killed_at, args=(moment, killed % 2 == 1, photographs, out, options))
         process.start()
         process.join(300)
+        kept = stamps(out) | kept
         if process.exitcode == 0:
             break
         assert process.exitcode == -signal.SIGKILL
         killed += 1
     assert killed > 4
+    assert stamps(out) == kept
     assert files(out) == expected
+
+
+def stamps(out: Path) -> dict[str, tuple[int, int]]:
+    """Which files the parts are, and when each was written: what is made again is another one."""
+    return {p.name: (p.stat().st_ino, p.stat().st_mtime_ns) for p in out.glob("part-*.parquet")}
 
 
 def killed_at(moment: int, after: bool, photographs: Path, out: Path, options: dict) -> None:
@@ -205,6 +221,43 @@ def test_only_the_missing_shard_is_made(photographs, mixed, tmp_path):
     assert files(tmp_path / "data") == files(mixed[0])
 
 
+def test_a_bad_photograph_is_said_while_data_are_made(photographs, tmp_path, capsys):
+    job(photographs, tmp_path / "data", **MIXED).run()
+    assert capsys.readouterr().out.count("skipped broken.jpg (5 images): image broken.jpg cannot be decoded") == 1
+
+
+SHARED = ("mixed", "clean", "regions", "min_area", "visible", "full_impact", "several")  # options of quickstart's data and of this job
+
+
+@pytest.mark.parametrize("several", [1, 3])
+def test_quickstarts_samples_are_what_this_job_makes_of_their_clean_squares(tmp_path, monkeypatch, several):
+    """Its clean squares are its own (crops, looks, dead leaves), and so is what it has drawn for these. From there on a sample is a row of
+    this job, bit by bit."""
+    given = [f"data.several={several}", "data.cache=''", "data.workers=0"]
+    quickstart = DATASETS.build(load_config("quickstart", ["name=run", *given]).data)
+    clean = []  # of each sample the square, and the generator after it
+    reference = Photographs._reference
+
+    def noted(self, split, rng):
+        found = reference(self, split, rng)
+        clean.append((found[1], copy.deepcopy(rng)))
+        return found
+
+    monkeypatch.setattr(Photographs, "_reference", noted)
+    expected = [quickstart.make(split, i) for split in SPLITS for i in range(3)]
+    assert len(clean) == len(expected)  # no square was without a region that is large enough
+    (tmp_path / "squares").mkdir()
+    for i, (square, _) in enumerate(clean):
+        PIL.Image.fromarray(square).save(tmp_path / "squares" / f"{i}.png")
+    monkeypatch.setattr(synthesis_shards.Shards, "_generator", lambda self, item: clean[item][1])
+    recipe = {name: getattr(quickstart.recipe, name) for name in SHARED}
+    job(tmp_path / "squares", tmp_path / "data", mode="mixed", size=quickstart.size, val=0, test=0, **recipe).run()
+    for (pixels, ours), theirs in zip(expected, records(tmp_path / "data"), strict=True):
+        assert theirs.png == encode_png(pixels)
+        assert [dataclasses.replace(r, id="") for r in theirs.regions] == [dataclasses.replace(r, id="") for r in ours.regions]
+    assert max(len(r.distortions) for _, ours in expected for r in ours.regions) == several
+
+
 def test_a_part_that_was_deleted_is_made_again(photographs, mixed, tmp_path):
     out = tmp_path / "data"
     shutil.copytree(mixed[0], out)
@@ -214,13 +267,45 @@ def test_a_part_that_was_deleted_is_made_again(photographs, mixed, tmp_path):
 
 
 def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(photographs, mixed, tmp_path, ray_cluster):
-    assert sum(node["Alive"] for node in ray.nodes()) == 2
-    job(photographs, tmp_path / "data", "ray", **MIXED).run()
+    """Both have a process that has imported what it needs, so that none has made everything before the other has begun."""
+    nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert len(nodes) == 2
+    ready = ray.remote(num_cpus=1)(lambda: importlib.import_module("datamodules.synthesis_job").__name__)
+    on = [ready.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)) for n in nodes]
+    ray.get([each.remote() for each in on])
+    made = job(photographs, tmp_path / "data", "ray", **MIXED)
+    made.run()
+    assert set(made.engine.made_on) == nodes
+    assert made.engine.made_on.total() == len(stamps(tmp_path / "data")) == 3
     assert files(tmp_path / "data") == files(mixed[0])
 
 
-def test_processes_killed_with_their_parent_make_the_same_bytes(photographs, mixed, tmp_path, root):
-    """Two processes: their parent is killed when the first shard is done, and they end; then the job is finished."""
+@pytest.mark.parametrize("moment", [".part-*", "part-*.parquet"], ids=["while the first part is written", "when it is there"])
+def test_a_worker_process_that_is_killed_costs_its_own_shards_only(photographs, mixed, tmp_path, moment):
+    """One of two: the job ends and says so; given again it finishes, and leaves what was there as it is."""
+    out = tmp_path / "data"
+    killer = threading.Thread(target=kill_a_worker, args=(out, moment))
+    killer.start()
+    with pytest.raises(EngineError, match=r"one of 2 processes was killed, .*what is finished is kept, give the same line again"):
+        configured(Synthesis, {**MIXED, "engine": {"plugin": "processes", "workers": 2}}, "synthesize")(photographs, out).run()
+    killer.join()
+    kept = stamps(out)
+    assert len(kept) < 3
+    assert not (out / "data.json").exists()
+    job(photographs, out, "processes", **MIXED).run()
+    assert kept.items() <= stamps(out).items()
+    assert files(out) == files(mixed[0])
+
+
+def kill_a_worker(out: Path, moment: str) -> None:
+    """As soon as there is such a file."""
+    until(lambda: list(out.glob(moment)), pause=0.001)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moment", ["plan.json", "part-*.parquet"])
+def test_processes_killed_with_their_parent_make_the_same_bytes(photographs, mixed, tmp_path, root, moment):
+    """Two processes: their parent is killed when there is such a file, and they end; then the job is finished."""
     out = tmp_path / "data"
     code = (
         "from pathlib import Path; from components.registry import configured; from datamodules.synthesis_job import Synthesis; "
@@ -229,19 +314,22 @@ def test_processes_killed_with_their_parent_make_the_same_bytes(photographs, mix
     )
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen([sys.executable, "-c", code], cwd=root, start_new_session=True, **quiet)
-    until(lambda: list(out.glob(".job/*.json")) or process.poll() is not None)
+    until(lambda: list(out.glob(moment)))
     os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     until(lambda: not alive(process.pid))
+    kept = stamps(out)
+    assert len(kept) < 3
     job(photographs, out, "processes", **MIXED).run()
+    assert kept.items() <= stamps(out).items()
     assert files(out) == files(mixed[0])
 
 
-def until(true, seconds: float = 60) -> None:
+def until(true, seconds: float = 60, pause: float = 0.02) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def alive(group: int) -> bool:

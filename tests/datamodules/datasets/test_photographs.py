@@ -269,6 +269,16 @@ def test_only_training_photographs_take_another_look():
     assert not np.array_equal(plain.make("train", 0)[0], varied.make("train", 0)[0])
 
 
+@pytest.mark.parametrize(
+    ("several", "distortions", "most"), [(1, ("blur", "noise"), 1), (3, ("blur", "noise"), 2), (2, ("blur", "noise", "contrast"), 2)]
+)
+def test_the_most_types_of_a_region(several, distortions, most):
+    """What a budget of tokens counts on: no label names more, and some name as many."""
+    dataset = small(several=several, distortions=distortions, clean=0.0, visible=1.0)
+    assert dataset.most_types == most
+    assert max(len(r.distortions) for i in range(6) for r in dataset.make("train", i)[1].regions) == most
+
+
 def test_the_seed_draws_other_samples():
     a, b = (small(seed=s).make("test", 0) for s in (0, 1))
     assert not np.array_equal(a[0], b[0])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.distortions.base import DISTORTIONS, to_rgb, to_ycc
+from datamodules.quality_labels.base import QualityLabel
 from datamodules.quality_labels.local_similarity import LocalSimilarity
 
 C, A, N, WINDOW = 3.0, 80.0, 40.0, 7
@@ -148,6 +149,31 @@ def test_the_shipped_encoder_learnt_from_these_scores(photograph, name, mean):
     distortion = DISTORTIONS.build({"plugin": name})
     scores = [LocalSimilarity().image(distortion(photograph, s), photograph) for s in range(8, 12)]
     assert np.mean(scores) == pytest.approx(mean, abs=0.01)
+
+
+@pytest.mark.parametrize("way", ["label", "against"])
+def test_a_region_costs_its_surroundings_and_not_the_image(photograph, monkeypatch, way):
+    """How many pixels are compared is told by the regions alone: in an image of four times the size it is as many. The definition, which
+    compares the whole image for each region and for its impact, takes four times as many, and gives the same to 1e-6."""
+    compared, similar = [], LocalSimilarity.similar
+    monkeypatch.setattr(LocalSimilarity, "similar", lambda self, mean, *more: compared.append(mean[0].size) or similar(self, mean, *more))
+    label, blur, cost = LocalSimilarity(), DISTORTIONS.build({"plugin": "blur"}), {}
+    for times in (2, 4):
+        reference = np.tile(photograph, (times, times, 1))
+        distorted, masks = blur(reference, 9), np.zeros((12, *reference.shape[:2]), bool)
+        for r, mask in enumerate(masks):
+            mask[60 + 4 * r : 72 + 4 * r, 64:80] = True
+        compare = label.against(reference, masks) if way == "against" else lambda image, y=reference, m=masks: label.label(image, y, m)
+        found = {}
+        for name, judge in (("near", compare), ("whole", lambda image, y=reference, m=masks: QualityLabel.label(label, image, y, m))):
+            compared.clear()
+            found[name] = judge(distorted)
+            cost[name, times] = sum(compared)
+        np.testing.assert_allclose(found["near"], found["whole"], atol=1e-6)
+    assert cost["near", 4] == cost["near", 2]
+    assert cost["whole", 4] == 4 * cost["whole", 2] == 4 * 2 * 12 * (192**2 + 96**2 + 48**2)
+    boxes = 12 * sum((12 // 2**k + 2 * WINDOW) * (16 // 2**k + 2 * WINDOW) for k in range(3))  # with a window on each side
+    assert cost["near", 2] <= boxes if way == "against" else cost["near", 2] < cost["whole", 2] / 4
 
 
 @pytest.mark.parametrize("options", [{"window": 6}, {"window": 1}, {"scales": 0}])
