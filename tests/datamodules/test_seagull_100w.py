@@ -460,7 +460,7 @@ def run(moment, after):
     seagull_100w.Indexer(folder, out, load_mapping(None), (0.6, 0.2, 0.2), 0).run()
 
 
-for number, moment in enumerate(itertools.cycle((1, 6, 2, 5))):
+for number, moment in zip(range(60), itertools.cycle((1, 6, 2, 5))):
     child = os.fork()  # of a process that has run nothing yet
     if child == 0:
         run(moment, number % 3 == 1)
