@@ -60,7 +60,7 @@ def check_pair(student: Scorer, teacher: Scorer) -> None:
         if here != there:
             raise ConfigError(
                 f"distillation: {_SAID[what]} differ: {here} of the student, {there} of the teacher. Give the student the teacher's "
-                "image size, normalisation, width, grid, opinions and number of levels"
+                "image size, normalisation, width, grid, opinions and number of levels (model.vision_encoder.most_levels)"
             )
 
 

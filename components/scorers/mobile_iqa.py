@@ -69,7 +69,8 @@ class MobileIQA(CropQuality):
     """See the module's docstring.
 
     Args:
-        vision_encoder: any; published are five levels, at strides 2 to 32. Its image size is the size that a region's crop is brought to.
+        vision_encoder: any, with any number of levels; published are five, at strides 2 to 32. Its image size is the size that a region's
+            crop is brought to.
         width: C of the projected levels, a multiple of 4, at least 8.
         grid: G; it is in the shapes of the weights, the image size is not.
         opinions: M.
@@ -139,5 +140,5 @@ class MobileIQA(CropQuality):
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
-        encoder = {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64, "levels": [0, 1, 2, 3, 4]}
+        encoder = {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64, "most_levels": 5}
         return {"vision_encoder": {**encoder, "model_args": {"channels": [8, 16, 24, 32]}}, "width": 16, "grid": 6, "opinions": 2}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from components.batch import Batch
 from components.foundation import Foundations
 from components.registry import ConfigError, Part
-from components.restorer import STRIDES, Decoder, Restored
+from components.restorer import PATCHED, STRIDES, Decoder, Restored
 from components.scorers._crop_quality import Criterion, CropQuality, crops_of, valid_places
 from components.scorers.base import SCORERS
 from components.view_attention import SpatialAttention
@@ -31,13 +31,13 @@ class Reader(nn.Module):
     """What the decoder knows, deep to shallow -> (N,) scores.
 
     Args:
-        channels: of the encoder's five levels, C_0 ... C_4.
+        channels: of the encoder's levels, [C_0,] C_1 ... C_4.
         cells: side of the deepest map.
     """
 
     def __init__(self, channels: tuple[int, ...], cells: int) -> None:
         super().__init__()
-        _, second, third, fourth, last = channels
+        *_, second, third, fourth, last = channels
         eighth, quarter, half = last // 8, last // 4, last // 2
         self.bottom = nn.Sequential(*_narrowed(last, half, quarter, eighth))
         self.levels = nn.ModuleList(
@@ -60,7 +60,8 @@ class TeacherIQA(CropQuality):
     """See the module's docstring.
 
     Args:
-        vision_encoder: with five levels at strides 2 to 32; published is ResNet-50. Its image size is that of a view, published 224.
+        vision_encoder: with levels at strides 2 to 32, published is ResNet-50, or at strides 4 to 32 (`components.restorer`); each of a
+            multiple of 8 channels. Its image size is that of a view, published 224.
         stage: "restoration" learns to restore, on data with `pairs`, and scores by how little it would change: 1 - the root mean square
             of its changes. "quality" learns to rate; the decoder's end, which draws the picture, then stays as it is.
         crop_size: pixels to which a region's crop is brought; 0 for the size of a view, which then sees all of it.
@@ -86,10 +87,13 @@ class TeacherIQA(CropQuality):
         self.vision_encoder = vision_encoder()
         self.preprocess = self.vision_encoder.preprocess
         self.view = self.preprocess.size
-        if tuple(self.vision_encoder.strides) != STRIDES:
+        strides, channels = tuple(self.vision_encoder.strides), self.vision_encoder.channels
+        if strides not in (STRIDES, PATCHED) or any(c % 8 for c in channels):
             raise ConfigError(
-                f"teacher_iqa: the encoder has levels at strides {tuple(self.vision_encoder.strides)}, and restoring needs {STRIDES}: "
-                "choose a hierarchical net, with levels: [0, 1, 2, 3, 4]"
+                f"teacher_iqa: the encoder has levels at strides {strides} with {channels} channels, and restoring needs strides {STRIDES} "
+                f"or {PATCHED}, each with a multiple of 8 channels: choose a hierarchical net with most_levels: 5, such as resnet50, "
+                "mobilenetv3_large_100, convnext_tiny or swin_tiny_patch4_window7_224. A plain ViT has one stride and cannot be used; "
+                "mobile_iqa and pooled_mlp take it"
             )
         if crop_size and crop_size < self.view:
             raise ConfigError(f"teacher_iqa: crop_size: got {crop_size}, expected 0 or at least {self.view}, the size of a view")
@@ -98,7 +102,6 @@ class TeacherIQA(CropQuality):
         self.stage, self.views, self.needs_clean = stage, views, stage == "restoration"
         self.crop_size = crop_size or self.view
         self.blocks = self.vision_encoder.blocks
-        channels = self.vision_encoder.channels
         self.decoder = Decoder(channels)
         self.reader = Reader(channels, self.view // STRIDES[-1])
         (self.reader if stage == "restoration" else self.decoder.picture).requires_grad_(False)
@@ -115,7 +118,7 @@ class TeacherIQA(CropQuality):
         """(N, 3, V, V), normalised -> what they would be without distortions, in [0, 1]."""
         levels = self.vision_encoder(views).maps
         restored: Restored = self.decoder(levels)
-        return cast("Tensor", self.decoder.picture(restored.joined[-1], levels[0]))
+        return cast("Tensor", self.decoder.picture(restored.joined[-1], levels))
 
     def rate(self, crops: Tensor) -> Tensor:
         if self.training:
@@ -173,7 +176,7 @@ class TeacherIQA(CropQuality):
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
-        encoder = {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64, "levels": [0, 1, 2, 3, 4]}
+        encoder = {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64, "most_levels": 5}
         return {"vision_encoder": {**encoder, "model_args": {"channels": [8, 16, 24, 64]}}}
 
 

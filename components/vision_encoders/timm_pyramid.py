@@ -35,6 +35,7 @@ class TimmPyramid(VisionEncoder):
         name: str,
         image_size: int | None = None,
         levels: list[int] | None = None,
+        most_levels: int = 4,
         weights: str = "",
         model_args: dict[str, Any] | None = None,
         mean: list[float] | None = None,
@@ -44,8 +45,10 @@ class TimmPyramid(VisionEncoder):
         Args:
             name: as in `timm.list_models()`, with or without a tag (`convnext_tiny.fb_in22k`).
             image_size: pixels, a multiple of the largest stride; None for the size the timm weights were trained at.
-            levels: timm's `out_indices`, fine to coarse, negative ones from the end; None for the last four stages of a
-                hierarchical net, or four evenly spaced depths of a plain ViT.
+            levels: timm's `out_indices`, fine to coarse, negative ones from the end; None for the last `most_levels` stages of a
+                hierarchical net, all of them where it has fewer, or so many evenly spaced depths of a plain ViT.
+            most_levels: see `levels`. Of five, a net whose first stage has a stride of 2 (ResNet, MobileNet) gives strides 2 to 32, one
+                that begins with patches (ConvNeXt, Swin) four levels at strides 4 to 32.
             weights: "" for random, "pretrained" for timm's own, else a .safetensors file whose keys are those of `net`,
                 the features-only model (`stages_0.blocks.0.gamma`, where the classifier would say `stages.0.blocks.0.gamma`).
             model_args: further arguments of the timm model.
@@ -66,7 +69,7 @@ class TimmPyramid(VisionEncoder):
         with torch.device("meta"):
             probe: Any = timm.create_model(name, features_only=True, out_indices=(0,), **args)
         strides = [level["reduction"] for level in probe.feature_info.info]
-        chosen = _chosen_levels(levels, strides, name)
+        chosen = _chosen_levels(levels, most_levels, strides, name)
         size = _checked_size(trained.input_size[-1] if image_size is None else image_size, max(strides[i] for i in chosen), name)
         if trained.fixed_input_size:
             args["img_size"] = size
@@ -161,17 +164,26 @@ def _checked_args(args: dict[str, Any]) -> dict[str, Any]:
     return dict(args)
 
 
-def _chosen_levels(levels: list[int] | None, strides: list[int], name: str) -> tuple[int, ...]:
+def _chosen_levels(levels: list[int] | None, most: int, strides: list[int], name: str) -> tuple[int, ...]:
     count = len(strides)
+    if most < 1:
+        raise ConfigError(f"most_levels: got {most}, expected at least 1")
     if levels is None:
         evenly = len(set(strides)) == 1
-        return tuple(sorted({(i + 1) * count // 4 - 1 for i in range(4)} - {-1})) if evenly else tuple(range(count))[-4:]
+        return tuple(sorted({(i + 1) * count // most - 1 for i in range(most)} - {-1})) if evenly else tuple(range(count))[-most:]
     if any(not -count <= level < count for level in levels):
-        raise ConfigError(f"levels: got {levels}, but {name} has {count}: {-count} to {count - 1}")
+        raise ConfigError(
+            f"levels: got {levels}, but {name} has {count}: {-count} to {count - 1}, at strides {_listed(strides)}. "
+            "Without levels (levels=null), most_levels takes what there is"
+        )
     chosen = tuple(level % count for level in levels)
     if not chosen or list(chosen) != sorted(set(chosen)):
         raise ConfigError(f"levels: got {levels}; name at least one, each once, fine to coarse")
     return chosen
+
+
+def _listed(strides: list[int]) -> str:
+    return ", ".join(map(str, strides)) if len(set(strides)) > 1 else f"{strides[0]} each"
 
 
 def _checked_size(size: int, stride: int, name: str) -> int:

@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from components.batch import Batch
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
-from configs.schema import load_model
+from configs.schema import load_config, load_model
+from tests.components.scorers.backbones import LARGE, SMALL, node
 from tests.components.scorers.samples import batch_of, labelled, picture
 
 PUBLISHED = {  # parameters, tensors of the state, GMACs by height and width (reference facts A6, A12)
@@ -40,6 +41,33 @@ def test_costs_are_the_published_ones(published):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             scorer(torch.empty(1, 3, *size, device="meta"))
         assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.02), size
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_any_net_of_timm_replaces_the_published_one_by_its_name(name):
+    """With nothing else changed in the experiment."""
+    config = load_config("mobile_iqa", [f"model.vision_encoder.name={name}"])
+    with torch.device("meta"):
+        scorer = SCORERS.build(config.model).eval()
+    seen = scorer(torch.empty(2, 3, scorer.crop_size, scorer.crop_size, device="meta"))
+    assert scorer.vision_encoder.strides == LARGE[name]
+    assert seen.levels.shape == (2, len(LARGE[name]), 256, 22, 22)
+    assert seen.opinions.shape == (2, 3, 256, 22, 22)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_whatever_net_it_has_it_learns_from_all_of_its_levels(family):
+    scorer = build(vision_encoder=node(family)).train()
+    assert scorer.vision_encoder.strides == SMALL[family][1]
+    with torch.no_grad():
+        for opinion in scorer.opinions:
+            for attend in opinion.spatial:
+                attend.gamma.fill_(0.37)
+    scorer.loss(labelled(scorer))["loss"].backward()
+    assert [n for n, p in scorer.named_parameters() if p.grad is None] == []
+    assert all(float(project.into.weight.grad.abs().sum()) > 0 for project in scorer.projectors)
+    image, masks = picture(1)
+    assert all(0 <= row["quality"].value <= 1 for row in scorer.score(image, masks, ["quality"]))
 
 
 def test_the_grid_does_not_depend_on_the_picture():

@@ -9,7 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
-from configs.schema import load_model
+from configs.schema import load_config, load_model
+from tests.components.scorers.backbones import LARGE, SMALL, node
 from tests.components.scorers.samples import batch_of, labelled, picture
 
 
@@ -50,6 +51,33 @@ def test_counts_and_costs_are_the_published_ones():
     assert costs[1] == pytest.approx(6.99, rel=0.02)
     assert costs[0] + costs[1] - shared == pytest.approx(8.69, rel=0.02)
     assert restored.bottom.shape == (1, 2048, 7, 7)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_net_of_several_strides_replaces_the_published_one_by_its_name(name):
+    """With nothing else changed in the experiment; a plain ViT, which has one stride, is refused before anything is read."""
+    config = load_config("teacher_iqa", [f"model.vision_encoder.name={name}"])
+    with torch.device("meta"):
+        if name.startswith("vit"):
+            with pytest.raises(ConfigError, match=r"A plain ViT has one stride and cannot be used; mobile_iqa and pooled_mlp take it"):
+                SCORERS.build(config.model)
+            return
+        scorer = SCORERS.build(config.model).eval()
+    view = torch.empty(2, 3, 224, 224, device="meta")
+    assert scorer.vision_encoder.strides == LARGE[name]
+    assert scorer(view).shape == (2,)
+    assert scorer.restore(view).shape == view.shape
+
+
+@pytest.mark.parametrize("family", [name for name in SMALL if len(set(SMALL[name][1])) > 1])
+@pytest.mark.parametrize("stage", ["restoration", "quality"])
+def test_whatever_net_it_has_each_stage_trains_what_it_reads(family, stage):
+    scorer = attending(build(vision_encoder=node(family), stage=stage)).train()
+    assert scorer.vision_encoder.strides == SMALL[family][1]
+    scorer.loss(pairs(scorer))["loss"].backward()
+    assert [n for n, p in scorer.named_parameters() if p.requires_grad and p.grad is None] == []
+    image, masks = picture(1)
+    assert all(0 <= row["quality"].value <= 1 for row in scorer.score(image, masks, ["quality"]))
 
 
 def test_restoration_is_measured_in_pixels():
@@ -141,8 +169,13 @@ def test_training_sees_a_view_at_a_chance_place():
         ({"crop_size": 32}, "crop_size: got 32, expected 0 or at least 64, the size of a view"),
         ({"views": 0}, "views: got 0, expected at least 1"),
         (
-            {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}},
-            r"levels at strides \(4, 8, 16, 32\), and restoring needs \(2, 4, 8, 16, 32\)",
+            {"vision_encoder": node("vit")},
+            r"levels at strides \(16, 16, 16, 16, 16\) with .*needs strides \(2, 4, 8, 16, 32\) or \(4, 8, 16, 32\).*convnext_tiny",
+        ),
+        ({"vision_encoder": {**node("resnet"), "most_levels": 3}}, r"levels at strides \(8, 16, 32\)"),
+        (
+            {"vision_encoder": {**node("resnet"), "model_args": {"channels": [8, 12, 24, 64]}}},
+            r"with \(64, 8, 12, 24, 64\) channels, and .*each with a multiple of 8",
         ),
     ],
 )

@@ -54,6 +54,30 @@ def test_levels(name, levels, channels, strides):
     assert (encoder.channels, encoder.strides) == (channels, strides)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "most", "strides"),
+    [
+        ("resnet10t", TINY["model_args"], 5, (2, 4, 8, 16, 32)),
+        ("resnet10t", TINY["model_args"], 2, (16, 32)),
+        ("mobilenetv3_small_050", {}, 5, (2, 4, 8, 16, 32)),
+        ("test_convnext", {}, 5, (4, 8, 16, 32)),  # it has no more
+        ("swin_tiny_patch4_window7_224", FAMILIES["swin_tiny_patch4_window7_224"][1], 5, (4, 8, 16, 32)),
+        ("vit_small_patch16_224", {**VIT, "depth": 10}, 5, (16,) * 5),
+    ],
+)
+def test_so_many_levels_or_all_that_there_are(name, args, most, strides):
+    encoder = TimmPyramid(name=name, image_size=64, model_args=args, most_levels=most).eval()
+    maps = encoder(torch.randn(1, 3, 64, 64)).maps
+    assert encoder.strides == strides
+    assert [tuple(m.shape[1:]) for m in maps] == [(c, 64 // s, 64 // s) for c, s in zip(encoder.channels, strides, strict=True)]
+
+
+def test_more_depths_of_a_plain_vit_are_evenly_spaced_too():
+    with torch.device("meta"):
+        encoder = TimmPyramid(name="vit_small_patch16_224", image_size=32, model_args={**VIT, "depth": 10}, most_levels=5)
+    assert encoder.args["out_indices"] == (1, 3, 5, 7, 9)
+
+
 @pytest.mark.parametrize(("depth", "chosen"), [(12, (2, 5, 8, 11)), (24, (5, 11, 17, 23)), (4, (0, 1, 2, 3)), (2, (0, 1))])
 def test_depths_of_a_plain_vit_are_evenly_spaced(depth, chosen):
     with torch.device("meta"):
@@ -123,7 +147,8 @@ def test_pretrained_asks_timm_for_the_same_model(monkeypatch):
         ({"image_size": 100}, r"100 is no multiple of 32, the largest stride of resnet10t; nearest are 96 and 128"),
         ({"image_size": 0}, r"0 is no multiple of 32.*nearest are 32 and 64"),
         ({"image_size": None}, r"176 is no multiple of 32.*nearest are 160 and 192"),
-        ({"levels": [1, 5]}, r"got \[1, 5\], but resnet10t has 5: -5 to 4"),
+        ({"levels": [1, 5]}, r"got \[1, 5\], but resnet10t has 5: -5 to 4, at strides 2, 4, 8, 16, 32. Without levels .*most_levels takes"),
+        ({"most_levels": 0}, "most_levels: got 0, expected at least 1"),
         ({"levels": [2, 1]}, "each once, fine to coarse"),
         ({"levels": [4, -1]}, "each once, fine to coarse"),
         ({"levels": []}, "name at least one"),
