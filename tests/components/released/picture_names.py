@@ -5,6 +5,50 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 SELF = ("gamma", *(f"{c}Conv.{p}" for c in "qkv" for p in PAIR))
 
 
+def normed(conv, norm):
+    """A convolution without bias, and its batch norm."""
+    return [f"{conv}.weight", *(f"{norm}.{p}" for p in NORM)]
+
+
+def mobilenet_v3():
+    """Inside the student's encoder (facts A6): seven groups of blocks; what widens, filters and narrows, some with squeeze-and-excitation."""
+    out = normed("conv_stem", "bn1")
+    for group, (count, excited) in enumerate([(1, False), (2, False), (3, True), (4, False), (2, True), (3, True), (1, False)]):
+        for i in range(count):
+            block = f"blocks.{group}.{i}"
+            convs = {0: ("conv_dw", "conv_pw"), 6: ("conv",)}.get(group, ("conv_pw", "conv_dw", "conv_pwl"))
+            out += [name for n, conv in enumerate(convs, 1) for name in normed(f"{block}.{conv}", f"{block}.bn{n}")]
+            out += [f"{block}.se.conv_{part}.{p}" for part in ("reduce", "expand") if excited for p in PAIR]
+    return out
+
+
+def mobilevit_v2():
+    """Inside the teacher's encoder (facts A6): stages of convolutions, the last three each with a transformer behind them."""
+    out = normed("stem.conv", "stem.bn")
+    for stage, (blocks, depth) in enumerate([(1, 0), (2, 0), (1, 2), (1, 4), (1, 3)]):
+        for i in range(blocks):
+            parts = (f"stages_{stage}.{i}.{conv}" for conv in ("conv1_1x1", "conv2_kxk", "conv3_1x1"))
+            out += [name for part in parts for name in normed(f"{part}.conv", f"{part}.bn")]
+        if depth:
+            block = f"stages_{stage}.{blocks}"
+            out += [*normed(f"{block}.conv_kxk.conv", f"{block}.conv_kxk.bn"), f"{block}.conv_1x1.weight"]
+            layers = ("norm1", "attn.qkv_proj", "attn.out_proj", "norm2", "mlp.fc1", "mlp.fc2")
+            out += [f"{block}.transformer.{i}.{layer}.{p}" for i in range(depth) for layer in layers for p in PAIR]
+            out += [*(f"{block}.norm.{p}" for p in PAIR), *normed(f"{block}.conv_proj.conv", f"{block}.conv_proj.bn")]
+    return out
+
+
+def resnet50():
+    """TeacherIQA's encoder (facts B3): torchvision's names, without the classifier."""
+    out = normed("conv1", "bn1")
+    for layer, count in enumerate([3, 4, 6, 3], 1):
+        for i in range(count):
+            block = f"layer{layer}.{i}"
+            out += [name for n in (1, 2, 3) for name in normed(f"{block}.conv{n}", f"{block}.bn{n}")]
+            out += normed(f"{block}.downsample.0", f"{block}.downsample.1") if i == 0 else []
+    return out
+
+
 def mobile_iqa(backbone, prefix, projector, levels=5, opinions=3):
     """`backbone`: names inside the encoder; `prefix`: global_vit or local_cnn; `projector`: LGF or LDA."""
     out = [f"{prefix}.{name}" for name in backbone]

@@ -11,9 +11,30 @@ from configs.schema import load_config, load_model
 from tests.components.scorers.backbones import LARGE, SMALL, node
 from tests.components.scorers.samples import batch_of, labelled, picture
 
-PUBLISHED = {  # parameters, tensors of the state, GMACs by height and width (reference facts A6, A12)
-    "mobile_iqa_teacher": (96_716_468, 469, {(512, 512): 65.3, (1231, 1907): 360.0}),
-    "mobile_iqa": (81_477_659, 510, {(224, 224): 29.1, (512, 512): 30.8, (1231, 1907): 47.8}),
+PARTS = ("vision_encoder", "projectors", "opinions", "fusion")
+PUBLISHED = {  # parameters, tensors of the state (reference facts A6)
+    "mobile_iqa_teacher": (96_716_468, 469),
+    "mobile_iqa": (81_477_659, 510),
+}
+MILLIONS = {  # of parameters: encoder, projectors, opinions, fusion, head (facts A12)
+    "mobile_iqa_teacher": (17.42, 2.04, 68.72, 8.35, 0.19),
+    "mobile_iqa": (2.97, 1.25, 68.72, 8.35, 0.19),
+}
+GMACS = {  # height and width -> all, and of which encoder, projectors, opinions, fusion (facts A12)
+    "mobile_iqa_teacher": {
+        (1231, 1907): (360.0, 258.9, 72.7, 25.0, 3.3),
+        (1188, 1914): (350.0, 251.2, 70.4, 25.0, 3.3),
+        (1080, 1740): (293.6, 207.1, 58.2, 25.0, 3.3),
+        (512, 512): (65.3, 28.6, 8.4, 25.0, 3.3),
+        (224, 224): (35.8, 5.6, 1.9, 25.0, 3.3),
+    },
+    "mobile_iqa": {
+        (1231, 1907): (47.8, 10.0, 9.4, 25.0, 3.3),
+        (1188, 1914): (47.2, 9.8, 9.1, 25.0, 3.3),
+        (1080, 1740): (43.9, 8.0, 7.6, 25.0, 3.3),
+        (512, 512): (30.8, 1.1, 1.3, 25.0, 3.3),
+        (224, 224): (29.1, 0.2, 0.5, 25.0, 3.3),
+    },
 }
 
 
@@ -22,7 +43,7 @@ def build(**changes):
     return SCORERS.build({"plugin": "mobile_iqa", **SCORERS.get("mobile_iqa").tiny(), **changes})
 
 
-@pytest.fixture(params=PUBLISHED)
+@pytest.fixture(params=PUBLISHED, scope="module")
 def published(request):
     with torch.device("meta"):
         return request.param, SCORERS.build(load_model(f"model/{request.param}")).eval()
@@ -30,17 +51,30 @@ def published(request):
 
 def test_counts_are_the_published_ones(published):
     name, scorer = published
-    parameters, tensors, _ = PUBLISHED[name]
+    parameters, tensors = PUBLISHED[name]
     assert sum(p.numel() for p in scorer.parameters()) == parameters
     assert len(scorer.state_dict()) == tensors
+    parts = [sum(p.numel() for p in scorer.parts()[part].parameters()) / 1e6 for part in (*PARTS, "head")]
+    assert parts == pytest.approx(MILLIONS[name], abs=0.005)  # they are given to two decimals
 
 
-def test_costs_are_the_published_ones(published):
+def gmacs(scorer, size):
+    """Of one picture: all, and of which each of `PARTS`."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        scorer(torch.empty(1, 3, *size, device="meta"))
+    by_module = {name: sum(counts.values()) / 2e9 for name, counts in counter.get_flop_counts().items()}
+    modules = {name: [name, *(f"{name}.{i}" for i in range(5))] for name in PARTS}  # a list of modules is not itself called
+    return counter.get_total_flops() / 2e9, [sum(by_module.get(f"MobileIQA.{m}", 0) for m in modules[name]) for name in PARTS]
+
+
+@pytest.mark.parametrize("size", GMACS["mobile_iqa"])
+def test_costs_are_the_published_ones(published, size):
+    """All within 2 %; parts are given to one decimal."""
     name, scorer = published
-    for size, expected in PUBLISHED[name][2].items():
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            scorer(torch.empty(1, 3, *size, device="meta"))
-        assert counter.get_total_flops() / 2e9 == pytest.approx(expected, rel=0.02), size
+    wanted, *each = GMACS[name][size]
+    found, parts = gmacs(scorer, size)
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert parts == pytest.approx(each, rel=0.02, abs=0.05)
 
 
 @pytest.mark.parametrize("name", LARGE)

@@ -30,27 +30,44 @@ def attending(scorer):
     return scorer
 
 
-def test_counts_and_costs_are_the_published_ones():
-    """Reference facts B6. Scoring alone spares what draws the picture, half a GMAC."""
+@pytest.fixture(scope="module")
+def published():
     with torch.device("meta"):
-        scorer = SCORERS.build(load_model("model/teacher_iqa")).eval()
-    restorer = [*scorer.vision_encoder.parameters(), *scorer.decoder.parameters()]
-    assert sum(p.numel() for p in scorer.parameters()) == 53_341_127
-    assert sum(p.numel() for p in restorer) == 40_148_739
-    assert len(scorer.state_dict()) == 648
-    view = torch.empty(1, 3, 224, 224, device="meta")
-    costs = []
-    for what in (scorer, scorer.restore):
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            what(view)
-        costs.append(counter.get_total_flops() / 2e9)
+        return SCORERS.build(load_model("model/teacher_iqa")).eval()
+
+
+def count(*modules):
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def gmacs(compute, *given):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        maps = scorer.vision_encoder(view).maps
-        restored = scorer.decoder(maps)
-    shared = counter.get_total_flops() / 2e9
-    assert costs[1] == pytest.approx(6.99, rel=0.02)
-    assert costs[0] + costs[1] - shared == pytest.approx(8.69, rel=0.02)
+        compute(*given)
+    return counter.get_total_flops() / 2e9
+
+
+def test_counts_are_the_published_ones(published):
+    """Reference facts B6."""
+    encoder, decoder, reader = published.parts().values()
+    assert count(published) == 53_341_127
+    assert count(encoder, decoder) == 40_148_739
+    assert count(encoder) == 23_508_032
+    assert count(reader) == 13_192_388
+    assert count(decoder.picture) == 91_075
+    assert len(published.state_dict()) == 648
+
+
+def test_costs_are_the_published_ones(published):
+    """Reference facts B6. Scoring alone spares what draws the picture."""
+    view = torch.empty(1, 3, 224, 224, device="meta")
+    maps = published.vision_encoder(view).maps
+    restored = published.decoder(maps)
     assert restored.bottom.shape == (1, 2048, 7, 7)
+    drawing = gmacs(published.decoder.picture, restored.joined[-1], maps)
+    assert drawing == pytest.approx(0.5, abs=0.05)  # given to one decimal
+    assert gmacs(published.restore, view) == pytest.approx(6.99, rel=0.02)
+    assert gmacs(published, view) + drawing == pytest.approx(8.69, rel=0.02)
+    assert gmacs(published.rate, torch.empty(1, 3, 512, 512, device="meta")) + 25 * drawing == pytest.approx(217, rel=0.02)
 
 
 @pytest.mark.parametrize("name", LARGE)
