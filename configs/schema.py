@@ -65,18 +65,19 @@ class Trainer:
 
 @dataclass
 class Optim:
-    """AdamW with linear warm-up and cosine decay to `final` of the peak.
+    """The optimizer, with linear warm-up and cosine decay to `final` of the peak.
 
     Attributes:
         lr: peak learning rate.
         lr_scale: factor on `lr` for a part of the scorer, by name ({vision_encoder: 0.1}); 1 where not named.
         warmup: steps of linear warm-up.
         final: share of the peak rate at the last step.
-        optimizer: AdamW as PyTorch has it, or bitsandbytes' with its moments in 8 bits (a quarter of the memory), which "paged" lets the
-            GPU move to the CPU while it needs the room.
+        optimizer: AdamW as PyTorch has it; "adam", whose decay is added to the gradients of all parameters (L2), biases and norms too, as
+            MobileIQA and TeacherIQA were trained; or bitsandbytes' AdamW with its moments in 8 bits (a quarter of the memory), which
+            "paged" lets the GPU move to the CPU while it needs the room.
     """
 
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adam", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     lr: float = 1e-3
     lr_scale: dict[str, float] = field(default_factory=dict)
     weight_decay: float = 0.01

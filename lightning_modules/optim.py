@@ -10,12 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+Kind = Literal["adamw", "adam", "adamw_8bit", "paged_adamw_8bit"]
+PLAIN: tuple[Kind, ...] = ("adamw", "adam")  # PyTorch's own, with both moments in the parameters' precision
 
-def parameter_groups(parts: Mapping[str, nn.Module], lr: float, lr_scale: Mapping[str, float], weight_decay: float) -> list[dict[str, Any]]:
+
+def parameter_groups(
+    parts: Mapping[str, nn.Module], lr: float, lr_scale: Mapping[str, float], weight_decay: float, kind: Kind = "adamw"
+) -> list[dict[str, Any]]:
     """One group per part (two where biases and norms, which do not decay, stand beside weights). Frozen parameters are left out.
+
+    Args:
+        kind: with "adam" biases and norms decay, too, as they do in the published trainings that use it.
 
     Raises:
         ValueError: `lr_scale` names something that is not a part.
@@ -27,8 +35,8 @@ def parameter_groups(parts: Mapping[str, nn.Module], lr: float, lr_scale: Mappin
     for name, part in parts.items():
         trainable = [p for p in part.parameters() if p.requires_grad]
         for label, params, decay in (
-            (name, [p for p in trainable if p.ndim > 1], weight_decay),
-            (f"{name} (no decay)", [p for p in trainable if p.ndim <= 1], 0.0),
+            (name, [p for p in trainable if p.ndim > 1 or kind == "adam"], weight_decay),
+            (f"{name} (no decay)", [p for p in trainable if p.ndim <= 1 and kind != "adam"], 0.0),
         ):
             if params:
                 groups.append({"params": params, "lr": lr * lr_scale.get(name, 1.0), "weight_decay": decay, "name": label})
@@ -43,7 +51,6 @@ def warmup_cosine(step: int, warmup: int, steps: int, final: float) -> float:
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-Kind = Literal["adamw", "adamw_8bit", "paged_adamw_8bit"]
 _LEAST_8BIT = 4096  # elements; smaller tensors keep their moments in single precision
 _LEAST_PAGED = 100_000  # elements; smaller tensors are not paged
 _BLOCK = 256  # values that share a scale
@@ -56,7 +63,7 @@ def check_optimizer(kind: Kind, device: torch.device) -> None:
     Raises:
         ValueError: bitsandbytes is not installed, or nothing can be paged there.
     """
-    if kind != "adamw" and importlib.util.find_spec("bitsandbytes") is None:
+    if kind not in PLAIN and importlib.util.find_spec("bitsandbytes") is None:
         raise ValueError(f"optim.optimizer {kind} is that of bitsandbytes, which is not installed: pip install -e '.[qlora]', or use adamw")
     if kind == "paged_adamw_8bit" and device.type == "cpu":
         raise ValueError(
@@ -66,8 +73,8 @@ def check_optimizer(kind: Kind, device: torch.device) -> None:
 
 
 def state_bytes(kind: Kind, parameters: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Bytes of AdamW's two moments of trainable `parameters`: (all, as a checkpoint holds them; on the GPU, beside what is paged)."""
-    if kind == "adamw":
+    """Bytes of the two moments of trainable `parameters`: (all, as a checkpoint holds them; on the GPU, beside what is paged)."""
+    if kind in PLAIN:
         plain = sum(2 * p.numel() * p.element_size() for p in parameters.values())
         return plain, plain
     sizes = [p.numel() for p in parameters.values()]
@@ -79,16 +86,18 @@ def state_bytes(kind: Kind, parameters: Mapping[str, Tensor]) -> tuple[int, int]
     return everything, everything - paged
 
 
-def adamw(
+def make_optimizer(
     groups: list[dict[str, Any]], betas: tuple[float, float], warmup: int, steps: int, final: float, kind: Kind = "adamw"
 ) -> tuple[Optimizer, LambdaLR]:
     """The optimizer and its per-step schedule.
 
     Args:
-        kind: with "8bit", both moments are kept in 8 bits, in blocks of 256 values with a scale each (arXiv 2110.02861); "paged" lets the
-            GPU push them to the CPU's memory while it needs the room. Biases, norms and other small tensors keep single precision.
+        kind: "adamw" takes decay from the weights, "adam" adds it to the gradients (L2), where the second moment divides it; with "8bit",
+            both moments are kept in 8 bits, in blocks of 256 values with a scale each (arXiv 2110.02861); "paged" lets the GPU push them
+            to the CPU's memory while it needs the room. Biases, norms and other small tensors keep single precision.
     """
-    optimizer = _bitsandbytes(kind)(groups, betas=betas) if kind != "adamw" else AdamW(groups, betas=betas)
+    cls = {"adamw": AdamW, "adam": Adam}.get(kind) or _bitsandbytes(kind)
+    optimizer: Optimizer = cls(groups, betas=betas)
     return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps, final))
 
 

@@ -30,7 +30,7 @@ from components.batch import Batch, Labels, Regions
 from components.llm_adapters.hf_causal import HFCausal, decoder_linears
 from components.registry import ConfigError
 from components.scorers.base import Scorer
-from lightning_modules.optim import Kind, parameter_groups, state_bytes
+from lightning_modules.optim import PLAIN, Kind, parameter_groups, state_bytes
 
 GIB = 2**30
 CONTEXT = int(0.55 * GIB)  # what CUDA and its libraries take before the first tensor; an assumption
@@ -136,9 +136,10 @@ def plan(
     share, gathered = _sharing(scorer, shards)
     held = share(sum(weights.values()))
     during = Peak(held + gathered[0], share(step.gradients + waiting) + gathered[1], share(state), step.activations, step.workspace)
-    # AdamW works on a group of parameters at once (foreach), with a copy of their second moment; bitsandbytes one by one, in place
-    groups = parameter_groups(scorer.parts(), 1.0, {}, 0.0) if optimizer == "adamw" else []
-    most = max((sum(map(_bytes, group["params"])) for group in groups), default=0)
+    # PyTorch works on a group of parameters at once (foreach), with a copy of their second moment, and of gradients to which decay is
+    # added; bitsandbytes one by one, in place
+    groups = parameter_groups(scorer.parts(), 1.0, {}, 0.0, optimizer) if optimizer in PLAIN else []
+    most = max((sum(map(_bytes, group["params"])) for group in groups), default=0) * (2 if optimizer == "adam" else 1)
     update = Peak(held, share(gradients), share(state), {}, share(most))
     training = max(during, update, key=lambda peak: peak.tensors)
     ungraded = Peak(held + gathered[0], 0, 0, forward.activations, 0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from components.batch import Batch
 from components.foundation import Foundations, check_foundations
 from components.scorers.base import Scorer
-from lightning_modules.optim import Kind, adamw, parameter_groups, repage, scale_gradients
+from lightning_modules.optim import Kind, make_optimizer, parameter_groups, repage, scale_gradients
 from lightning_modules.strategy import shard
 
 PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
@@ -144,8 +144,8 @@ class ScorerModule(L.LightningModule):
         )  # equal on all
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay)
-        optimizer, schedule = adamw(groups, self.betas, self.warmup, self.steps, self.final, self.optimizer)
+        groups = parameter_groups(self.scorer.parts(), self.lr, self.lr_scale, self.weight_decay, self.optimizer)
+        optimizer, schedule = make_optimizer(groups, self.betas, self.warmup, self.steps, self.final, self.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from components.registry import ConfigError
+from lightning_modules.optim import PLAIN
 
 Sharing = Literal["auto", "ddp", "fsdp"]
 
@@ -23,7 +24,7 @@ def check_sharing(sharing: Sharing, precision: str, model: Mapping[str, Any], op
             "trainer.strategy fsdp with precision 16-mixed: its scaled gradients would have to be inspected over all ranks. "
             "Use bf16-mixed, which needs no scaling, or trainer.strategy=ddp"
         )
-    if optimizer != "adamw":
+    if optimizer not in PLAIN:
         raise ConfigError(
             f"trainer.strategy fsdp with optim.optimizer {optimizer}: its 8-bit state belongs to whole tensors. "
             "Use adamw, whose state is divided among the ranks, or trainer.strategy=ddp"

@@ -42,10 +42,19 @@ def test_terms_are_means_over_regions_and_numbers(pair, criterion, power):
     torch.testing.assert_close(found["score"], student.loss(batch)["loss"])
 
 
-def test_weights_weigh_their_terms(pair):
-    batch = labelled(pair[0])
-    found = distilled(*pair, batch, Terms(score=2.0, levels=0.0, opinions=0.5))
-    torch.testing.assert_close(found["loss"], 2 * found["score"] + 0.5 * found["opinions"])
+@pytest.mark.parametrize("weights", [(2.0, 0.0, 0.5), (0.0, 3.0, 0.0), (0.25, 1.5, 7.0)])
+def test_weights_weigh_their_terms(pair, weights):
+    """The loss, and what the student is told by it."""
+    student, teacher = build(0), pair[1]
+    batch, names = labelled(student), ("score", "levels", "opinions")
+    found = distilled(student, teacher, batch, Terms(**dict(zip(names, weights, strict=True))))
+    torch.testing.assert_close(found["loss"], sum(w * found[name] for w, name in zip(weights, names, strict=True)))
+    trained = [*student.parameters()]
+    told = torch.autograd.grad(found["loss"], trained, retain_graph=True, materialize_grads=True)
+    each = [torch.autograd.grad(found[name], trained, retain_graph=True, materialize_grads=True) for name in names]
+    for i, gradient in enumerate(told):
+        torch.testing.assert_close(gradient, sum(w * term[i] for w, term in zip(weights, each, strict=True)), rtol=1e-4, atol=1e-7)
+    assert all(any(float(g.abs().max()) > 0 for g in term) for term in each)
 
 
 def test_the_teacher_gets_no_gradient(pair):

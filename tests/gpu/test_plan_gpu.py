@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from components.scorers.base import SCORERS
-from lightning_modules.optim import adamw, parameter_groups
+from lightning_modules.optim import make_optimizer, parameter_groups
 from lightning_modules.plan import plan
 from tests.lightning_modules.test_plan import LORA, QLORA, node_of, on_meta, real_batch
 
@@ -25,7 +25,7 @@ def test_the_peak_is_that_of_a_real_step(adapted, checkpointing):
         scorer = SCORERS.build(node)
     scorer.to("cuda").train()
     batch = real_batch(scorer, 1, 12).to("cuda")
-    optimizer, _ = adamw(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
+    optimizer, _ = make_optimizer(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         with torch.autocast("cuda", torch.bfloat16):

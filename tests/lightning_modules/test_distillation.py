@@ -13,6 +13,7 @@ from datamodules.roi_iqa import RoiIQA
 from lightning_modules.distillation import DistillationModule
 
 STEPS = 30
+NAMES = ("score", "levels", "opinions")
 pytestmark = pytest.mark.filterwarnings("ignore:The dirpath has changed")
 
 
@@ -37,9 +38,9 @@ def data(scorer):
     return RoiIQA(dataset, scorer.preprocess, scorer.crop_size, batch_size=2, steps=STEPS, seed=0)
 
 
-def trained(teacher, folder, resume=None):
+def trained(teacher, folder, resume=None, **weights):
     L.seed_everything(0, verbose=False)
-    module = DistillationModule(build(0), teacher, Terms(), steps=STEPS, lr=3e-3, warmup=2)
+    module = DistillationModule(build(0), teacher, Terms(**weights), steps=STEPS, lr=3e-3, warmup=2)
     before = errors(module)
     keep = ModelCheckpoint(folder, "step{step}", every_n_train_steps=STEPS // 2, save_top_k=-1, auto_insert_metric_name=False)
     conductor = L.Trainer(
@@ -76,8 +77,22 @@ def run(teacher, tmp_path_factory):
 def test_it_lowers_each_of_its_terms_on_real_photographs(run):
     _, module, before, _ = run
     after = errors(module)
-    for name in ("score", "levels", "opinions", "loss"):
+    for name in (*NAMES, "loss"):
         assert after[name] < 0.9 * before[name], (name, before, after)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_term_falls_because_of_its_own_weight(name, run, teacher, tmp_path):
+    """Levels and opinions hang together, and all terms fall a little with any of the others: so each is followed on the same photographs
+    where it alone is learned, and where it alone is left out."""
+    _, whole, before, _ = run
+    alone, _ = trained(teacher, tmp_path / "alone", **{other: float(other == name) for other in NAMES})
+    without, _ = trained(teacher, tmp_path / "without", **{name: 0.0})
+    fallen = {kind: errors(module)[name] / before[name] for kind, module in (("alone", alone), ("all", whole), ("without", without))}
+    print(name, fallen)
+    assert fallen["alone"] < 0.9, fallen
+    assert fallen["all"] < 0.9 * fallen["without"], fallen
+    assert fallen["alone"] < 0.9 * fallen["without"], fallen
 
 
 def test_the_teacher_stays_what_it_was(run):

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_modules.optim import adamw, check_optimizer, parameter_groups, repage, state_bytes, warmup_cosine
+from components.scorers.base import SCORERS
+from configs.schema import load_config
+from lightning_modules.optim import check_optimizer, make_optimizer, parameter_groups, repage, state_bytes, warmup_cosine
 from lightning_modules.scorer import ScorerModule
 
 
@@ -20,6 +22,40 @@ def test_groups_by_part_and_decay():
         ("a (no decay)", 1e-2, 0.0, 1),
         ("b", pytest.approx(1e-3), 0.05, 1),
     ]
+
+
+def test_with_l2_everything_decays():
+    parts = {"a": nn.Linear(2, 2), "b": nn.Linear(2, 2).requires_grad_(False)}
+    (group,) = parameter_groups(parts, 1e-2, {}, 0.05, "adam")
+    assert (group["name"], group["weight_decay"], len(group["params"])) == ("a", 0.05, 2)
+
+
+@pytest.mark.parametrize(("kind", "moved"), [("adam", [-1e-2, 1e-2]), ("adamw", [-1e-2 * 0.05 * 0.5, 1e-2 * 0.05 * 3])])
+def test_decay_of_what_has_no_gradient(kind, moved):
+    """L2 goes through the second moment: the first step is as long as the learning rate, however small the decay; AdamW's is not."""
+    weight = nn.Parameter(torch.tensor([[0.5, -3.0]]))
+    groups = [{"params": [weight], "lr": 1e-2, "weight_decay": 0.05}]
+    optimizer, _ = make_optimizer(groups, (0.9, 0.999), 0, 10, 1.0, kind)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert (weight.detach() - torch.tensor([[0.5, -3.0]])).flatten().tolist() == pytest.approx(moved, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mobile_iqa_teacher", "mobile_iqa", "teacher_iqa", "teacher_iqa_koniq"])
+def test_the_published_networks_are_trained_as_they_were(name):
+    """Reference facts A10 and B5, through the conductor: Adam, its rate and its decay, on everything that is trained."""
+    config = load_config(name, ["model.vision_encoder.weights="])
+    with torch.device("meta"):
+        scorer = SCORERS.build(config.model)
+    o = config.optim
+    options = {"lr": o.lr, "weight_decay": o.weight_decay, "betas": (o.beta1, o.beta2), "warmup": o.warmup, "optimizer": o.optimizer}
+    optimizer = ScorerModule(scorer, steps=100, **options).configure_optimizers()["optimizer"]
+    assert type(optimizer) is torch.optim.Adam
+    rate, decay = (1e-5, 1e-5) if "mobile" in name else (2e-5, 5e-4)
+    assert {(g["initial_lr"], g["weight_decay"], g["betas"]) for g in optimizer.param_groups} == {(rate, decay, (0.9, 0.999))}
+    assert sum(len(g["params"]) for g in optimizer.param_groups) == sum(p.requires_grad for p in scorer.parameters())
+    if "mobile" in name:
+        assert (config.trainer.clip, o.warmup, config.trainer.batch_size * config.data["regions"]) == (0, 0, 8)
 
 
 def test_unknown_part():
@@ -39,7 +75,7 @@ def test_schedule_closed_form():
 
 def test_the_schedule_multiplies_each_groups_rate():
     groups = parameter_groups({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)}, 1.0, {"b": 0.5}, 0)
-    optimizer, schedule = adamw(groups, (0.9, 0.99), 4, 10, 0.0)
+    optimizer, schedule = make_optimizer(groups, (0.9, 0.99), 4, 10, 0.0)
     assert [g["lr"] for g in optimizer.param_groups] == [0.25, 0.125]
     optimizer.step()
     schedule.step()
@@ -51,7 +87,7 @@ def trained(kind, steps=20, start=None, seed=0):
     torch.manual_seed(seed)
     layer = nn.Linear(96, 64)
     target, x = torch.randn(32, 64), torch.randn(32, 96)
-    optimizer, _ = adamw(parameter_groups({"a": layer}, 1e-2, {}, 0.1), (0.9, 0.98), 1, 100, 1.0, kind)
+    optimizer, _ = make_optimizer(parameter_groups({"a": layer}, 1e-2, {}, 0.1), (0.9, 0.98), 1, 100, 1.0, kind)
     if start is not None:
         layer.load_state_dict(start[0])
         optimizer.load_state_dict(start[1])
@@ -81,7 +117,7 @@ def test_8_bits_resume_bit_by_bit(tmp_path):
     assert torch.equal(resumed.weight, whole.weight)
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
+@pytest.mark.parametrize("kind", ["adamw", "adam", "adamw_8bit"])
 def test_the_states_bytes_are_those_of_the_real_one(kind):
     layer, optimizer = trained(kind, 1)
     storages = {t.untyped_storage()._cdata: t.nbytes for s in optimizer.state.values() for t in s.values() if torch.is_tensor(t) and t.ndim}
@@ -145,5 +181,6 @@ def test_paging_needs_a_gpu():
 def test_8_bits_need_bitsandbytes(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     check_optimizer("adamw", torch.device("cpu"))
+    check_optimizer("adam", torch.device("cpu"))
     with pytest.raises(ValueError, match=r"adamw_8bit is that of bitsandbytes, which is not installed: pip install -e '\.\[qlora\]'"):
         check_optimizer("adamw_8bit", torch.device("cpu"))

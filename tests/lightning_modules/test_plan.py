@@ -11,7 +11,7 @@ from components.batch import Batch, Labels, Regions
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from configs.schema import load_config
-from lightning_modules.optim import adamw, parameter_groups
+from lightning_modules.optim import make_optimizer, parameter_groups
 from lightning_modules.plan import _PACKED_BYTES, CONTEXT, FRAGMENTS, plan, without_files
 from tests.components.scorers.samples import INSTALLED
 
@@ -83,7 +83,7 @@ def allocated(work):
 def measured(scorer, precision, images, regions, accumulate):
     """(step, no gradients): peaks of a second step of training, and of a forward pass."""
     batch = real_batch(scorer, images, regions)
-    optimizer, _ = adamw(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
+    optimizer, _ = make_optimizer(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
 
     def forward():
         with torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"):
@@ -132,7 +132,7 @@ def test_weights_and_trained_parts_are_those_of_the_real_model(case):
     assert sum(found.weights.values()) == pytest.approx(real, rel=0.002)
     trainable = {name: sum(p.numel() for p in part.parameters() if p.requires_grad) for name, part in scorer.parts().items()}
     assert {name: n for name, (_, n) in found.parameters.items()} == trainable
-    optimizer, _ = adamw(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
+    optimizer, _ = make_optimizer(parameter_groups(scorer.parts(), 1e-3, {}, 0.01), (0.9, 0.98), 1, 10, 0.1)
     scorer.loss(real_batch(scorer, 1, 2))["loss"].backward()
     optimizer.step()
     state = sum(v.nbytes for s in optimizer.state.values() for k, v in s.items() if k != "step")

@@ -11,7 +11,7 @@ def normed(conv, norm):
 
 
 def mobilenet_v3():
-    """Inside the student's encoder (facts A6): seven groups of blocks; what widens, filters and narrows, some with squeeze-and-excitation."""
+    """Inside the student's encoder (facts A6): seven groups of blocks that widen, filter and narrow, some with squeeze-and-excitation."""
     out = normed("conv_stem", "bn1")
     for group, (count, excited) in enumerate([(1, False), (2, False), (3, True), (4, False), (2, True), (3, True), (1, False)]):
         for i in range(count):
