@@ -1,21 +1,22 @@
-"""Every vision encoder with every family of language models, adapted in every way: each trains two steps and scores.
+"""Every vision encoder with every language model, adapted in every way: each trains two steps and scores.
 
     python benchmarks/swap_matrix.py                 all of it, and writes docs/swap_matrix.md
     python benchmarks/swap_matrix.py --third 0       a third of it, chosen by a seed; writes nothing
 
 The parts are real architectures at tiny sizes with random weights, so it says whether parts fit, not how well they see. Encoders are those
-of the registry and the families of timm below. A cell counts where the losses of both steps are finite, every part that should learn has
-moved, the language model's frozen weights have not, and every region has a score in [0, 1]. What is refused is asked for, too, and the
-reason is the error's own.
+of the registry and the families of timm below; language models are the adapters of the registry, `hf_causal` with the families below. What
+an adapter does not offer is no cell: the page lists it with the reason. A cell counts where the losses of both steps are finite, every part
+that should learn has moved, the language model's frozen weights have not, and every region has a score in [0, 1]. What is refused is asked
+for, too, and the reason is the error's own.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
 import sys
 import time
+import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from components.batch import Batch, Labels
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
+from components.llm_adapters.hf_causal import Adaptation
 from components.preprocess import prepare_image, prepare_regions, stack
 from components.region_extractors.base import REGION_EXTRACTORS
 from components.scorers.roi_vlm import RoiVLM
@@ -77,7 +79,8 @@ RECURRENT = {
     "linear_num_value_heads": 2,
     "num_experts": 0,
 }
-ADAPTATIONS = ("frozen", "full", "lora", "qlora")
+ADAPTATIONS: tuple[str, ...] = typing.get_args(Adaptation)
+ANY = "hf_causal"  # the adapter of the families
 REFUSED: dict[str, dict[str, Any]] = {
     "positions from columns (ALiBi), packed": {
         "llm": {
@@ -113,15 +116,41 @@ def encoders() -> dict[str, dict[str, Any]]:
     return nodes | {f"`{name}`": {"plugin": name, **VISION_ENCODERS.get(name).tiny()} for name in others}
 
 
-def llm_node(family: str, adaptation: str) -> dict[str, Any]:
-    """A language model of a family, adapted in one way."""
+def llms() -> dict[str, dict[str, Any]]:
+    """Name -> node, of the families of transformers and of every other adapter of the registry."""
+    nodes = {name: {"plugin": ANY, "config": {**SIZES, **family}, "tokenizer": "project"} for name, family in FAMILIES.items()}
+    others = [name for name in LLM_ADAPTERS.names() if name != ANY]
+    return nodes | {f"`{name}`": {"plugin": name, **LLM_ADAPTERS.get(name).tiny()} for name in others}
+
+
+def offered(llm: str) -> tuple[str, ...]:
+    """The ways in which a language model can be adapted, as its constructor says; of one without that option, in full."""
+    schema = LLM_ADAPTERS.schema(llms()[llm]["plugin"])
+    return typing.get_args(schema["adaptation"].annotation) if "adaptation" in schema else ("full",)
+
+
+def absent() -> dict[tuple[str, str], str]:
+    """(language model, adaptation) -> why there is no such pair."""
+    return {
+        (llm, adaptation): f"its option `adaptation` has {', '.join(offered(llm))}" if len(offered(llm)) > 1 else "it has no such option"
+        for llm in llms()
+        for adaptation in ADAPTATIONS
+        if adaptation not in offered(llm)
+    }
+
+
+def llm_node(llm: str, adaptation: str) -> dict[str, Any]:
+    """A language model, adapted in one way."""
+    node = llms()[llm]
     options = {"lora_rank": 4, "lora_alpha": 8, "lora_dropout": 0.0, "adaptation": adaptation}
-    return {"plugin": "hf_causal", "config": {**SIZES, **FAMILIES[family]}, "tokenizer": "project", **options}
+    known = LLM_ADAPTERS.schema(node["plugin"])
+    return {**node, **{name: value for name, value in options.items() if name in known}}
 
 
 def cells() -> list[tuple[str, str, str]]:
-    """(encoder, family, adaptation), all of them."""
-    return list(itertools.product(encoders(), FAMILIES, ADAPTATIONS))
+    """(encoder, language model, adaptation), all that are offered."""
+    ways = [(llm, adaptation) for llm in llms() for adaptation in ADAPTATIONS if adaptation in offered(llm)]
+    return [(encoder, *way) for encoder in encoders() for way in ways]
 
 
 def third(seed: int) -> list[tuple[str, str, str]]:
@@ -138,15 +167,15 @@ class Parts:
         self._llms: dict[tuple[str, str], LLMAdapter] = {}
         self._made: dict[int, list[torch.Tensor]] = {}
 
-    def scorer(self, encoder: str, family: str, adaptation: str) -> RoiVLM:
+    def scorer(self, encoder: str, llm: str, adaptation: str) -> RoiVLM:
         """The composition of a cell."""
         if encoder not in self._encoders:
             self._encoders[encoder] = VISION_ENCODERS.build(encoders()[encoder])
-        if (family, adaptation) not in self._llms:
-            self._llms[family, adaptation] = LLM_ADAPTERS.build(llm_node(family, adaptation))
-        scorer = composed(lambda: self._encoders[encoder], lambda: self._llms[family, adaptation])
+        if (llm, adaptation) not in self._llms:
+            self._llms[llm, adaptation] = LLM_ADAPTERS.build(llm_node(llm, adaptation))
+        scorer = composed(lambda: self._encoders[encoder], lambda: self._llms[llm, adaptation])
         scorer.load_pretrained()
-        for part in (self._encoders[encoder], self._llms[family, adaptation]):
+        for part in (self._encoders[encoder], self._llms[llm, adaptation]):
             self._renew(part)
         return scorer
 
@@ -231,10 +260,11 @@ def refusal(nodes: dict[str, dict[str, Any]]) -> str:
 
 
 def table(found: dict[tuple[str, str, str], str]) -> str:
-    """Markdown: encoders down, families across, in each cell the adaptations that work."""
-    rows = [f"| | {' | '.join(FAMILIES)} |", "|---" * (len(FAMILIES) + 1) + "|"]
+    """Markdown: encoders down, language models across, in each cell the adaptations that work."""
+    columns = llms()
+    rows = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for encoder in encoders():
-        worked = [[a for a in ADAPTATIONS if found[encoder, family, a] == ""] for family in FAMILIES]
+        worked = [[a for a in ADAPTATIONS if found.get((encoder, llm, a)) == ""] for llm in columns]
         rows.append(f"| {encoder} | {' | '.join('all four' if len(w) == len(ADAPTATIONS) else ', '.join(w) or 'none' for w in worked)} |")
     return "\n".join(rows)
 
@@ -242,14 +272,15 @@ def table(found: dict[tuple[str, str, str], str]) -> str:
 def page(found: dict[tuple[str, str, str], str], seconds: float) -> str:
     """The page in the docs."""
     faults = [f"- {' x '.join(cell)}: {told}" for cell, told in found.items() if told]
+    missing = [f"- {' x '.join(pair)}: {why}" for pair, why in absent().items()]
     refused = [f'- {name}: "{refusal(nodes)}"' for name, nodes in REFUSED.items()]
     return "\n".join(
         [
             "# What fits together",
             "",
-            "Written by `python benchmarks/swap_matrix.py`: every vision encoder with every family of language models, frozen, trained in",
-            "full, through LoRA and through QLoRA. Real architectures at tiny sizes with random weights, on a CPU; each pair trains two",
-            "steps and scores an image. In a cell stands what works:",
+            "Written by `python benchmarks/swap_matrix.py`: every vision encoder with every language model, frozen, trained in full,",
+            "through LoRA and through QLoRA. Real architectures at tiny sizes with random weights, on a CPU; each pair trains two steps",
+            "and scores an image. In a cell stands what works:",
             f"{len(found) - len(faults)} of {len(found)} do. It took {seconds:.0f} s; the suite runs a third, chosen by a seed.",
             "",
             table(found),
@@ -258,6 +289,10 @@ def page(found: dict[tuple[str, str, str], str], seconds: float) -> str:
             "",
             *(faults or ["None of the pairs above failed."]),
             "",
+            "## What is not offered, and why",
+            "",
+            *(missing or ["Every adapter of the registry offers all four ways."]),
+            "",
             "## What is refused, and why",
             "",
             "On building, before any weight is read, in these words:",
@@ -265,7 +300,8 @@ def page(found: dict[tuple[str, str, str], str], seconds: float) -> str:
             *refused,
             "",
             "Region extractor (`mask_pool`), readouts and image sizes are the same in every cell, and each cell begins with its parts as",
-            "they were made. The families, and the nets of timm, are a list in the script; the other encoders are those of the registry.",
+            "they were made. The families of `hf_causal` and the nets of timm are a list in the script; the other encoders and language",
+            "models are those of the registry.",
             "",
             "What cannot read packed rows can be trained and asked all the same, with `model.packing=none`.",
             "",

@@ -16,6 +16,7 @@ from lightning_modules.sharing import check_sharing
     ],
 )
 def test_what_cannot_be_sharded_is_refused(precision, llm, optimizer, message):
+    check_sharing("fsdp", "32-true", {"plugin": "roi_vlm", "llm": {}}, "adam")
     check_sharing("ddp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)
     with pytest.raises(ConfigError, match=message):
         check_sharing("fsdp", precision, {"plugin": "roi_vlm", "llm": llm}, optimizer)

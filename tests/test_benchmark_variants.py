@@ -1,0 +1,68 @@
+"""Every variant of every benchmark is trained for two steps and gives scores; the report compares those that are to be compared."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import train
+from components.scorers.base import SCORERS
+from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
+from lightning_modules import variants
+
+SMALL = [
+    "trainer.steps=2",
+    "trainer.batch_size=2",
+    "trainer.val_every=2",
+    "trainer.save_every=2",
+    "trainer.threads=1",
+    "data.train=4",
+    "data.val=1",
+    "data.test=3",
+    "data.size=64",
+    "data.regions=2",
+    "model.vision_encoder.image_size=64",
+]
+VARIANTS = [(name, variant) for name in benchmarks() for variant in load_benchmark(find_benchmark(name))[1]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Name of a benchmark -> its folder and what the comparison found; trained in this process, for each process would take seconds to begin."""
+    folder, found = tmp_path_factory.mktemp("benchmarks"), {}
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(variants, "start_process", lambda config: int(train.main([str(config)]) == {}))
+        for name in benchmarks():
+            found[name] = folder / name, train.main([name, f"outputs={folder}", f"data.cache={folder / 'cache'}", *SMALL])
+    return found
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_variant_trains_and_scores(trained, name, variant):
+    """Each of its questions has an answer for every region of the test images, and not the same for all of them."""
+    folder = trained[name][0] / variant
+    config = load_benchmark(find_benchmark(name))[1][variant]
+    losses = pd.read_csv(folder / "logs" / "curves.csv")
+    assert np.isfinite(losses["val/loss"].dropna()).all()
+    assert len(losses["val/loss"].dropna()) == 1
+    scores = pd.read_parquet(folder / "scores.parquet")
+    tasks = [task for task in SCORERS.get(config.model["plugin"]).tasks if task != "distortion"]
+    assert "quality" in tasks
+    for task in tasks:
+        said = scores[f"{task}_pred"]
+        assert said.between(0, 1).all(), (variant, task)
+        assert said.nunique() > 1, (variant, task)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n_regions"] == metrics["quality"]["n"] == len(scores) > 2
+
+
+@pytest.mark.parametrize("name", benchmarks())
+def test_all_that_are_compared_are_rows(trained, name):
+    folder, _ = trained[name]
+    compared = [v.name for v in load_benchmark(find_benchmark(name))[0].variants if v.compared]
+    page = Path(folder / "report.html").read_text()
+    assert [v for v in compared if v not in page] == []
+    rows = pd.read_csv(folder / "comparison.csv")
+    assert set(compared) <= set(rows.iloc[:, 0])
