@@ -30,7 +30,7 @@ VARIANTS = [(name, variant) for name in benchmarks() for variant in load_benchma
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Name of a benchmark -> its folder and what the comparison found; trained in this process, for each process would take seconds to begin."""
+    """Name of a benchmark -> its folder, and what the comparison found. In this process, since each of its own takes seconds to begin."""
     folder, found = tmp_path_factory.mktemp("benchmarks"), {}
     with pytest.MonkeyPatch.context() as here:
         here.setattr(variants, "start_process", lambda config: int(train.main([str(config)]) == {}))

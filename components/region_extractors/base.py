@@ -19,6 +19,8 @@ class RegionExtractor(nn.Module, ABC):
 
     Attributes:
         tokens: K, how many tokens a region becomes.
+        shares_encoder: True where its crops are seen by the image's encoder: `forward` is then given, in place of `prepare`'s result, the
+            pyramid of the crops, (V, C_l, h, w) on each level, of the V valid regions of the batch in their order.
         crop_size: side S of the crops it wants to see, 0 for none.
         blocks: module classes that sharded training wraps.
         coupled: True where an option makes the tokens of a region depend on the image's other regions.
@@ -28,6 +30,7 @@ class RegionExtractor(nn.Module, ABC):
 
     tokens: int
     crop_size: int = 0
+    shares_encoder: bool = False
     blocks: tuple[type[nn.Module], ...] = ()
     coupled: bool = False
     neutral: tuple[str, ...] = ()

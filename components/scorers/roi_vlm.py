@@ -34,6 +34,7 @@ from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
+_CROPS = 32  # that are encoded together without gradients; bounds the memory of scoring
 ANSWER = 16  # tokens of an answer, about, for the budget of memory
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
 
@@ -109,6 +110,8 @@ class RoiVLM(Scorer):
         self.standardize = Standardize(channels) if standardize else None
         self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
         self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
+        if self.region_extractor.shares_encoder:
+            self.vision_encoder.check_size(self.region_extractor.crop_size)
         self.geometry = GeometryToken(self.llm.width) if geometry_token else None
         self.tokens = self.region_extractor.tokens + geometry_token  # of a region
         self.preprocess = dataclasses.replace(self.vision_encoder.preprocess, crop_edges=crop_edges)
@@ -296,8 +299,18 @@ class RoiVLM(Scorer):
         return pyramid if self.standardize is None else self.standardize(pyramid)
 
     def _region_tokens(self, prepared: Any, regions: Regions) -> Tensor:
+        if self.region_extractor.shares_encoder:
+            prepared = self._crops(regions)
         tokens: Tensor = self.region_extractor(prepared, regions)  # (B, R, K, D)
         return tokens if self.geometry is None else torch.cat([tokens, self.geometry(regions).to(tokens.dtype)], 2)
+
+    def _crops(self, regions: Regions) -> Pyramid:
+        """What the encoder sees of the valid regions' crops; padding must not reach its batch norms. Without gradients some at a time."""
+        crops = regions.crops.flatten(0, 1)[torch.nonzero(regions.valid.flatten())[:, 0]]  # (V, 3, S, S)
+        if not len(crops):  # of which a batch norm would make nothing
+            return Pyramid(tuple(crops.new_zeros(0, c, 1, 1) for c in self.vision_encoder.channels))
+        parts = crops.split(len(crops) if torch.is_grad_enabled() else _CROPS)
+        return Pyramid(tuple(map(torch.cat, zip(*(self.see(part).maps for part in parts), strict=True))))
 
     @property
     def _image_tokens(self) -> int:

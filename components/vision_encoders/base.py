@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from components.batch import Pyramid
 from components.preprocess import Preprocess
-from components.registry import Registry
+from components.registry import ConfigError, Registry
 
 
 class VisionEncoder(nn.Module, ABC):
@@ -39,6 +39,11 @@ class VisionEncoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""
+
+    def check_size(self, size: int) -> None:
+        """Raises ConfigError where it cannot see pictures of `size` pixels a side beside those of its own size."""
+        if size != self.preprocess.size:
+            raise ConfigError(f"crop_size: got {size}, but this encoder sees {self.preprocess.size} pixels a side and nothing else")
 
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""

@@ -11,6 +11,7 @@ from components.readouts.levels import soft_levels
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from components.splice import supervised_columns
+from components.vision_encoders.base import VISION_ENCODERS
 from tests.components.scorers.samples import batch_of, labelled, picture
 
 
@@ -20,6 +21,7 @@ def build(**changes):
 
 
 SMALL = {"region_extractor": {"plugin": "roi_replay", "embed": 16}, "geometry_token": True}
+CROPS = {"region_extractor": {"plugin": "crop", "crop_size": 32, "hidden": 16, "encoder": "shared"}}
 
 
 def unpackable(**config):
@@ -47,8 +49,8 @@ RECURRENT = unpackable(
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, SMALL, {"packing": "none"}, ALIBI, RECURRENT],
-    ids=["mfe", "roi_replay and geometry", "a row for each question", "alibi", "recurrent"],
+    [{}, SMALL, CROPS, {"packing": "none"}, ALIBI, RECURRENT],
+    ids=["mfe", "roi_replay and geometry", "crops through the encoder", "a row for each question", "alibi", "recurrent"],
 )
 def test_taught_logits_equal_cached_ones(changes):
     """The distribution that training sees at a level word is the one that scoring reads, for every region."""
@@ -103,6 +105,85 @@ def test_packed_equals_a_row_for_each_question(changes):
     assert [packed.packed_lengths(batch)[k] for k in ("prefix", *packed.tasks)] == [
         plain.packed_lengths(batch)[k] for k in ("prefix", *plain.tasks)
     ]
+
+
+def test_crops_through_the_images_encoder_cost_no_parameter_and_are_seen_as_images():
+    """The encoder stands in the model once; each valid crop, and no padding, is what it sees of it alone, standardised as images are."""
+    scorer, own = build(**CROPS, standardize=True), build(region_extractor={"plugin": "mask_pool", "embed": 16, "shape_size": 0})
+    encoder = sum(p.numel() for p in own.vision_encoder.parameters())
+    assert sum(p.numel() for p in scorer.vision_encoder.parameters()) == encoder
+    inside = {id(p) for p in scorer.region_extractor.parameters()}
+    assert inside.isdisjoint(id(p) for p in scorer.vision_encoder.parameters())
+    wired = sum(c * 16 + 16 for c in scorer.vision_encoder.channels) + 16 * scorer.llm.width + scorer.llm.width
+    assert sum(p.numel() for p in scorer.region_extractor.parameters()) == wired
+    parts = [id(p) for part in scorer.parts().values() for p in part.parameters()]
+    assert sorted(parts) == sorted(id(p) for p in scorer.parameters())
+    batch = labelled(scorer)
+    scorer.calibrate([batch])
+    batch.regions.crops[~batch.regions.valid] = torch.nan
+    with torch.no_grad():
+        tokens = scorer._region_tokens(None, batch.regions)
+        valid = batch.regions.crops[batch.regions.valid]
+        alone = [scorer.standardize(scorer.vision_encoder(crop[None])) for crop in valid]
+        for found, pyramid in zip(tokens[batch.regions.valid], alone, strict=True):
+            means = [torch.nn.functional.adaptive_avg_pool2d(m, 2).flatten(2)[0].T for m in pyramid.maps]
+            layers = scorer.region_extractor.levels
+            hidden = sum(layer(x) for layer, x in zip(layers, means, strict=True))
+            expected = scorer.region_extractor.out(torch.nn.functional.gelu(hidden))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_crops_teach_the_encoder_that_they_share():
+    """Where it is trained; where it is frozen, its statistics stay too, and a batch without regions is no error."""
+    scorer = build(**CROPS).train()
+    batch = labelled(scorer)
+    through = torch.autograd.grad(scorer._region_tokens(None, batch.regions).sum(), [*scorer.vision_encoder.parameters()])
+    assert all(float(g.abs().sum()) > 0 for g in through[:1])
+    frozen = build(**CROPS, train_vision_encoder=False).train()
+    before = {name: x.clone() for name, x in frozen.vision_encoder.state_dict().items()}
+    frozen.loss(batch)["loss"].backward()
+    assert all(torch.equal(x, before[name]) for name, x in frozen.vision_encoder.state_dict().items())
+    batch.regions.valid[:] = False
+    batch.labels.quality[:] = batch.labels.importance[:] = torch.nan
+    assert scorer._region_tokens(None, batch.regions).shape[:3] == (2, 3, 4)
+
+
+@pytest.mark.parametrize("regions", [1, 40])
+def test_scoring_many_crops_is_scoring_each(regions):
+    scorer = build(**CROPS)
+    image, masks = picture(1)
+    masks = masks[:1].repeat(regions, 1, 1)
+    masks[:, 10, 20:] = torch.rand(regions, 70) > 0.5
+    seen = []
+    scorer.vision_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    together = scorer.score(image, masks, ["quality"])
+    assert seen == ([1, 1] if regions == 1 else [1, 32, 8])
+    alone = scorer.score(image, masks[-1:], ["quality"])
+    assert together[-1]["quality"].value == pytest.approx(alone[0]["quality"].value, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "crop_size", "message"),
+    [
+        ({"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}, 40, "crop_size: 40 is no multiple of 32"),
+        (
+            {
+                "plugin": "timm_pyramid",
+                "name": "vit_small_patch16_224",
+                "image_size": 64,
+                "model_args": {"depth": 4, "embed_dim": 16, "num_heads": 2},
+            },
+            32,
+            "crop_size: got 32, but this encoder sees 64 pixels a side and nothing else",
+        ),
+        ({"plugin": "hf_vision", **VISION_ENCODERS.get("hf_vision").tiny()}, 32, "crop_size: got 32, but this encoder sees 64"),
+    ],
+)
+def test_crops_that_the_encoder_cannot_see_are_refused(encoder, crop_size, message):
+    node = {**CROPS["region_extractor"], "crop_size": crop_size}
+    with pytest.raises(ConfigError, match=message):
+        build(vision_encoder=encoder, region_extractor=node)
+    assert build(vision_encoder=encoder, region_extractor={**node, "crop_size": 64}, image_level=-1).crop_size == 64
 
 
 def test_a_batch_without_judgments_has_the_entries_of_the_others():
