@@ -51,7 +51,7 @@ class Regions(_Movable):
 
     Attributes:
         masks: (B, R, H, W) bool.
-        crops: (B, R, 3, S, S), normalised like the image.
+        crops: (B, R, 3, H, W) of the scorer's `crop_size`, normalised like the image.
         boxes: (B, R, 4) left, top, width, height as fractions of the original image, in [0, 1].
         areas: (B, R) fraction of the original image's pixels, in [0, 1].
         valid: (B, R) bool; False where an image has fewer than R regions.
@@ -88,7 +88,7 @@ class Batch(_Movable):
         images: (B, 3, H, W), normalised; (B, 3, 0, 0) where `pyramid` stands for them.
         ids: names of each image's regions, for reports.
         pyramid: what a frozen vision encoder saw of the images, if that is known already (`Scorer.precompute`).
-        clean: (B, R, 3, S, S), the regions' crops before the image was distorted; None where that is not known.
+        clean: (B, R, 3, H, W), the regions' crops before the image was distorted; None where that is not known.
     """
 
     images: Tensor

@@ -55,16 +55,20 @@ def check_pair(student: Scorer, teacher: Scorer) -> None:
                 f"distillation: the {role} is {type(scorer).__name__}, which has no levels and opinions to compare: "
                 "only mobile_iqa has. Leave distillation.teacher empty, or choose model.plugin=mobile_iqa"
             )
-    for what in ("preprocess", "compared"):
+    for what in ("preprocess", "crop_size", "compared"):
         here, there = getattr(student, what), getattr(teacher, what)
         if here != there:
             raise ConfigError(
                 f"distillation: {_SAID[what]} differ: {here} of the student, {there} of the teacher. Give the student the teacher's "
-                "image size, normalisation, width, grid, opinions and number of levels (model.vision_encoder.most_levels)"
+                "image size, crop_shape, normalisation, width, grid, opinions and number of levels (model.vision_encoder.most_levels)"
             )
 
 
-_SAID = {"preprocess": "the pictures that they see", "compared": "the shapes of what is compared"}
+_SAID = {
+    "preprocess": "the pictures that they see",
+    "crop_size": "the sizes of the crops that they see",
+    "compared": "the shapes of what is compared",
+}
 
 
 def distilled(student: MobileIQA, teacher: MobileIQA, batch: Batch, terms: Terms) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """One geometry for an image, its masks and its crops (reference facts 1.10: the released SEAGULL pipeline).
 
 An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
-bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution.
+bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution, and brought
+to a square in the same way, or to a rectangle by one resize.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from components.batch import Batch, Labels, Regions, pad_stack
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropEdges = Literal["inclusive", "released"]
+CropSize = int | tuple[int, int]  # pixels: a square's side, or a rectangle's height and width
 SLENDER = 16  # longer side over shorter above which an image is brought to its square in one resize
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -39,9 +41,18 @@ class Preprocess:
     crop_edges: CropEdges = "inclusive"
 
 
-def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None) -> Tensor:
-    """(3, H0, W0) uint8 -> (3, S, S) float32, normalised; S is `size` or the preprocessing's own."""
+def crop_shape(size: CropSize) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def prepare_image(image: Tensor, preprocess: Preprocess, size: CropSize | None = None) -> Tensor:
+    """(3, H0, W0) uint8 -> (3, S, S) float32, normalised; S is `size` or the preprocessing's own. A rectangle of `size` is made by one
+    resize, whatever the proportions of the image (as chencn2020/MobileIQA@c74fec9 resizes)."""
     size = size or preprocess.size
+    if not isinstance(size, int):
+        height, width = size
+        return _normalised(_resized(image, width, height, preprocess.interpolation), preprocess)
     short, long = sorted(image.shape[-2:])
     if 0 < short * SLENDER < long:  # enlarging the short side to `size` would make an enormous image, only to squash it
         image = _resized(image, size, size, preprocess.interpolation)
@@ -52,11 +63,15 @@ def prepare_image(image: Tensor, preprocess: Preprocess, size: int | None = None
         longer = max(1, int(size * long / short))
         wide = image.shape[-1] >= image.shape[-2]
         image = _resized(image, *((longer, size) if wide else (size, longer)), preprocess.interpolation)
-    x = (image.double() * (1 / 255)).float()  # the released code scales in double precision
-    x = (x - torch.tensor(preprocess.mean)[:, None, None]) / torch.tensor(preprocess.std)[:, None, None]
+    x = _normalised(image, preprocess)
     if x.shape[-2:] != (size, size):
         x = F.interpolate(x[None], size=(size, size), mode="bilinear", align_corners=False)[0]
     return x
+
+
+def _normalised(image: Tensor, preprocess: Preprocess) -> Tensor:
+    x = (image.double() * (1 / 255)).float()  # the released code scales in double precision
+    return (x - torch.tensor(preprocess.mean)[:, None, None]) / torch.tensor(preprocess.std)[:, None, None]
 
 
 def _resized(image: Tensor, width: int, height: int, interpolation: Interpolation) -> Tensor:
@@ -85,12 +100,12 @@ def mask_boxes(masks: Tensor) -> Tensor:
     return torch.tensor(boxes, dtype=torch.long).reshape(-1, 4)
 
 
-def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_size: int) -> Regions:
+def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_size: CropSize) -> Regions:
     """The regions of one image, (R, ...) each without the batch axis.
 
     Args:
         image: (3, H0, W0) uint8. masks: (R, H0, W0) bool, none empty.
-        crop_size: side of the crops; 0 for a model that looks at none (crops are then (R, 3, 0, 0)).
+        crop_size: of the crops; 0 for a model that looks at none (crops are then (R, 3, 0, 0)).
     """
     if masks.shape[-2:] != image.shape[-2:]:
         raise ValueError(f"masks are {tuple(masks.shape[-2:])} but the image is {tuple(image.shape[-2:])} (height, width)")
@@ -98,14 +113,14 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
     return crop_regions(image, prepare_masks(masks, preprocess.size), mask_boxes(masks), areas, preprocess, crop_size)
 
 
-def crop_regions(image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor, preprocess: Preprocess, crop_size: int) -> Regions:
+def crop_regions(image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor, preprocess: Preprocess, crop_size: CropSize) -> Regions:
     """As `prepare_regions`, of masks that have the model's size already.
 
     Args:
         image: (3, H0, W0) uint8. masks: (R, size, size) bool.
         boxes: (R, 4) long, see `mask_boxes`; areas: (R,) long. Both in pixels of the image.
     """
-    crops = torch.zeros(len(masks), 3, crop_size, crop_size)
+    crops = torch.zeros(len(masks), 3, *crop_shape(crop_size))
     if crop_size:
         less = int(preprocess.crop_edges == "released")
         for r, (x, y, w, h) in enumerate(boxes.tolist()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from components.batch import Batch, Labels, Pyramid, Regions, pad_stack
-from components.preprocess import Preprocess, crop_regions, prepare_image, prepare_regions, stack, stack_regions
+from components.preprocess import CropSize, Preprocess, crop_regions, prepare_image, prepare_regions, stack, stack_regions
 from datamodules.records import RegionRecord, RoiSample
 
 
@@ -20,11 +20,11 @@ class Collate:
 
     Args:
         preprocess: of the scorer's vision encoder.
-        crop_size: side of the crops the scorer wants, 0 for none.
+        crop_size: of the crops the scorer wants, 0 for none.
         whole: gives each image one region, itself, without labels: what the whole-image control is asked about.
     """
 
-    def __init__(self, preprocess: Preprocess, crop_size: int, whole: bool = False) -> None:
+    def __init__(self, preprocess: Preprocess, crop_size: CropSize, whole: bool = False) -> None:
         self.preprocess, self.crop_size, self.whole = preprocess, crop_size, whole
 
     def __call__(self, samples: Sequence[RoiSample]) -> Batch:

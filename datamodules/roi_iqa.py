@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, DataLoader
 
 from components.batch import Batch, join
-from components.preprocess import Preprocess
+from components.preprocess import CropSize, Preprocess
 from components.registry import ConfigError
 from datamodules.budget import BudgetOrder
 from datamodules.collate import Collate
@@ -71,7 +71,7 @@ class RoiIQA(L.LightningDataModule):
         self,
         dataset: RoiDataset,
         preprocess: Preprocess,
-        crop_size: int,
+        crop_size: CropSize,
         *,
         batch_size: int,
         steps: int,

@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from components.batch import Batch, Labels, Regions
 from components.llm_adapters.hf_causal import HFCausal, decoder_linears
+from components.preprocess import crop_shape
 from components.registry import ConfigError
 from components.scorers.base import Scorer
 from lightning_modules.optim import PLAIN, Kind, parameter_groups, state_bytes
@@ -409,20 +410,20 @@ def _batch(scorer: Scorer, mode: FakeTensorMode, images: int, regions: int) -> B
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return _fake(torch.empty(*shape, dtype=dtype, device="meta"), mode)
 
-    side, crop = scorer.preprocess.size, scorer.crop_size
+    side, crop = scorer.preprocess.size, crop_shape(scorer.crop_size)
     known = torch.full((images, regions), 0.5)
     return Batch(
         empty(images, 3, side, side),
         Regions(
             masks=empty(images, regions, side, side, dtype=torch.bool),
-            crops=empty(images, regions, 3, crop, crop),
+            crops=empty(images, regions, 3, *crop),
             boxes=empty(images, regions, 4),
             areas=empty(images, regions),
             valid=torch.ones(images, regions, dtype=torch.bool),
         ),
         Labels(known, known / 5, known, known / 5, (((("blur", "minor"),),) * regions,) * images),
         tuple(tuple(f"{i}.{r}" for r in range(regions)) for i in range(images)),
-        clean=empty(images, regions, 3, crop, crop) if scorer.needs_clean else None,
+        clean=empty(images, regions, 3, *crop) if scorer.needs_clean else None,
     )
 
 

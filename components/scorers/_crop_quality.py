@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import Batch, RoiScore, Task
+from components.preprocess import crop_shape
 from components.prompts import LEVELS, nearest_level, say_level
 from components.registry import ConfigError
 from components.scorers.base import Graph, RegionScores, Scorer
@@ -20,9 +21,9 @@ _AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring
 
 
 class CropQuality(Scorer):
-    """A region's box, cut out of the image and squashed to a square, is rated as if it were an image of its own; a mask that covers
-    everything shows the whole image. It answers about quality alone, and says nothing about how sure it is. What the network says beyond
-    its scale becomes 0 or 1, so such regions are ties; metrics.json counts them as `at_bounds`.
+    """A region's box, cut out of the image and squashed to a square (or to the rectangle of `crop_size`), is rated as if it were an image
+    of its own; a mask that covers everything shows the whole image. It answers about quality alone, and says nothing about how sure it is.
+    What the network says beyond its scale becomes 0 or 1, so such regions are ties; metrics.json counts them as `at_bounds`.
 
     Args:
         criterion: of the score, against labels in [0, 1].
@@ -40,7 +41,7 @@ class CropQuality(Scorer):
 
     @abstractmethod
     def rate(self, crops: Tensor) -> Tensor:
-        """(N, 3, S, S), normalised -> (N,) in the network's own unit."""
+        """(N, 3, H, W) of `crop_size`, normalised -> (N,) in the network's own unit."""
 
     def unit(self, rated: Tensor) -> Tensor:
         """The network's numbers -> on [0, 1], beyond which it may lie."""
@@ -48,8 +49,8 @@ class CropQuality(Scorer):
 
     def graph(self) -> Graph:
         """See the contract."""
-        size = self.crop_size
-        crops = torch.linspace(-1, 1, 2 * 3 * size * size).reshape(2, 3, size, size)
+        height, width = crop_shape(self.crop_size)
+        crops = torch.linspace(-1, 1, 2 * 3 * height * width).reshape(2, 3, height, width)
         return Graph(_Plain(self), {"crops": crops}, {"crops": 0}, ("scores",), "scores: (regions,), of quality")
 
     def error(self, found: Tensor, wanted: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ class _Plain(nn.Module):
         self.scorer = scorer
 
     def forward(self, crops: Tensor) -> Tensor:
-        """(R, 3, S, S) -> (R,) in [0, 1]."""
+        """(R, 3, H, W) -> (R,) in [0, 1]."""
         return self.scorer.unit(self.scorer.rate(crops)).clamp(0, 1)
 
 
@@ -99,7 +100,7 @@ def known_quality(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def crops_of(crops: Tensor, places: Tensor) -> Tensor:
-    """(B, R, 3, S, S) -> (K, 3, S, S), those at `places` (K,) of B * R. Padding must not reach a network: its batch norms would see it."""
+    """(B, R, 3, H, W) -> (K, 3, H, W), those at `places` (K,) of B * R. Padding must not reach a network: its batch norms would see it."""
     return crops.flatten(0, 1)[places]
 
 

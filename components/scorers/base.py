@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from components.batch import TASKS, Batch, Regions, RoiScore, Task
 from components.foundation import RANDOM, Foundations, fingerprint
 from components.llm_adapters.base import LLMAdapter
-from components.preprocess import Preprocess, prepare_image, prepare_regions, stack, stack_regions
+from components.preprocess import CropSize, Preprocess, crop_shape, prepare_image, prepare_regions, stack, stack_regions
 from components.registry import ConfigError, Registry
 
 RegionScores = dict[Task, RoiScore]
@@ -45,7 +46,7 @@ class Scorer(nn.Module, ABC):
 
     Attributes:
         preprocess: what the images must look like.
-        crop_size: side of the region crops, 0 for none.
+        crop_size: of the region crops, in pixels: a square's side or a rectangle's height and width; 0 for none.
         tasks: the questions it can answer.
         blocks: module classes that sharded training wraps.
         sources: names of the options that name weights or other files; who packs a model takes along what they point to.
@@ -53,7 +54,7 @@ class Scorer(nn.Module, ABC):
     """
 
     preprocess: Preprocess
-    crop_size: int = 0
+    crop_size: CropSize = 0
     tasks: tuple[Task, ...] = TASKS
     blocks: tuple[type[nn.Module], ...] = ()
     needs_clean: bool = False
@@ -180,8 +181,8 @@ class Scorer(nn.Module, ABC):
     def answer_bytes(self, size: tuple[int, int], regions: int) -> int:
         """About the bytes that `answer` needs at most for so many regions of one image of `size` (height, width): their masks as drawn and
         in the model's size (as numbers too, level by level), and their crops with what a first convolution makes of them."""
-        side = self.preprocess.size
-        return regions * (5 * size[0] * size[1] // 2 + 16 * side**2 + 4 * 12 * self.crop_size**2)
+        side, crop = self.preprocess.size, math.prod(crop_shape(self.crop_size))
+        return regions * (5 * size[0] * size[1] // 2 + 16 * side**2 + 4 * 12 * crop)
 
     def graph(self) -> Graph:
         """This scorer as a function of tensors alone.

@@ -6,6 +6,7 @@ with its help: `components.distillation`. Both are this scorer, see configs/mode
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -70,7 +71,8 @@ class MobileIQA(CropQuality):
 
     Args:
         vision_encoder: any, with any number of levels; published are five, at strides 2 to 32. Its image size is the size that a region's
-            crop is brought to.
+            crop is brought to, where `crop_shape` gives none.
+        crop_shape: height and width, pixels, that a region's crop is brought to whatever its proportions; published is 1231, 1907.
         width: C of the projected levels, a multiple of 4, at least 8.
         grid: G; it is in the shapes of the weights, the image size is not.
         opinions: M.
@@ -91,6 +93,7 @@ class MobileIQA(CropQuality):
         self,
         *,
         vision_encoder: Part[VisionEncoder],
+        crop_shape: tuple[int, int] | None = None,
         width: int = 256,
         grid: int = 22,
         opinions: int = 3,
@@ -112,7 +115,7 @@ class MobileIQA(CropQuality):
                 raise ConfigError(f"mobile_iqa: {name}: {allowed}; got {value}")
         self.vision_encoder = vision_encoder()
         self.preprocess = self.vision_encoder.preprocess
-        self.crop_size = self.preprocess.size
+        self.crop_size = self.preprocess.size if crop_shape is None else self._checked_shape(crop_shape)
         self.blocks = (*self.vision_encoder.blocks, MultiViewAttention)
         channels = self.vision_encoder.channels
         self.compared = {"levels": len(channels), "opinions": opinions, "width": width, "grid": grid}
@@ -127,6 +130,19 @@ class MobileIQA(CropQuality):
         levels = torch.stack([project(x) for project, x in zip(self.projectors, maps, strict=True)], 1)  # (N, L, C, G, G)
         opinions = torch.stack([opinion(levels) for opinion in self.opinions], 1)  # (N, M, C, G, G)
         return Seen(levels, opinions, self.head(self.fusion(opinions)))
+
+    def _checked_shape(self, shape: Sequence[int]) -> tuple[int, int]:
+        least = max(self.vision_encoder.strides)
+        if len(shape) != 2 or min(shape) < least:
+            raise ConfigError(
+                f"mobile_iqa: crop_shape: height and width, at least {least}, the encoder's largest stride; got {list(shape)}"
+            )
+        if not self.vision_encoder.any_size:
+            raise ConfigError(
+                f"mobile_iqa: crop_shape: got {list(shape)}, but this encoder sees squares of {self.preprocess.size} pixels and nothing "
+                "else: leave it out, or choose a convolutional net"
+            )
+        return shape[0], shape[1]
 
     def rate(self, crops: Tensor) -> Tensor:
         seen: Seen = self(crops)

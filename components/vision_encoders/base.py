@@ -20,6 +20,8 @@ class VisionEncoder(nn.Module, ABC):
         strides: pixels per cell of each level; a plain ViT gives several depths at one stride.
         preprocess: what the images must look like.
         blocks: module classes that sharded training wraps.
+        any_size: True where `forward` takes images of other sizes than its own, rectangles too, and makes maps of about their size over the
+            stride.
         has_weights: True where `load_pretrained` will read trained weights (such an encoder may stay frozen).
         sources: names of the options that name weights or other files; who packs a model takes along what they point to.
     """
@@ -28,6 +30,7 @@ class VisionEncoder(nn.Module, ABC):
     strides: tuple[int, ...]
     preprocess: Preprocess
     blocks: tuple[type[nn.Module], ...] = ()
+    any_size: bool = False
     has_weights: bool = False
     sources: ClassVar[tuple[str, ...]] = ("weights",)
 
@@ -41,9 +44,11 @@ class VisionEncoder(nn.Module, ABC):
         """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""
 
     def check_size(self, size: int) -> None:
-        """Raises ConfigError where it cannot see pictures of `size` pixels a side beside those of its own size."""
-        if size != self.preprocess.size:
+        """Raises ConfigError where it cannot see crops of `size` pixels a side, as it sees images of its own size."""
+        if size != self.preprocess.size and not self.any_size:
             raise ConfigError(f"crop_size: got {size}, but this encoder sees {self.preprocess.size} pixels a side and nothing else")
+        if size < max(self.strides) or size % max(self.strides):
+            raise ConfigError(f"crop_size: {size} is no multiple of {max(self.strides)}, the encoder's largest stride")
 
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""

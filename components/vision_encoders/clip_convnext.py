@@ -73,6 +73,7 @@ class ClipConvNext(VisionEncoder):
         self.name, self.weights, self.has_weights = trunk, weights, bool(weights)
         self.preprocess = Preprocess(image_size, _MEAN, _STD, "bicubic")
         self.blocks = repeated_blocks(net)
+        self.any_size = True
 
     def forward(self, images: Tensor) -> Pyramid:
         """See the contract."""

@@ -90,6 +90,7 @@ class TimmPyramid(VisionEncoder):
         )
         self.channels_last = getattr(net, "output_fmt", Format.NCHW) == Format.NHWC
         self.blocks = repeated_blocks(net)
+        self.any_size = not trained.fixed_input_size
 
     def forward(self, images: Tensor) -> Pyramid:
         """See the contract."""
@@ -101,12 +102,6 @@ class TimmPyramid(VisionEncoder):
     def see(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> what the net is shown (B, planes, H, W)."""
         return images
-
-    def check_size(self, size: int) -> None:
-        """See the contract: any multiple of the largest stride, but for nets that are built for one size."""
-        if "img_size" in self.args:
-            super().check_size(size)
-        _checked_size(size, max(self.strides), self.name, "crop_size")
 
     def base_model(self) -> dict[str, str] | None:
         """See the contract."""
@@ -192,11 +187,11 @@ def _listed(strides: list[int]) -> str:
     return ", ".join(map(str, strides)) if len(set(strides)) > 1 else f"{strides[0]} each"
 
 
-def _checked_size(size: int, stride: int, name: str, what: str = "image_size") -> int:
+def _checked_size(size: int, stride: int, name: str) -> int:
     if size < stride or size % stride:
         below = max(size // stride, 1) * stride
         near = f"{below} and {below + stride}"
-        raise ConfigError(f"{what}: {size} is no multiple of {stride}, the largest stride of {name}; nearest are {near}")
+        raise ConfigError(f"image_size: {size} is no multiple of {stride}, the largest stride of {name}; nearest are {near}")
     return size
 
 

@@ -88,6 +88,7 @@ def test_a_pair_of_one_shape_is_accepted(pair):
         ({"plugin": "pooled_mlp"}, r"the teacher is PooledMLP, which has no levels and opinions to compare: only mobile_iqa has"),
         ({"width": 24}, r"the shapes of what is compared differ: .*'width': 16.* of the student, .*'width': 24"),
         ({"grid": 7}, r"'grid': 6.* of the student, .*'grid': 7"),
+        ({"crop_shape": [64, 96]}, r"the sizes of the crops that they see differ: 64 of the student, \(64, 96\) of the teacher"),
         ({"opinions": 3}, r"'opinions': 2.* of the student, .*'opinions': 3"),
         (
             {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}},

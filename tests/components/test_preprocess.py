@@ -34,6 +34,20 @@ def test_the_released_pipeline(height, width):
     assert torch.equal(ours, five_steps(image, 64, CLIP))
 
 
+@pytest.mark.parametrize(("height", "width"), [(120, 200), (200, 120), (40, 64), (3, 90), (1, 1)])
+def test_a_rectangle_is_one_resize(height, width):
+    """Facts A8: PIL to width x height, whatever the proportions, then normalised."""
+    image = photograph(height, width)
+    resized = np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).resize((64, 40), Image.Resampling.BICUBIC))
+    expected = (torch.from_numpy(resized.copy()).permute(2, 0, 1) / 255 - torch.tensor(CLIP.mean)[:, None, None]) / torch.tensor(CLIP.std)[
+        :, None, None
+    ]
+    found = prepare_image(image, CLIP, (40, 64))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    masks = torch.ones(1, height, width, dtype=torch.bool)
+    assert torch.equal(prepare_regions(image, masks, CLIP, (40, 64)).crops[0], found)
+
+
 def test_a_constant_image_stays_constant():
     image = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None].expand(3, 30, 47)
     expected = torch.tensor([0.0, 0.2, 1.0])[:, None, None].expand(3, 16, 16)

@@ -5,9 +5,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from components.batch import Batch
+from components.preprocess import prepare_image
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from configs.schema import load_config, load_model
+from lightning_modules.plan import plan
 from tests.components.scorers.backbones import LARGE, SMALL, node
 from tests.components.scorers.samples import batch_of, labelled, picture
 
@@ -142,6 +144,27 @@ def test_a_region_is_its_crop_and_everything_is_the_whole_image():
     assert scorer.score(changed, masks, ["quality"])[2] != known[2]
 
 
+def test_crops_may_be_rectangles():
+    """As published, where each picture is resized to 1907 x 1231; trained and scored, and in a plan."""
+    scorer = build(crop_shape=[96, 160])
+    assert SCORERS.build(load_config("mobile_iqa", ["model.crop_shape=[1231,1907]"]).model).crop_size == (1231, 1907)
+    batch = labelled(scorer)
+    assert batch.regions.crops.shape == (2, 3, 3, 96, 160)
+    scorer.train().loss(batch)["loss"].backward()
+    scorer.eval()
+    image, masks = picture(1)
+    left, top, width, height = 20, 10, 31, 30  # of the first region
+    crop = prepare_image(image[:, top : top + height, left : left + width], scorer.preprocess, (96, 160))
+    with torch.no_grad():
+        expected = float(scorer(crop[None]).score)
+    assert scorer.score(image, masks[:1], ["quality"])[0]["quality"].value == pytest.approx(expected, abs=1e-6)
+    assert scorer.graph().inputs["crops"].shape == (2, 3, 96, 160)
+    with torch.device("meta"):
+        ghosts = [build(crop_shape=shape) for shape in ([96, 160], [64, 64])]
+    large, small = (plan(ghost, batch_size=1, regions=2).training.total for ghost in ghosts)
+    assert large > small
+
+
 @pytest.mark.parametrize(("criterion", "power"), [("mse", 2), ("l1", 1)])
 def test_the_loss_is_the_mean_over_known_regions(criterion, power):
     scorer = build(criterion=criterion).eval()
@@ -185,6 +208,11 @@ def test_a_batch_without_regions_has_no_scores():
         ({"opinions": 0}, "opinions: at least 1; got 0"),
         ({"pool": 3}, "pool: 1 to 2: a third of grid 6 at most; got 3"),
         ({"dropout": 1.0}, r"dropout: a share in \[0, 1\); got 1.0"),
+        ({"crop_shape": [16, 64]}, r"crop_shape: height and width, at least 32, the encoder's largest stride; got \[16, 64\]"),
+        (
+            {"crop_shape": [64, 96], "vision_encoder": node("vit")},
+            r"crop_shape: got \[64, 96\], but this encoder sees squares of 64 pixels",
+        ),
         ({"scale": [1.0, 1.0]}, r"scale: got \[1.0, 1.0\], expected two different numbers"),
     ],
 )
