@@ -14,6 +14,7 @@ LONGEST = (  # in this order; what comes last runs while the other process has n
     "tests/lightning_modules/test_strategy.py",
     "tests/lightning_modules/test_ranks.py",
     "tests/lightning_modules/test_memory_doc.py",
+    "tests/test_benchmark_variants.py",
     "tests/inference/test_merged.py",
     "tests/test_readme.py",
 )

@@ -58,6 +58,10 @@ def test_what_an_adapter_does_not_offer_is_listed_with_the_reason(monkeypatch):
         def __init__(self, *, width: int = 32, layers: int = 2) -> None:
             super().__init__(width=width, layers=layers, mlp=48)
 
+        @classmethod
+        def tiny(cls):
+            return {"layers": 1}
+
     names, get = LLM_ADAPTERS.names(), LLM_ADAPTERS.get
     monkeypatch.setattr(LLM_ADAPTERS, "names", lambda: [*names, "plain"])
     monkeypatch.setattr(LLM_ADAPTERS, "get", lambda name, where="": Plain if name == "plain" else get(name, where))
