@@ -46,7 +46,6 @@ from lightning_modules.runs import write_json
 if TYPE_CHECKING:
     from components.scorers._crop_quality import CropQuality
     from components.scorers.mobile_iqa import MobileIQA
-    from datamodules.datasets.indexed import Indexed
 
 _SEAGULL = "model/seagull_7b"
 _DATA = "options of the data, as train.py takes them: of a list of regions, quality_scale=[1,5]"
@@ -148,14 +147,16 @@ def index_data(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show_data(args: argparse.Namespace) -> dict[str, Any]:
-    """Draws images with their regions and labels, and plots how labels are distributed, as one page."""
-    from datamodules.records import SPLITS
+    """Draws images with their regions and labels, and plots how labels are distributed, as one page; what cannot be read is told."""
+    from datamodules.folder import tables_of
+    from datamodules.records import GO_ON, SPLITS, ImageRecord
+    from datamodules.region_list import named
     from evaluation.data_report import figures, write_page
     from inference.draw import encode_labelled
 
     if args.out.suffix != ".html":
         raise ConfigError(f"{args.out}: the page is a file that ends in .html")
-    dataset = _labelled(args)
+    dataset = tables_of(args.folder, _data_options(args))
     there = bool(dataset.rows.readable.any())
     if there or not dataset.rows.regions.any():
         dataset.prepare()
@@ -164,34 +165,51 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
     drawn = np.random.default_rng(args.seed).permutation(ends[-1])[: max(args.images, args.pictures)]
     which = np.searchsorted(ends, drawn, side="right")
     chosen = [(int(s), int(i - ends[s] + len(splits[s]))) for s, i in zip(which, drawn, strict=True)]
-    records = [splits[s].record(i) for s, i in tqdm(chosen[: args.images], unit="image", desc="reading labels")]
-    pictures = {}
-    for s, i in tqdm(chosen[: args.pictures if there else 0], unit="image", desc="drawing"):
-        sample = splits[s][i]
-        pictures[f"{sample.record.id} ({sample.record.split})"] = encode_labelled(sample)
+    records, pictures, skipped = list[ImageRecord](), dict[str, bytes](), dict[tuple[int, int], str]()
+    for s, i in tqdm(chosen[: args.images], unit="image", desc="reading labels"):
+        try:
+            records.append(splits[s].record(i).measured())
+        except ValueError as error:
+            skipped[s, i] = str(error)
+    with tqdm(total=min(args.pictures, len(chosen)) if there else 0, unit="image", desc="drawing") as bar:
+        for s, i in chosen:
+            if bar.n == bar.total:
+                break
+            try:
+                sample = splits[s][i]
+                pictures[f"{sample.record.id} ({sample.record.split})"] = encode_labelled(sample)
+                bar.update()
+            except ValueError as error:
+                skipped[s, i] = str(error)
+    why = [said.removesuffix(f". {GO_ON}") for said in skipped.values()]
     said = f"Of {len(records):,} of {ends[-1]:,} images, drawn by seed {args.seed}"
-    write_page(args.out, str(args.folder), dataset.rows.coverage(), said, pictures, figures(records))
+    write_page(args.out, str(args.folder), dataset.rows.coverage(), said, pictures, figures(records), why)
     print(f"page: {args.out}" + ("" if there else "; it shows labels alone, for no image is where the tables say"))
-    return {"out": str(args.out), "images": len(records), "pictures": len(pictures)}
+    if why:
+        print(f"{len(why):,} images cannot be shown: {named(why)}")
+    return {"out": str(args.out), "images": len(records), "pictures": len(pictures), "skipped": why}
 
 
 def validate_data(args: argparse.Namespace) -> dict[str, Any]:
     """Finds, counts and locates every problem of data, and says how much of it can be used. Exit status 1 if there is an error."""
+    from datamodules.datasets.roi_folder import RoiFolder
+    from datamodules.folder import data_of
+    from datamodules.list_validation import validate_list
     from datamodules.validation import validate
 
-    dataset = _labelled(args)
-    report = validate(dataset.root, dataset.files, args.images)
+    data = data_of(args.folder, _data_options(args))
+    if isinstance(data, RoiFolder):
+        report = validate_list(data.read(), data.table)
+    else:
+        report = validate(data.root, data.files, args.images)
     if args.json:
         write_json(args.json, report.as_dict())
     print(report.text())
     return report.as_dict()
 
 
-def _labelled(args: argparse.Namespace) -> Indexed:
-    """The data of `args.folder`, tables or a list of regions."""
-    from datamodules.folder import tables_of
-
-    return tables_of(args.folder, load_options([*args.data, *([f"images={args.image_root}"] if args.image_root else [])], ()))
+def _data_options(args: argparse.Namespace) -> dict[str, Any]:
+    return load_options([*args.data, *([f"images={args.image_root}"] if args.image_root else [])], ())
 
 
 def import_seagull(args: argparse.Namespace) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from datamodules.datasets.roi_folder import RoiFolder
 LISTS = ("labels.csv", "labels.jsonl")
 
 
-def tables_of(folder: Path, options: Mapping[str, Any]) -> Indexed:
-    """The data set `indexed` of a folder; of a list, with the table that `roi_folder` makes of it, if it was not made yet.
+def data_of(folder: Path, options: Mapping[str, Any]) -> Indexed | RoiFolder:
+    """The data set of a folder, `indexed` or `roi_folder`; nothing is read yet.
 
     A list is taken where it has one of the names `LISTS` and no table stands beside it, or where `options` names it (`table`).
 
@@ -22,12 +22,23 @@ def tables_of(folder: Path, options: Mapping[str, Any]) -> Indexed:
         options: of `roi_folder` (the scales of the scores, say), or of `indexed`.
 
     Raises:
-        ConfigError: an option that the data set has not; of a list, its mistakes.
+        ConfigError: an option that the data set has not.
     """
     own = {"root": str(folder), **options}
     listed = next((name for name in LISTS if (folder / name).is_file()), "")
     if "table" not in options and (not listed or any(folder.glob("*.parquet"))):
         return configured(Indexed, own, "indexed")()
-    dataset = configured(RoiFolder, {"table": listed, **own}, "roi_folder")()
+    return configured(RoiFolder, {"table": listed, **own}, "roi_folder")()
+
+
+def tables_of(folder: Path, options: Mapping[str, Any]) -> Indexed:
+    """As `data_of`, the data set `indexed` in any case: of a list, with the table that `roi_folder` makes of it, if it was not made yet.
+
+    Raises:
+        ConfigError: an option that the data set has not; of a list, its mistakes.
+    """
+    dataset = data_of(folder, options)
+    if isinstance(dataset, Indexed):
+        return dataset
     dataset.prepare()
     return dataset.tables

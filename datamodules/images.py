@@ -39,15 +39,28 @@ def load_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         ImageError: missing, not an image, damaged, too large, or of a sort that has no 8-bit RGB form.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder: see list_images" if path.is_dir() else "does not exist: check the path and the root it is relative to"
-        raise ImageError(f"image {path} {what}")
+    _check_there(path)
     return _decoded(path, str(path), max_pixels)
+
+
+def image_bytes(path: Path) -> bytes:
+    """An image file as it stands, for `decode_image`. Raises ImageError where it is missing, or the system does not let it be read."""
+    _check_there(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"image {path} cannot be read ({error.strerror}): check who may read it") from error
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """As `load_image`, of an encoded image in memory; `name` is what errors call it."""
     return _decoded(io.BytesIO(data), name, max_pixels)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder: see list_images" if path.is_dir() else "does not exist: check the path and the root it is relative to"
+        raise ImageError(f"image {path} {what}")
 
 
 def _decoded(source: Path | io.BytesIO, name: str, max_pixels: int) -> NDArray[np.uint8]:

@@ -151,6 +151,17 @@ class ImageRecord:
         with PIL.Image.open(io.BytesIO(self.png)) as image:
             return np.array(image.convert("RGB"))
 
+    def measured(self) -> ImageRecord:
+        """With the box and area of each region.
+
+        Raises:
+            RegionError: names the region that does not belong to an image of this size, or covers no pixel.
+        """
+        try:
+            return replace(self, regions=tuple(r.measured(self.height, self.width) for r in self.regions))
+        except rle.RegionError as error:
+            raise rle.RegionError(f"image {self.id}, region {_first_malformed(self)}: {error}") from error
+
     def sample(self) -> RoiSample:
         """Decodes the pixels; the masks stay encoded."""
         return RoiSample(torch.from_numpy(self.pixels()).permute(2, 0, 1), self)

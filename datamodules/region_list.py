@@ -1,26 +1,32 @@
 """Regions listed in a CSV or JSONL file, one a row -> records: boxes, polygons, run lengths or mask files, and their labels.
 
 Several rows of the same image and id are opinions about one region: their scores become a mean and a standard deviation.
+Whatever is wrong with a row is kept with its line, and the next row is read: a list is mended once, not once for each mistake.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from components import rle
 from components.batch import Distortions
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.prompts import DISTORTION_TYPES, SEVERITIES
-from components.registry import ConfigError, check_keys
+from components.registry import ConfigError, suggest
+from datamodules.archives import leads_out
 from datamodules.records import RegionRecord, Scale
 
 FORMS = ("box", "polygon", "rle", "mask")
@@ -40,103 +46,246 @@ SHOWN = 20  # mistakes that are named
 
 Row = Mapping[str, Any]
 
+_CELLS = threading.Lock()
 
-class RowError(ValueError):
-    """Rows that cannot be used.
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with a list, or odd about it.
 
     Attributes:
-        mistakes: each with its line.
+        kind: one of `datamodules.validation.KINDS`.
+        line: where the row begins; 0 for the list as a whole.
+        image: the row's; "" where it names none.
+        stops: whether it must be mended, or its image left out, before anything is learned from the list.
     """
 
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__(named(mistakes))
-        self.mistakes = tuple(mistakes)
+    kind: str
+    line: int
+    image: str
+    what: str
+    stops: bool = True
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.what}" if self.line else self.what
 
 
-def named(mistakes: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class RegionList:
+    """The rows of a list.
+
+    Attributes:
+        rows: those with an image, an id and a region; what is empty is left out, and "line" is the line on which the row begins.
+        images: of every row, by its line, the image that it names; "" for none.
+        mistakes: why other rows are not among `rows`, and unknown columns.
+    """
+
+    rows: tuple[Row, ...]
+    images: Mapping[int, str]
+    mistakes: tuple[Mistake, ...]
+
+
+def named(mistakes: Sequence[object]) -> str:
     """The first `SHOWN`, and how many more there are."""
     more = len(mistakes) - SHOWN
-    return "; ".join([*mistakes[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])])
+    return "; ".join([*map(str, mistakes[:SHOWN]), *([f"and {more:,} more"] if more > 0 else [])])
 
 
-def read_list(path: Path) -> list[dict[str, Any]]:
-    """The rows, with what is empty left out, and their line numbers as "line".
+def read_list(path: Path) -> RegionList:
+    """Reads a list, CSV or JSONL (by its name), UTF-8.
 
     Raises:
-        ConfigError: missing, of another form, an unknown column, or a row without image, id or region.
+        ConfigError: missing, or of another form.
     """
     if not path.is_file():
         raise ConfigError(f"the list of regions {path} is missing: a CSV or JSONL file with the columns {', '.join(COLUMNS)}")
+    rows: list[Row] = []
+    images: dict[int, str] = {}
+    mistakes: dict[object, Mistake] = {}
     try:
-        rows = _jsonl(path) if path.suffix == ".jsonl" else _csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
+        with path.open(encoding="utf-8-sig", newline="" if path.suffix != ".jsonl" else "\n") as file, _cells_of_any_length():
+            for line, row in _jsonl(file) if path.suffix == ".jsonl" else _csv(file):
+                if isinstance(row, Mistake):
+                    images[line] = row.image
+                    mistakes[line] = row
+                    continue
+                known = {str(k): v for k, v in row.items() if v is not None and not (isinstance(v, str) and not v.strip())}
+                images[line] = image = str(known.get("image", ""))
+                for name in [k for k in map(str, row) if k not in COLUMNS]:
+                    first = 1 if path.suffix != ".jsonl" else line
+                    mistakes.setdefault(name, Mistake("column", first, "", f"unknown column {name!r}. {suggest(name, list(COLUMNS))}"))
+                    known.pop(name, None)
+                forms = [f for f in FORMS if f in known]
+                if "image" in known and "id" in known and len(forms) == 1:
+                    rows.append({**known, "line": line})
+                else:
+                    said = f"a row has an image, an id, and one of {', '.join(FORMS)}; got {_short(known, 200)}"
+                    mistakes[line] = Mistake("row", line, image, said)
+    except (UnicodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {error}") from error
-    listed, wrong = [], []
-    for number, row in enumerate(rows, 1 if path.suffix == ".jsonl" else 2):
-        check_keys({str(k): v for k, v in row.items()}, list(COLUMNS), str(path))
-        known = {str(k): v for k, v in row.items() if v is not None and v != ""}
-        forms = [f for f in FORMS if f in known]
-        if "image" not in known or "id" not in known or len(forms) != 1:
-            wrong.append(f"line {number}: a row has an image, an id, and one of {', '.join(FORMS)}; got {known}")
-        listed.append({**known, "line": number})
-    if wrong:
-        raise ConfigError(f"{path}: {len(wrong):,} rows cannot be used: {named(wrong)}")
-    return listed
+    return RegionList(tuple(rows), images, tuple(mistakes.values()))
 
 
-def _csv(path: Path) -> list[dict[str, Any]]:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
+@contextmanager
+def _cells_of_any_length() -> Iterator[None]:
+    """The reader's own limit, 128 KiB, is a global; run lengths and polygons may be longer."""
+    with _CELLS:
+        limit = csv.field_size_limit(sys.maxsize)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
 
 
-def _jsonl(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("each line is a mapping")
-    return rows
+def _csv(file: Any) -> Iterator[tuple[int, dict[str, str] | Mistake]]:
+    """Rows by the line that they begin on: a quoted cell may hold lines of its own, and empty lines are none."""
+    reader = csv.reader(file, strict=True)
+    before, header = 0, list[str]()
+    try:
+        for cells in reader:
+            line, before = before + 1, reader.line_num
+            if not cells:
+                continue
+            if not header:
+                header = cells
+                twice = sorted({name for name in header if header.count(name) > 1})
+                if twice:
+                    before = line - 1
+                    raise csv.Error(f"the header has {', '.join(map(repr, twice))} twice")
+            elif len(cells) != len(header):
+                image = dict(zip(header, cells, strict=False)).get("image", "")
+                remedy = "a cell that holds a comma stands in quotes, an empty one keeps its comma"
+                yield line, Mistake("row", line, image, f"{len(cells)} cells under a header of {len(header)}: {remedy}")
+            else:
+                yield line, dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise csv.Error(f"line {before + 1}: {error}") from error
+
+
+def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | Mistake]]:
+    for line, text in enumerate(file, 1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            yield line, Mistake("row", line, "", f"no JSON ({error})")
+            continue
+        yield line, row if isinstance(row, dict) else Mistake("row", line, "", f"each line is a mapping, got {text.strip()[:60]}")
 
 
 def regions_of(
     rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path, scales: Mapping[str, Scale], name: str
-) -> tuple[list[RegionRecord], int]:
-    """The regions of one image, in the order of their first rows; their ids have the image's name in front. And how many of them reach
-    out of the image: what lies in it is their region.
+) -> tuple[list[tuple[int, RegionRecord]], list[Mistake]]:
+    """The regions of one image with their lines, in the order of their first rows; their ids have the image's name in front. A region
+    that reaches out of the image is what lies in it.
 
-    Raises:
-        RowError: what is wrong with which lines; a box or polygon that lies outside the image, among others.
+    Returns:
+        The regions that can be read, with those of their labels that can, and what is wrong with which lines.
     """
     opinions: dict[str, list[Row]] = {}
     for row in rows:
         opinions.setdefault(str(row["id"]), []).append(row)
-    found, wrong, reaching = [], [], 0
+    found, mistakes = [], list[Mistake]()
     for region, of_region in opinions.items():
-        values: dict[str, Any] = {}
-        for what in (
-            lambda of=of_region: _place(of, pixels, root),
-            *(lambda of=of_region, score=score: _label(of, score, scales[score]) for score in SCORES),
-            lambda of=of_region: {"distortions": _agreed([distortions(row["distortion"]) for row in of if "distortion" in row])},
-        ):
-            try:
-                values |= what()
-            except ValueError as error:
-                wrong.append(f"line {of_region[0]['line']}: {error}")
-        reaching += values.pop("reaching", False)
-        if not wrong:
-            values |= {word: of_region[0].get(word) for word in ("semantic", "description")}
-            found.append(RegionRecord(f"{name}/{region}", **values))
-    if wrong:
-        raise RowError(wrong)
-    return found, reaching
+        read = _Region(of_region, name, mistakes)
+        counts = read.counts(pixels, root)
+        labels = {k: v for score in SCORES for k, v in read.label(score, scales[score]).items()}
+        agreed = read.distortions()
+        if counts:
+            first = of_region[0]
+            words = {word: first.get(word) for word in ("semantic", "description")}
+            found.append((int(first["line"]), RegionRecord(f"{name}/{region}", counts, distortions=agreed, **labels, **words)))
+    return found, mistakes
 
 
-def _place(rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path) -> dict[str, Any]:
-    first = rows[0]
-    form = next(f for f in FORMS if f in first)
-    if any(row.get(form) != first[form] for row in rows):
-        raise ValueError(f"the rows of region {first['id']!r} show different regions: give each an id of its own")
-    shape = _shape(form, first[form], root, pixels.shape[:2])
-    (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
-    return {"counts": rle.encode(mask)["counts"], "reaching": _reaches_out(form, shape, *pixels.shape[:2])}
+class _Region:
+    """The rows about one region; what is wrong with them is added to `mistakes`."""
+
+    def __init__(self, rows: Sequence[Row], image: str, mistakes: list[Mistake]) -> None:
+        self.rows, self.image, self.mistakes = rows, image, mistakes
+
+    def counts(self, pixels: NDArray[np.uint8], root: Path) -> str:
+        """The mask's run lengths; "" where there is none."""
+        first = self.rows[0]
+        form = next(f for f in FORMS if f in first)
+        for row in self.rows:
+            if row.get(form) != first[form]:
+                self._add("opinions", row, f"the rows of region {first['id']!r} show different regions: give each an id of its own")
+        try:
+            shape = _shape(form, first[form], root, pixels.shape[:2])
+            (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
+        except (TypeError, ValueError) as error:
+            self._add("mask" if form in ("rle", "mask") else "region", first, str(error))
+            return ""
+        if _reaches_out(form, shape, *pixels.shape[:2]):
+            height, width = pixels.shape[:2]
+            self._add("region cut", first, f"{form} {_short(first[form])} reaches out of the image of {width} x {height} pixels", False)
+        return str(rle.encode(mask)["counts"])
+
+    def label(self, score: str, scale: Scale) -> dict[str, Any]:
+        """Value, standard deviation and scale. The first two are on [0, 1]; a deviation is that of several opinions, or of the column."""
+        values = [v for row in self.rows if (v := self._score(row, score, scale)) is not None]
+        stds = [s for row in self.rows if (s := self._std(row, score)) is not None]
+        value = statistics.fmean(values) if values else None
+        std = stds[0] if stds else statistics.stdev(values) if len(values) > 1 else None
+        scored, spread = ([row for row in self.rows if column in row] for column in (score, f"{score}_std"))
+        if spread and max(len(scored), len(spread)) > 1:
+            said = f"region {self.rows[0]['id']!r} has several opinions on its {score}, and a {score}_std: opinions have none of their own"
+            self._add("opinions", spread[0], said)
+        elif stds and not scored:
+            self._add("std without score", spread[0], f"{score}_std {stds[0]:g} without a {score}", False)
+        elif stds and value is not None and stds[0] > (largest := scale.largest_std(value)):
+            said = f"{score} {value:g} with a standard deviation of {stds[0]:g} on {scale.low:g} to {scale.high:g}; at most {largest:.3g}"
+            self._add("std not of the scale", spread[0], said, False)
+        return {
+            score: None if value is None else scale.unit(value),
+            f"{score}_std": None if std is None else scale.unit_std(std),
+            f"{score}_scale": scale,
+        }
+
+    def distortions(self) -> Distortions | None:
+        """Those that most rows name; None where none says."""
+        opinions = []
+        for row in self.rows:
+            if "distortion" in row:
+                try:
+                    opinions.append(distortions(row["distortion"]))
+                except ValueError as error:
+                    self._add("distortion", row, str(error))
+        return _agreed(opinions)
+
+    def _score(self, row: Row, score: str, scale: Scale) -> float | None:
+        value = self._number(row, score)
+        if value is not None and not scale.low <= value <= scale.high:
+            said = f"{score} {value:g} lies outside its scale, {scale.low:g} to {scale.high:g}: see {score}_scale"
+            self._add("label out of scale", row, said)
+            return None
+        return value
+
+    def _std(self, row: Row, score: str) -> float | None:
+        value = self._number(row, f"{score}_std")
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            self._add("std not of the scale", row, f"{score}_std is a number of the score's scale, at least 0; got {value:g}")
+            return None
+        return value
+
+    def _number(self, row: Row, column: str) -> float | None:
+        if column not in row:
+            return None
+        try:
+            return float(row[column])
+        except (TypeError, ValueError):
+            self._add("number", row, f"{column} is a number, got {_short(row[column])!r}")
+            return None
+
+    def _add(self, kind: str, row: Row, what: str, stops: bool = True) -> None:
+        self.mistakes.append(Mistake(kind, int(row["line"]), self.image, what, stops))
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
@@ -150,14 +299,11 @@ def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
     return min(*x, *y) <= -1 or max(x) >= width + 1 or max(y) >= height + 1
 
 
-def _label(rows: Sequence[Row], score: str, scale: Scale) -> dict[str, Any]:
-    value, std = _score(rows, score, scale)
-    return {score: value, f"{score}_std": std, f"{score}_scale": scale}
-
-
 def _shape(form: str, value: Any, root: Path, size: tuple[int, ...]) -> Any:
     """A cell -> what `Prompt` takes."""
     if form == "mask":
+        if leads_out(str(value)):
+            raise ValueError(f"mask {str(value)!r} leads out of the folder: write it relative to {root}")
         return str(root / str(value))
     if form == "rle":
         code = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
@@ -172,28 +318,11 @@ def _numbers(value: Any) -> list[float]:
     return [float(v) for v in (value.replace(",", " ").split() if isinstance(value, str) else value)]
 
 
-def _score(rows: Sequence[Row], score: str, scale: Scale) -> tuple[float | None, float | None]:
-    """Value and standard deviation on [0, 1]; the latter from the column of one row, or from several opinions."""
-    given = [float(row[score]) for row in rows if score in row]
-    for value in given:
-        if not scale.low <= value <= scale.high:
-            raise ValueError(f"{score} {value:g} lies outside its scale, {scale.low:g} to {scale.high:g}: see {score}_scale")
-    stds = [float(row[f"{score}_std"]) for row in rows if f"{score}_std" in row]
-    if not given:
-        return None, None
-    if stds and len(rows) > 1:
-        raise ValueError(f"region {rows[0]['id']!r} has several rows and a {score}_std: opinions have none of their own")
-    if any(not math.isfinite(s) or s < 0 for s in stds):
-        raise ValueError(f"{score}_std is a number of the score's scale, at least 0; got {stds[0]:g}")
-    spread = stds[0] if stds else statistics.stdev(given) if len(given) > 1 else None
-    return scale.unit(statistics.fmean(given)), None if spread is None else scale.unit_std(spread)
-
-
 def distortions(value: Any) -> Distortions:
     """ "severe blur; minor noise" -> pairs of type and severity; "clean" -> none.
 
     Raises:
-        ValueError: unknown words.
+        ValueError: unknown words, or a type that is named twice.
     """
     if value in ("clean", []):
         return ()
@@ -205,6 +334,10 @@ def distortions(value: Any) -> Distortions:
                 f"distortion {' '.join(map(str, pair))!r}: write 'clean', or a severity ({', '.join(SEVERITIES)}) and a type "
                 f"({', '.join(DISTORTION_TYPES)}), several with ';' between them"
             )
+    kinds = [kind for _, kind in pairs]
+    twice = next((kind for kind in kinds if kinds.count(kind) > 1), "")
+    if twice:
+        raise ValueError(f"distortion {_short(value)!r} names {twice} twice: a region has one severity of a type")
     return tuple((kind, severity) for severity, kind in pairs)
 
 

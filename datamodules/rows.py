@@ -34,7 +34,7 @@ class Rows:
     Attributes:
         parts: the tables.
         part, group, row: (N,) which table, which of its row groups, which row of that.
-        split: (N,) index into `SPLITS`.
+        split: (N,) index into `SPLITS`; -1 for none, of an image that is left out.
         regions: (N,) how many regions the image has.
         readable: (N,) whether its image is where the table says; images without regions are not.
         left_out: why images are not readable, and how many.
@@ -86,7 +86,7 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
         exclude: ids of images to leave out.
 
     Raises:
-        ConfigError: rows of no split, or of one source in two splits.
+        ConfigError: rows of no split, or of one source in two splits, that are not left out.
         ValueError: see `open_table`.
     """
     found: list[tuple[NDArray[Any], ...]] = []
@@ -95,14 +95,15 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     unfit, unwanted = 0, pa.array(sorted(filter(None, exclude)), pa.string())
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         table, groups, rows = _columns(part)
-        _check_splits(table, sources, part)
+        left = pc.is_in(table["id"], value_set=unwanted)
+        _check_splits(table.filter(pc.invert(left)), sources, part)
         regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
         reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
         if len(unwanted):
-            reasons = np.where(pc.is_in(table["id"], value_set=unwanted).to_numpy(), "excluded by name", reasons)
+            reasons = np.where(left.to_numpy(), "excluded by name", reasons)
         reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
         why.update(r for r in reasons.tolist() if r)
-        split = pc.index_in(table["split"], pa.array(SPLITS)).to_numpy().astype(np.int8)
+        split = pc.index_in(table["split"], pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
         unfit += count_unfit(table["regions"])
         found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
     part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import statistics
+import zlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,16 +26,20 @@ from datamodules.tables import open_table, read_group
 
 SHOWN = 5  # finds of each sort that are named
 SAMPLED = 100_000  # standard deviations whose median is taken
-FEW, SMALL = 20, 0.04  # so many standard deviations with a median below this share of the scale were hardly given on it
+FEW, SMALL, LARGE = 10, 0.06, 0.5  # so many standard deviations whose median is no share of the scale between these were hardly given on it
 
 Weight = Literal["error", "warning"]
 KINDS: dict[str, tuple[Weight, str]] = {
     "table": ("error", "a table is damaged or of another schema"),
+    "column": ("error", "a column of a list is unknown"),
+    "row": ("error", "a row of a list has no image, no id, not exactly one region, or other cells than its header"),
     "id missing": ("error", "an image or a region has no id"),
     "id twice": ("error", "an id stands twice"),
     "split": ("error", f"a split is none of {', '.join(SPLITS)}"),
     "source missing": ("error", "an image has no source, so its split cannot be trusted"),
     "source in two splits": ("error", "images of one source are in several splits"),
+    "group": ("error", "an image is in several groups"),
+    "too few groups": ("error", "there are too few groups to deal them to splits"),
     "archive missing": ("error", "an archive is missing or damaged"),
     "path": ("error", "an image's path is absolute or leaves the data's folder, and is not read: write it relative to that folder"),
     "image missing": ("error", "an image is not where the table says"),
@@ -47,11 +53,16 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "no regions": ("warning", "an image has no regions"),
     "mask": ("error", "a mask is malformed, or of another size than its image"),
     "empty region": ("error", "a mask covers no pixel"),
+    "region": ("error", "a box or a polygon is none, or lies outside its image"),
+    "region cut": ("warning", "a box or a polygon reaches out of its image, and is cut to it"),
+    "opinions": ("error", "rows of one region show different places, or have standard deviations of their own"),
     "box or area": ("error", "a box or an area is not the mask's"),
     "scale": ("error", "a scale is none"),
+    "number": ("error", "a score or a standard deviation is no number"),
     "label out of scale": ("error", "a score lies outside its scale"),
     "std not of the scale": ("error", "a standard deviation is negative, or larger than its scale allows: was it rescaled with the score?"),
     "std very small": ("warning", "the standard deviations of a scale are very small for it: were they rescaled and the scores not?"),
+    "std very large": ("warning", "the standard deviations of a scale are very large for it: were the scores rescaled and they not?"),
     "std without score": ("error", "a standard deviation stands without its score"),
     "distortion": ("error", f"a distortion is not one of {', '.join(DISTORTION_TYPES)}, or named twice for a region"),
     "severity": ("error", f"a severity is none of {', '.join(SEVERITIES)}"),
@@ -64,17 +75,21 @@ class Report:
 
     Attributes:
         counts: by sort of problem. finds: the first of each sort, as (where, what).
-        unusable: ids of images that training must leave out: they are not there, cannot be read, or their masks cannot.
+        unusable: ids of images that training must leave out, and the first sort of problem that makes them so: they are not there,
+            cannot be read, their masks cannot, or their split is none or another than that of their source.
         images, regions: in all; splits: images by split; labelled: regions by what is known of them.
+        listed: rows of a list. lost: of these, those that training must leave out, by the reason.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     finds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
-    unusable: dict[str, None] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
     images: int = 0
     regions: int = 0
     splits: Counter[str] = field(default_factory=Counter)
     labelled: Counter[str] = field(default_factory=Counter)
+    listed: int = 0
+    lost: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, where: str, what: str = "") -> None:
         """Counts a find, and keeps it if it is among the first of its sort."""
@@ -82,10 +97,19 @@ class Report:
         if len(self.finds[kind]) < SHOWN:
             self.finds[kind].append((where, what))
 
+    def leave_out(self, image: str, kind: str) -> None:
+        """Training must do without an image."""
+        self.unusable.setdefault(image, kind)
+
     @property
     def errors(self) -> int:
         """Finds that are no mere warnings."""
         return sum(n for kind, n in self.counts.items() if KINDS[kind][0] == "error")
+
+    @property
+    def usable(self) -> int:
+        """Images that training can use. Rows of a list that name no image are left out under the name "", which is none."""
+        return self.images - sum(bool(image or not self.listed) for image in self.unusable)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -96,11 +120,14 @@ class Report:
         ]
         coverage = {
             "images": self.images,
-            "usable": self.images - len(self.unusable),
+            "usable": self.usable,
+            "left_out": dict(Counter(self.unusable.values())),
             "regions": self.regions,
             "splits": dict(self.splits),
             "labelled": dict(self.labelled),
         }
+        if self.listed:
+            coverage["rows"] = {"listed": self.listed, "usable": self.listed - self.lost.total(), "left_out": dict(self.lost)}
         return {"errors": self.errors, "problems": problems, "coverage": coverage, "unusable": list(self.unusable)}
 
     def text(self) -> str:
@@ -111,11 +138,63 @@ class Report:
             lines += [f"    {where}{f': {what}' if what else ''}" for where, what in self.finds[kind]]
             more = self.counts[kind] - len(self.finds[kind])
             lines += [f"    and {more:,} more"] if more else []
-        whole = self.images - len(self.unusable)
         splits = ", ".join(f"{n:,} {s}" for s, n in self.splits.items())
-        lines.append(f"{whole:,} of {self.images:,} images ({whole / max(self.images, 1):.1%}) can be used ({splits})")
+        lines.append(f"{_share(self.usable, self.images, 'images')} can be used ({splits}){_because(Counter(self.unusable.values()))}")
+        if self.listed:
+            rows = self.listed - self.lost.total()
+            lines.append(f"{_share(rows, self.listed, 'rows of the list')} can be used{_because(self.lost)}")
         known = ", ".join(f"{name} {n / max(self.regions, 1):.1%}" for name, n in self.labelled.items())
         return "\n".join([*lines, f"{self.regions:,} regions; known of them: {known or 'nothing'}"])
+
+
+def _share(part: int, whole: int, what: str) -> str:
+    return f"{part:,} of {whole:,} {what} ({part / max(whole, 1):.1%})"
+
+
+def _because(reasons: Counter[str]) -> str:
+    return f"; left out: {', '.join(f'{why} {count:,}' for why, count in reasons.items())}" if reasons else ""
+
+
+class Copies:
+    """Finds what stands twice."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._first: dict[str, tuple[str, str]] = {}
+
+    def add(self, marks: Collection[str], split: str, where: str) -> None:
+        """An image of a split, by whatever tells its bytes apart; two images are one if they share a mark."""
+        found = next((self._first[mark] for mark in marks if mark in self._first), None)
+        for mark in marks:
+            self._first.setdefault(mark, (where, split))
+        if found is not None:
+            kind = "image twice" if split == found[1] else "image twice in splits"
+            self.report.add(kind, where, f"also at {found[0]}")
+
+
+class Spreads:
+    """Standard deviations of each task and scale, whose median shows whether they were rescaled when their scores were."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        self._found: dict[tuple[str, Scale], list[float]] = defaultdict(list)
+
+    def add(self, task: str, scale: Scale, std: float) -> None:
+        """A standard deviation, as it was given on the scale. Where opinions agree in full it tells nothing."""
+        found = self._found[task, scale]
+        if std > 0 and len(found) < SAMPLED:
+            found.append(std)
+
+    def finish(self) -> None:
+        """Adds what is found to the report."""
+        for (task, scale), found in self._found.items():
+            if len(found) < FEW:
+                continue
+            median = statistics.median(found)
+            share = median / (scale.high - scale.low)
+            if not SMALL <= share <= LARGE:
+                said = f"the median of {len(found):,} is {median:g} on {scale.low:g} to {scale.high:g}"
+                self.report.add("std very small" if share < SMALL else "std very large", f"{task}_std", said)
 
 
 def validate(root: Path, files: ImageFiles, decode: bool = False) -> Report:
@@ -174,11 +253,10 @@ class _Check:
         self._region_ids = array("q")  # hashes: of 33 million ids, a quarter of a gigabyte
         self._splits: dict[str, str] = {}
         self._crossing: set[str] = set()
-        self._images: dict[str, tuple[str, str]] = {}
+        self._copies, self._spreads = Copies(self.report), Spreads(self.report)
         self._references: dict[str, str] = {}  # path -> what its bytes are known by, "" where only reading would tell
         self._versions: dict[str, tuple[str, str, str]] = {}  # by reference: place, source and split of the first version
         self._archives: dict[str, str] = {}
-        self._stds: dict[tuple[str, Scale], list[float]] = defaultdict(list)
 
     def image(self, row: Mapping[str, Any], where: str) -> None:
         """Checks one row."""
@@ -196,7 +274,7 @@ class _Check:
         regions = row["regions"] or []
         if not regions:
             report.add("no regions", where)
-            report.unusable[row["id"]] = None
+            report.leave_out(row["id"], "no regions")
         for number, region in enumerate(regions):
             report.regions += 1
             here = f"{where}, region {region['id'] if region['id'] else number!r}"
@@ -204,20 +282,16 @@ class _Check:
                 self._region_ids.append(hash(region["id"]))
             else:
                 report.add("id missing", here)
-            if not self._mask(region, row["height"], row["width"], here):
-                report.unusable[row["id"]] = None
+            wrong = self._mask(region, row["height"], row["width"], here)
+            if wrong:
+                report.leave_out(row["id"], wrong)
             for task in ("quality", "importance"):
                 self._score(row["id"], region, task, here)
             self._distortions(region["distortions"], here)
 
     def finish(self) -> frozenset[int]:
         """Adds what shows in all rows together only. Returns the hashes of regions' ids that stand twice."""
-        for (task, scale), found in self._stds.items():
-            found.sort()
-            median = found[len(found) // 2]
-            if len(found) >= FEW and median < SMALL * (scale.high - scale.low):
-                said = f"the median of {len(found):,} is {median:g} on {scale.low:g} to {scale.high:g}"
-                self.report.add("std very small", f"{task}_std", said)
+        self._spreads.finish()
         marks, counts = np.unique(np.array(self._region_ids, np.int64), return_counts=True)
         return frozenset(marks[counts > 1].tolist())
 
@@ -226,43 +300,51 @@ class _Check:
         self.report.splits[str(split)] += 1
         if split not in SPLITS:
             self.report.add("split", where, repr(split))
+            self.report.leave_out(row["id"], "split")
         if not source:
             self.report.add("source missing", where)
-        elif self._splits.setdefault(source, split) != split and source not in self._crossing:
-            self._crossing.add(source)
-            self.report.add("source in two splits", where, f"source {source!r} is in {self._splits[source]} and in {split}")
+        elif self._splits.setdefault(source, split) != split:
+            self.report.leave_out(row["id"], "source in two splits")
+            if source not in self._crossing:
+                self._crossing.add(source)
+                self.report.add("source in two splits", where, f"source {source!r} is in {self._splits[source]} and in {split}")
 
     def _pixels(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the image is there, is what its hash says, and stands once; with `decode`, whether it can be read."""
-        path, data = row["path"] or "", row["png"] or b""
+        path, data, report = row["path"] or "", row["png"] or b"", self.report
         if leads_out(path):
-            self.report.add("path", where, path)
+            report.add("path", where, path)
             if not data:
-                self.report.unusable[row["id"]] = None
+                report.leave_out(row["id"], "path")
                 return
         if not data and not self._is_there(path, where):
-            self.report.unusable[row["id"]] = None
+            report.leave_out(row["id"], "image missing")
             return
-        mark = _sha256(data) if data else self._checksum(path)
-        if mark and row["hash"] and mark.partition(":")[0] == row["hash"].partition(":")[0] and mark != row["hash"]:
-            self.report.add("image changed", where, f"it has {mark}, its row {row['hash']}")
-        if mark or row["hash"]:
-            self._once(row["hash"] or mark, row, where)
-        if not self.decode:
-            return
-        try:
-            data = data or self.files.read(path)
-            height, width = decode_image(data, path or str(row["id"])).shape[:2]
-        except ImageError as error:
-            self.report.add("image unreadable", where, str(error))
-            self.report.unusable[row["id"]] = None
-            return
-        if not row["png"] and (row["hash"] or "").startswith("sha256:") and row["hash"] != _sha256(data):
-            self.report.add("image changed", where, f"it has {_sha256(data)}, its row {row['hash']}")
-        if (height, width) != (row["height"], row["width"]):
-            said = f"{width} x {height} pixels (width x height), its row says {row['width']} x {row['height']}"
-            self.report.add("image of another size", where, said)
-            self.report.unusable[row["id"]] = None
+        marks = {_sha256(data), _crc32(data)} if data else {self._checksum(path)} - {""}
+        if self.decode:
+            try:
+                data = data or self.files.read(path)
+                marks |= {_sha256(data)}
+                height, width = decode_image(data, path or str(row["id"])).shape[:2]
+                if (height, width) != (row["height"], row["width"]):
+                    said = f"{width} x {height} pixels (width x height), its row says {row['width']} x {row['height']}"
+                    report.add("image of another size", where, said)
+                    report.leave_out(row["id"], "image of another size")
+            except ImageError as error:
+                report.add("image unreadable", where, str(error))
+                report.leave_out(row["id"], "image unreadable")
+        self._same(marks, row, where)
+
+    def _same(self, marks: set[str], row: Mapping[str, Any], where: str) -> None:
+        """Whether an image's bytes, known by `marks`, are those of its row's hash, and those of no other row."""
+        given, path = row["hash"] or "", row["path"] or ""
+        ours = next((mark for mark in marks if mark.partition(":")[0] == given.partition(":")[0]), "")
+        if given and ours and ours != given:
+            self.report.add("image changed", where, f"it has {ours}, its row {given}")
+        if given and not ours:
+            marks = {*marks, given}
+        read = {mark for mark in marks if mark.startswith("sha256:")} if self.decode else set()  # enough, once every image is read
+        self._copies.add(read or marks or {f"path:{path}"}, row["split"], where)
 
     def _reference(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the clean image is there, and its versions are of one source, though it may lie there under several names."""
@@ -320,22 +402,17 @@ class _Check:
         archive, inside, member = path.partition(INSIDE)
         return self.files.checksum(archive, member) if inside else ""
 
-    def _once(self, mark: str, row: Mapping[str, Any], where: str) -> None:
-        first, split = self._images.setdefault(mark, (where, row["split"]))
-        if first != where:
-            kind = "image twice" if split == row["split"] else "image twice in splits"
-            self.report.add(kind, where, f"also at {first}")
-
-    def _mask(self, region: Mapping[str, Any], height: int, width: int, where: str) -> bool:
-        """Whether the mask is one of an image of this size, with pixels; box and area are compared with it where they are given."""
+    def _mask(self, region: Mapping[str, Any], height: int, width: int, where: str) -> str:
+        """The sort of problem that makes the mask none of an image of this size, or an empty one; box and area are compared with it where
+        they are given."""
         wrong, box, area = _measure(region["counts"], height, width)
         if wrong:
             self.report.add(wrong[0], where, wrong[1])
-            return False
+            return wrong[0]
         given = None if region["box"] is None else tuple(region["box"].values())
         if given not in (None, box) or region["area"] not in (None, area):
             self.report.add("box or area", where, f"box {given}, area {region['area']}; the mask's are {box} and {area}")
-        return True
+        return ""
 
     def _score(self, image: str, region: Mapping[str, Any], task: str, where: str) -> None:
         value, std = region[task], region[f"{task}_std"]
@@ -346,7 +423,7 @@ class _Check:
             scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
         except (TypeError, ValueError) as error:
             self.report.add("scale", where, f"{task}: {error}")
-            self.report.unusable[image] = None
+            self.report.leave_out(image, "scale")
             return
         of = f"on {scale.low:g} to {scale.high:g}"
         if value is not None and not scale.holds(value):
@@ -359,8 +436,7 @@ class _Check:
                 self.report.add(
                     "std not of the scale", where, f"{task} {value:g} with a standard deviation of {std:g} {of}; at most {largest:.3g}"
                 )
-            elif std and len(self._stds[task, scale]) < SAMPLED:
-                self._stds[task, scale].append(std)
+            self._spreads.add(task, scale, std)
 
     def _distortions(self, pairs: list[Mapping[str, Any]] | None, where: str) -> None:
         if pairs is None:
@@ -375,6 +451,11 @@ class _Check:
 
 def _sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _crc32(data: bytes) -> str:
+    """As `ImageFiles.checksum` has it of a member of a zip archive."""
+    return f"crc32:{zlib.crc32(data):08x}:{len(data)}"
 
 
 @functools.lru_cache(maxsize=2**14)  # a mask is that of each of an image's distorted versions

@@ -76,18 +76,27 @@ def figures(records: Sequence[ImageRecord]) -> dict[str, Figure]:
     return found
 
 
-def write_page(path: Path, title: str, coverage: str, drawn: str, pictures: Mapping[str, bytes], plots: Mapping[str, Figure]) -> None:
+def write_page(
+    path: Path,
+    title: str,
+    coverage: str,
+    drawn: str,
+    pictures: Mapping[str, bytes],
+    plots: Mapping[str, Figure],
+    skipped: Sequence[str] = (),
+) -> None:
     """Writes the page.
 
     Args:
         coverage: how much of the data can be used. drawn: of how many images the plots are.
         pictures: by image, encoded as JPEG.
+        skipped: why images are not shown that were to be.
     """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     shown = {name: f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for name, data in pictures.items()}
     plotted = {name: f"data:image/png;base64,{base64.b64encode(png(figure)).decode()}" for name, figure in plots.items()}
     page = environment.get_template("data_report.html.j2").render(
-        title=title, coverage=coverage, drawn=drawn, pictures=shown, plots=plotted
+        title=title, coverage=coverage, drawn=drawn, pictures=shown, plots=plotted, skipped=skipped
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")

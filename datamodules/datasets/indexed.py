@@ -87,7 +87,7 @@ class Indexed(RoiDataset):
     @functools.cached_property
     def rows(self) -> Rows:
         """Where each image is; read on first use."""
-        return scan(parts_of(self.root), self.files, _excluded(self.exclude))
+        return scan(parts_of(self.root), self.files, excluded_by(self.exclude))
 
     @functools.cached_property
     def most_types(self) -> int:
@@ -202,7 +202,12 @@ def _record(row: Mapping[str, Any]) -> ImageRecord:
         raise ValueError(f"image {row['id']}: {error}. {GO_ON}") from error
 
 
-def _excluded(path: str) -> frozenset[str]:
+def excluded_by(path: str) -> frozenset[str]:
+    """The images that a file names, as `python prepare.py validate --json` writes it; none for "".
+
+    Raises:
+        ConfigError: no such file, or another one.
+    """
     if not path:
         return frozenset()
     found = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else None

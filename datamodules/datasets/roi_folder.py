@@ -7,23 +7,21 @@ import hashlib
 import json
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from components.registry import ConfigError
-from datamodules.archives import leads_out
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
-from datamodules.datasets.indexed import Indexed
-from datamodules.images import ImageError, load_image
-from datamodules.records import SPLITS, ImageRecord, Scale, Split, encode_png
-from datamodules.region_list import Row, RowError, named, read_list, regions_of
+from datamodules.datasets.indexed import Indexed, excluded_by
+from datamodules.listed_images import CUT, MISSING, Listed, read_images
+from datamodules.records import GO_ON, Scale, Split, encode_png
+from datamodules.region_list import Mistake, named, read_list
 from datamodules.tables import RecordWriter
 
-FORMAT = 3  # changes whenever the same files would give another table
+FORMAT = 4  # changes whenever the same files would give another table
 
 
 @DATASETS.register("roi_folder")
@@ -36,7 +34,7 @@ class RoiFolder(RoiDataset):
             the best quality, or the most important region.
         val, test: shares of the groups, where the list has no column `split`. Images of one group (by the column `group`, or by their
             folder and name before its first dot) stay in one split.
-        regions, strict: see `indexed`.
+        regions, exclude, strict: see `indexed`. Images that `exclude` names are not looked at, nor what is wrong with their rows.
         seed: of the split and of what `regions` deals.
 
     Raises:
@@ -55,11 +53,12 @@ class RoiFolder(RoiDataset):
         val: float = 0.1,
         test: float = 0.2,
         regions: int = 0,
+        exclude: str = "",
         strict: bool = False,
         seed: int = 0,
         cache: str = "outputs/cache",
     ) -> None:
-        self.root, self.table, self.seed, self.strict = Path(root), table, seed, strict
+        self.root, self.table, self.seed, self.exclude, self.strict = Path(root), table, seed, exclude, strict
         self.scales = {
             "quality": _scale("quality", quality_scale, quality_direction),
             "importance": _scale("importance", importance_scale, importance_direction),
@@ -71,22 +70,32 @@ class RoiFolder(RoiDataset):
         self._folder = self.cache
 
     def prepare(self) -> None:
-        """Reads the list, if it or a file that it names has changed since it was read. Says each time what is left out.
+        """Reads the list, if it or a file that it names has changed since it was read. Says each time what is left out, or cut.
 
         Raises:
-            ConfigError: rows that cannot be used, the first of them named, and with them the images that cannot be read; fewer than three
-                groups to deal; images that are left out, if `strict`.
+            ConfigError: mistakes of the list, the first of them named, and with them the images that cannot be read; fewer than three
+                groups to deal; images that cannot be read, if `strict`.
         """
         found = self._part.with_name("found.json")
         if not self._part.is_file():
-            records, missing, reaching = self._records()
+            listed = self.read(self._excluded)
+            missing, cut, wrong = _sorted(listed.mistakes)
+            self._refuse(wrong, missing, cut, len(listed.images))
             with RecordWriter(self._part) as writer:
                 # first, since the table's name is what makes both count
-                found.write_text(json.dumps({"missing": missing, "reaching": reaching}))
-                for record in records:
-                    writer.write(record)
+                found.write_text(json.dumps({"missing": missing, "cut": cut, "excluded": listed.excluded}))
+                for image in listed.images:
+                    writer.write(image.record)
         self._tell(**json.loads(found.read_text()))
         self._tables.prepare()
+
+    def read(self, exclude: Collection[str] = ()) -> Listed:
+        """All that the list says, and all that is wrong with it; images of the names `exclude` are not looked at.
+
+        Raises:
+            ConfigError: the list is missing, or of another form.
+        """
+        return read_images(read_list(self.root / self.table), self.root, self.scales, self.shares, self.seed, exclude)
 
     def split(self, name: Split) -> Samples:
         """The samples of a split."""
@@ -113,79 +122,44 @@ class RoiFolder(RoiDataset):
         path = self.root / self.table
         mark = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
         files = [_stamp(self.root / name) for name in self._named] if path.is_file() else []
-        mark.update(json.dumps([FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed, files]).encode())
+        made = [FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed, sorted(self._excluded), files]
+        mark.update(json.dumps(made).encode())
         return self._folder / f"roi_folder-{mark.hexdigest()[:16]}" / "part.parquet"
 
     @property
     def _named(self) -> list[str]:
         """The images and mask files of the list."""
-        rows = list(read_list(self.root / self.table))
+        rows = read_list(self.root / self.table).rows
         return sorted({str(row[key]) for row in rows for key in ("image", "mask") if row.get(key)})
 
-    def _tell(self, missing: list[str], reaching: int) -> None:
+    @functools.cached_property
+    def _excluded(self) -> frozenset[str]:
+        return excluded_by(self.exclude)
+
+    def _refuse(self, wrong: list[str], missing: list[str], cut: list[str], usable: int) -> None:
+        if not wrong and usable:
+            return
+        besides = [
+            *([f"{len(missing):,} images cannot be used: {named(missing)}"] if missing else []),
+            *([f"{len(cut):,} boxes or polygons reach out of their images: {named(cut)}"] if cut else []),
+        ]
+        path = self.root / self.table
+        if not wrong:
+            raise ConfigError(f"{path}: no image can be used{': ' if besides else ', for it lists none'}{'. Besides, '.join(besides)}")
+        said = ". Besides, ".join([f"{path}: {len(wrong):,} mistakes: {named(wrong)}", *besides])
+        raise ConfigError(f"{said}. Mend them; `python prepare.py validate` lists them by sort. {GO_ON}")
+
+    def _tell(self, missing: list[str], cut: list[str], excluded: list[str]) -> None:
         if missing and self.strict:
             raise ConfigError(f"{len(missing)} images of {self.table} cannot be used: {named(missing)}")
         if missing:
             warnings.warn(f"{len(missing)} images of {self.table} are left out: {named(missing)}", stacklevel=3)
-        if reaching:
-            said = f"{reaching:,} boxes or polygons of {self.table} reach out of their images, and are cut to them"
-            warnings.warn(f"{said}: are they left, top, width, height in pixels of the upright image?", stacklevel=3)
-
-    def _records(self) -> tuple[list[ImageRecord], list[str], int]:
-        """Of the images that can be read, why others are left out, and how many regions reach out of their images."""
-        rows: dict[str, list[Row]] = {}
-        for row in read_list(self.root / self.table):
-            rows.setdefault(str(row["image"]), []).append(row)
-        splits = self._splits(rows)
-        records, wrong, missing, reaching = [], list[str](), list[str](), 0
-        for image, listed in tqdm(rows.items(), unit="image", desc=f"reading {self.root}", delay=2):
-            if leads_out(image):
-                wrong.append(f"line {listed[0]['line']}: image {image!r} leads out of the folder: write it relative to {self.root}")
-                continue
-            try:
-                pixels = load_image(self.root / image)
-                found, out = regions_of(listed, pixels, self.root, self.scales, image)
-            except ImageError as error:
-                missing.append(str(error))
-                continue
-            except RowError as error:
-                wrong += error.mistakes
-                continue
-            reaching += out
-            group = _group(image, listed)
-            height, width = pixels.shape[:2]
-            records.append(ImageRecord(image, group, splits[group], height, width, tuple(found), path=image))
-        if wrong:
-            besides = f". Besides, {len(missing):,} images cannot be used: {named(missing)}" if missing else ""
-            raise ConfigError(f"{self.root / self.table}: {len(wrong):,} mistakes in its rows: {named(wrong)}{besides}")
-        if missing and not records:
-            raise ConfigError(f"{len(missing)} of {len(rows)} images cannot be used: {named(missing)}")
-        return records, missing, reaching
-
-    def _splits(self, rows: dict[str, list[Row]]) -> dict[str, str]:
-        """Of each group: as the list says, or dealt by the seed.
-
-        Raises:
-            ConfigError: a split for some rows only, an unknown one, or one group in two.
-        """
-        given: dict[str, set[str]] = {}
-        for image, listed in rows.items():
-            given.setdefault(_group(image, listed), set()).update(str(row.get("split", "")) for row in listed)
-        stated = set().union(*given.values())
-        if stated != {""}:
-            bad = stated - set(SPLITS)
-            if bad:
-                raise ConfigError(f"{self.table}: split is {', '.join(SPLITS)} in every row, or in none; got {sorted(bad)}")
-            torn = [group for group, splits in given.items() if len(splits) > 1]
-            if torn:
-                raise ConfigError(f"{self.table}: the group {torn[0]!r} is in several splits: what is tested would have been trained on")
-            return {group: next(iter(splits)) for group, splits in given.items()}
-        if len(given) < 3:
-            raise ConfigError(f"{self.table} has {len(given)} groups of images: without a column split, three at least are dealt")
-        order = [sorted(given)[i] for i in np.random.default_rng(self.seed).permutation(len(given))]
-        counts = {s: max(1, round(share * len(order))) if share else 0 for s, share in self.shares.items()}
-        names = ["test"] * counts["test"] + ["val"] * counts["val"]
-        return {group: names[i] if i < len(names) else "train" for i, group in enumerate(order)}
+        if excluded:
+            warnings.warn(f"{len(excluded):,} images of {self.table} are left out, being named in {self.exclude}", stacklevel=3)
+        if cut:
+            said = f"{len(cut):,} boxes or polygons of {self.table} reach out of their images, and are cut to them"
+            remedy = "are they left, top, width, height in pixels of the upright image?"
+            warnings.warn(f"{said} ({named(cut)}): {remedy}", stacklevel=3)
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
@@ -202,17 +176,16 @@ def _scale(score: str, ends: Sequence[float], direction: Literal["higher", "lowe
         raise ConfigError(f"roi_folder: {score}_scale: {error}") from error
 
 
+def _sorted(mistakes: Sequence[Mistake]) -> tuple[list[str], list[str], list[str]]:
+    """In words: images that are left out, regions that are cut, and what stops training. Labels that are taken for unknown are counted
+    when the table is read."""
+    missing = [m.what for m in mistakes if m.kind in MISSING]
+    return missing, [str(m) for m in mistakes if m.kind == CUT], [str(m) for m in mistakes if m.stops]
+
+
 def _stamp(path: Path) -> list[int]:
     """Changes whenever a file does; empty where there is none."""
     return [(found := path.stat()).st_size, found.st_mtime_ns] if path.is_file() else []
-
-
-def _group(image: str, rows: Sequence[Row]) -> str:
-    """As the list says, or the image's folder and name before its first dot."""
-    named = {str(row["group"]) for row in rows if "group" in row}
-    if len(named) > 1:
-        raise ConfigError(f"image {image} is in the groups {', '.join(sorted(named))}: it has one")
-    return next(iter(named), Path(image).with_name(Path(image).name.partition(".")[0]).as_posix())
 
 
 @functools.cache

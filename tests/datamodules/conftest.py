@@ -5,11 +5,15 @@ import os
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
 
+import prepare
 from datamodules.datasets.photographs import Photographs
+from lightning_modules.entry import run_entry
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +44,19 @@ def ray_cluster(ray_nodes):
     ray.init(address=ray_nodes.address, log_to_driver=False)
     yield ray_nodes
     ray.shutdown()
+
+
+@pytest.fixture
+def prepare_command(monkeypatch, capsys):
+    """Runs `python prepare.py <words>` in this process: -> (exit status, what it printed)."""
+
+    def run(*words) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, words)])
+        capsys.readouterr()
+        try:
+            run_entry(prepare._entry)
+        except SystemExit as ended:
+            return (1, str(ended.code)) if isinstance(ended.code, str) else (int(ended.code or 0), capsys.readouterr().out)
+        return 0, capsys.readouterr().out
+
+    return run

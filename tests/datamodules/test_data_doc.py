@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 import prepare
+import train
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError
 from configs.schema import load_config
@@ -95,16 +96,50 @@ def test_the_command_is_one_that_the_schema_takes(text):
     assert key in inspect.signature(Photographs).parameters
 
 
-def test_the_list_of_regions_is_read_as_it_stands(text, tmp_path):
+@pytest.fixture
+def my_images(text, tmp_path):
+    """The folder of the example: its list as it stands, and images of the names that stand in it."""
     (listed,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    assert len(listed.splitlines()) <= 20
     images = tmp_path / "my_images"
     for name in {row["image"] for row in csv.DictReader(listed.splitlines())}:
         (images / name).parent.mkdir(parents=True, exist_ok=True)
-        PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(images / name)
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+        PIL.Image.fromarray(pixels).save(images / name)
     (images / "labels.csv").write_text(listed)
+    return images
+
+
+def command_of(text, images):
+    """The command that trains on the example, as it stands but for the folder's place."""
     (command,) = re.findall(r"python train\.py (quickstart name=scored data\.plugin=roi_folder .*)", text)
     experiment, *overrides = shlex.split(command)
-    overrides = [o.replace("my_images", str(images)) for o in overrides]
+    return [experiment, *(o.replace("my_images", str(images)) for o in overrides)]
+
+
+def test_the_list_of_regions_is_checked_and_shown_by_the_commands_that_stand_there(text, my_images, tmp_path, prepare_command):
+    (command,) = re.findall(r"python prepare\.py (validate my_images .*)", text)
+    status, told = prepare_command(*(word.replace("my_images", str(my_images)) for word in shlex.split(command)))
+    assert status == 0
+    assert told.splitlines()[:2] == [
+        "4 of 4 images (100.0%) can be used (2 train, 1 val, 1 test)",
+        "6 of 6 rows of the list (100.0%) can be used",
+    ]
+    options = ["--data", "quality_scale=[1,5]", f"cache={tmp_path / 'cache'}"]
+    assert prepare_command("show", my_images, tmp_path / "page.html", *options)[0] == 0
+    assert "4 of 4 images" in (tmp_path / "page.html").read_text()
+
+
+def test_the_list_of_regions_is_trained_on_by_the_command_that_stands_there(text, my_images, tmp_path):
+    small = ["trainer.steps=2", "trainer.batch_size=2", "trainer.val_every=2", "trainer.save_every=2", "model.llm.layers=1"]
+    small += ["model.vision_encoder.image_size=64", "model.region_extractor.crop_size=32", "model.llm.width=32"]
+    metrics = train.main([*command_of(text, my_images), f"outputs={tmp_path}", f"data.cache={tmp_path / 'cache'}", *small])
+    assert metrics["n_images"] == 1
+    assert (tmp_path / "scored" / "report.html").is_file()
+
+
+def test_the_list_of_regions_is_read_as_it_stands(text, my_images, tmp_path):
+    experiment, *overrides = command_of(text, my_images)
     node = load_config(experiment, [*overrides, f"data.cache={tmp_path / 'cache'}"]).data
     dataset = DATASETS.build(node)
     dataset.prepare()

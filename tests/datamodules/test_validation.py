@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import subprocess
 import sys
+import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -16,9 +19,11 @@ import pytest
 import prepare
 from components import rle
 from datamodules.datasets.indexed import Indexed
-from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
+from datamodules.records import SPLITS, ImageRecord, RegionRecord, Scale, encode_png
 from datamodules.tables import SCHEMA, to_row
 from datamodules.validation import KINDS, validate
+from tests.datamodules import list_faults
+from tests.datamodules.told import told
 
 HEIGHT, WIDTH, IMAGES = 12, 17, 30
 MOS = Scale(1, 5)
@@ -44,7 +49,8 @@ def clean(tmp_path_factory):
                 (folder / path).write_bytes(png)
             elif n % 3 == 2:
                 archive.writestr(f"Blur_3/{n}.png", png)
-            scores = {"quality": rng.uniform(0.2, 0.8), "quality_std": 0.15, "quality_scale": MOS, "importance": rng.random()}
+            scores = {"quality": rng.uniform(0.2, 0.8), "quality_std": 0.15, "quality_scale": MOS, "importance": rng.uniform(0.2, 0.8)}
+            scores["importance_std"] = 0.1
             pairs = ((("blur", "minor"), ("noise", "severe")), (), None)[n % 3]
             regions = tuple(RegionRecord(f"{n}-{r}", mask(3 * r), **scores, distortions=pairs) for r in range(3))
             split = ("train", "train", "train", "val", "test")[n // 2 % 5]
@@ -70,14 +76,31 @@ def found(folder, rows, decode=True):
     return validate(folder, Indexed(root=str(folder)).files, decode)
 
 
+def checked(command, folder, rows, *options):
+    """(exit status, what was printed, problems.json) of the command on a table of the rows."""
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
+    status, text = command("validate", folder, "--json", folder / "problems.json", *options)
+    return status, text, json.loads((folder / "problems.json").read_text())
+
+
+def test_the_command_finds_nothing_in_clean_data(data, prepare_command):
+    for options in ([], ["--images"]):
+        status, text, problems = checked(prepare_command, *data, *options)
+        assert (status, problems["problems"], problems["unusable"]) == (0, [], [])
+        assert text.splitlines() == [
+            "30 of 30 images (100.0%) can be used (18 train, 6 val, 6 test)",
+            "90 regions; known of them: quality 100.0%, quality_std 100.0%, importance 100.0%, importance_std 100.0%, distortions 66.7%",
+        ]
+
+
 def test_nothing_is_found_in_clean_data(data):
     report = found(*data)
     assert report.counts == {}
     assert report.errors == 0
     assert (report.images, report.regions, report.unusable) == (IMAGES, 3 * IMAGES, {})
-    assert dict(report.labelled) == {"quality": 90, "quality_std": 90, "importance": 90, "distortions": 60}
+    assert dict(report.labelled) == {"quality": 90, "quality_std": 90, "importance": 90, "importance_std": 90, "distortions": 60}
     assert "30 of 30 images (100.0%) can be used" in report.text()
-    assert "known of them: quality 100.0%, quality_std 100.0%, importance 100.0%, distortions 66.7%" in report.text()
+    assert "known of them: quality 100.0%, quality_std 100.0%, importance 100.0%, importance_std 100.0%, distortions" in report.text()
 
 
 def region(rows, n, r=0):
@@ -100,8 +123,38 @@ def overwrite(name, data):
     return lambda folder, rows: (folder / name).write_bytes(data)
 
 
-def every_std(scale):
-    return plant(lambda rows: [r.update(quality_std=r["quality_std"] * scale) for row in rows for r in row["regions"]])
+def every_std(scale, task="quality"):
+    return plant(lambda rows: [r.update({f"{task}_std": r[f"{task}_std"] * scale}) for row in rows for r in row["regions"]])
+
+
+def copied(n, original):
+    """The file of row `n` is that of another row: a plain one, or one in the archive."""
+
+    def plant(folder, rows):
+        path, _, member = rows[original]["path"].partition("::")
+        with zipfile.ZipFile(folder / "Blur_3.zip") as archive:
+            (folder / rows[n]["path"]).write_bytes(archive.read(member) if member else (folder / path).read_bytes())
+
+    return plant
+
+
+def copied_member(n, original):
+    def plant(folder, rows):
+        with zipfile.ZipFile(folder / "Blur_3.zip") as archive:
+            rows[n]["png"] = archive.read(rows[original]["path"].partition("::")[2])
+
+    return plant
+
+
+def in_tar(folder, rows):
+    """Rows 5 and 8, of two splits, are members of one tar archive that hold the same bytes."""
+    png = encode_png(np.full((HEIGHT, WIDTH, 3), 99, np.uint8))
+    with tarfile.open(folder / "Noise.tar", "w") as archive:
+        for n in (5, 8):
+            info = tarfile.TarInfo(f"{n}.png")
+            info.size = len(png)
+            archive.addfile(info, io.BytesIO(png))
+            rows[n]["path"] = f"Noise.tar::{n}.png"
 
 
 REFERENCES = ("reference in several sources", "reference missing")  # planted below
@@ -139,23 +192,45 @@ FAULTS = {
     "an unknown direction": (in_region(quality_scale={"low": 1, "high": 5, "direction": "up"}), {"scale": 1}, "region '4-0'", 1),
     "a std without its score": (in_region(importance=None, importance_std=0.1), {"std without score": 1}, "region '4-0'", 0),
     "a std below zero": (in_region(quality_std=-0.1), {"std not of the scale": 1}, "region '4-0'", 0),
-    "stds of 0 to 100 beside scores of 1 to 5": (every_std(25), {"std not of the scale": 90}, "at most", 0),
-    "stds of 0 to 1 beside scores of 1 to 5": (every_std(0.25), {"std very small": 1}, "quality_std", 0),
-    "scores rescaled and their stds not": (
-        plant(lambda rows: [r.update(quality=(r["quality"] - 1) / 4, quality_scale=None) for row in rows for r in row["regions"]]),
-        {"std not of the scale": None},
-        "at most",
+    "stds of 0 to 100 beside scores of 1 to 5": (every_std(25), {"std not of the scale": 90, "std very large": 1}, "at most", 0),
+    "stds of 0 to 1 beside scores of 1 to 5": (
+        every_std(0.25),
+        {"std very small": 1},
+        "quality_std: the median of 90 is 0.15 on 1 to 5",
         0,
     ),
-    "a source in two splits": (in_row(split="val"), {"source in two splits": 1}, "source 'scene 2' is in val and in train", 0),
+    "the same of importance": (
+        every_std(0.25, "importance"),
+        {"std very small": 1},
+        "importance_std: the median of 90 is 0.025 on 0 to 1",
+        0,
+    ),
+    "scores rescaled and their stds not": (
+        plant(lambda rows: [r.update(quality=(r["quality"] - 1) / 4, quality_scale=None) for row in rows for r in row["regions"]]),
+        {"std not of the scale": None, "std very large": 1},
+        "quality_std: the median of 90 is 0.6 on 0 to 1",
+        0,
+    ),
+    "a source in two splits": (in_row(split="val"), {"source in two splits": 1}, "source 'scene 2' is in val and in train", 1),
     "no source": (in_row(source=""), {"source missing": 1}, "row 4", 0),
-    "an unknown split": (plant(lambda rows: [r.update(split="dev") for r in rows[4:6]]), {"split": 2}, "'dev'", 0),
+    "an unknown split": (plant(lambda rows: [r.update(split="dev") for r in rows[4:6]]), {"split": 2}, "'dev'", 2),
     "an image id twice": (in_row(id="image 5"), {"id twice": 1}, "row 5, image 'image 5'", 0),
     "a region id twice": (in_region(id="9-2"), {"id twice": 2}, "row 9, image 'image 9', region '9-2'", 0),
     "no image id": (in_row(id=""), {"id missing": 1}, "row 4", 0),
     "no region id": (in_region(id=None), {"id missing": 1}, "region 0", 0),
     "an image twice": (plant(lambda rows: rows[3].update(png=rows[0]["png"])), {"image twice": 1}, "also at part.parquet row 0", 0),
     "an image twice in splits": (plant(lambda rows: rows[6].update(png=rows[0]["png"])), {"image twice in splits": 1}, "row 6", 0),
+    "a file twice": (copied(4, 1), {"image twice": 1}, "row 4, image 'image 4': also at part.parquet row 1", 0),
+    "a file twice in splits": (copied(7, 1), {"image twice in splits": 1}, "row 7, image 'image 7': also at part.parquet row 1", 0),
+    "a file that stands in an archive of another split": (copied(7, 5), {"image twice in splits": 1}, "row 7", 0),
+    "an embedded image that stands in an archive": (copied_member(3, 5), {"image twice": 1}, "also at part.parquet row 3", 0),
+    "members of a tar archive in two splits": (
+        in_tar,
+        {"image twice in splits": 1},
+        "row 8, image 'image 8': also at part.parquet row 5",
+        0,
+    ),
+    "one file in two rows": (in_row(7, path="photos/1.png"), {"image twice in splits": 1}, "row 7", 0),
     "an unknown distortion": (in_region(3, distortions=[{"type": "sharpness", "severity": "minor"}]), {"distortion": 1}, "sharpness", 0),
     "a distortion twice": (in_region(3, distortions=[{"type": "blur", "severity": "minor"}] * 2), {"distortion": 1}, "blur", 0),
     "an unknown severity": (in_region(3, distortions=[{"type": "blur", "severity": "some"}]), {"severity": 1}, "'some'", 0),
@@ -163,17 +238,42 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_found_and_nothing_else(data, name):
+def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on(data, prepare_command, name):
     folder, rows = data
     change, expected, place, unusable = FAULTS[name]
     change(folder, rows)
-    report = found(folder, rows)
-    assert set(report.counts) == set(expected)
-    assert all(count is None or report.counts[kind] == count for kind, count in expected.items())
-    assert place in report.text()
-    assert len(report.unusable) == unusable
-    assert f"{IMAGES - unusable:,} of 30 images" in report.text()
-    assert json.loads(json.dumps(report.as_dict(), allow_nan=False))["coverage"]["usable"] == IMAGES - unusable
+    status, text, problems = checked(prepare_command, folder, rows, "--images")
+    assert {k: told(text)[k][0] for k in told(text)} == {k: KINDS[k][0] for k in expected}
+    assert all(count is None or told(text)[kind][1] == count for kind, count in expected.items())
+    assert status == any(KINDS[kind][0] == "error" for kind in expected)
+    assert place in text
+    assert len(problems["unusable"]) == unusable
+    assert f"{IMAGES - unusable:,} of 30 images" in text
+    left = {"usable": IMAGES - unusable, "left_out": unusable}
+    assert left == {"usable": problems["coverage"]["usable"], "left_out": sum(problems["coverage"]["left_out"].values())}
+    dataset = Indexed(root=str(folder), exclude=str(folder / "problems.json"), cache="")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        dataset.prepare()
+    assert not unusable or any(f"{IMAGES - unusable} of 30 images" in str(w.message) for w in said)
+    samples = [dataset.split(s)[i] for s in SPLITS for i in range(len(dataset.split(s)))]
+    assert len(samples) == IMAGES - unusable
+    assert all(sample.masks().any() for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (in_row(7, path="photos/1.png"), "image twice in splits"),
+        (copied_member(3, 5), "image twice"),
+        (plant(lambda rows: [row.update(hash="sha256:00") for row in (rows[1], rows[7])]), "image twice in splits"),
+    ],
+)
+def test_what_stands_twice_shows_without_reading_where_names_or_checksums_tell(data, prepare_command, change, kind):
+    folder, rows = data
+    change(folder, rows)
+    _, text, _ = checked(prepare_command, folder, rows)
+    assert {k: n for k, (_, n) in told(text).items()} == {kind: 1}
 
 
 @pytest.mark.parametrize(("second", "sources"), [("a.png", ("s0", "s1")), ("b.png", ("s0", "s1")), ("b.png", ("s0", "s0"))])
@@ -213,8 +313,11 @@ def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read
     assert report.images == IMAGES
 
 
-def test_every_sort_of_problem_is_planted_above():
-    assert set().union(*(expected for _, expected, _, _ in FAULTS.values())) | {"table", *REFERENCES} == set(KINDS)
+def test_every_sort_of_problem_is_planted_here_or_in_a_list():
+    planted = set().union(
+        *(expected for _, expected, _, _ in FAULTS.values()), *(expected for _, expected, _, _ in list_faults.FAULTS.values())
+    )
+    assert planted | {"table", *REFERENCES} == set(KINDS)
 
 
 def test_the_first_finds_are_named_and_the_others_counted(data):

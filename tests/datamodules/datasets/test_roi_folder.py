@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from components.registry import ConfigError
 from datamodules.datasets.roi_folder import RoiFolder
 from datamodules.records import SPLITS, Scale, encode_png
+from datamodules.tables import read_records
 
 
 @pytest.fixture
@@ -73,13 +76,13 @@ def test_splits_and_groups_of_the_list(folder):
     assert {r.source for r in records(dataset, "train")} == {"a"}
     torn = [line.replace("train", "test") if line.startswith("scene0.0") else line for line in listed]
     write(folder, torn, "image,id,box,quality,split,group")
-    with pytest.raises(ConfigError, match="the group 'a' is in several splits: what is tested would have been trained on"):
+    with pytest.raises(ConfigError, match="line 3: the group 'a' is in test and in train: what is tested would have been trained on"):
         made(folder)
     write(folder, [*listed[:-1], "scene5.1.png,0,1 2 9 9,3,,11"], "image,id,box,quality,split,group")
-    with pytest.raises(ConfigError, match=r"split is train, val, test in every row, or in none; got \[''\]"):
+    with pytest.raises(ConfigError, match=r"line 13: split is train, val, test in every row, or in none; got ''"):
         made(folder)
     write(folder, [*listed, "scene0.0.png,9,1 2 9 9,3,train,other"], "image,id,box,quality,split,group")
-    with pytest.raises(ConfigError, match=r"image scene0\.0\.png is in the groups a, other: it has one"):
+    with pytest.raises(ConfigError, match=r"line 14: image scene0\.0\.png is in the groups a and other: it has one"):
         made(folder)
 
 
@@ -113,7 +116,7 @@ def test_an_image_that_was_fetched_or_changed_is_read(folder):
 def test_rows_that_cannot_be_used_are_an_error(folder):
     wrong = [r.replace("2 9 9", "2 9 9 9") if r.startswith("scene0.0") else r for r in rows()]
     write(folder, [*wrong, "scene3.0.png,7,1 1 2 2,9", "nowhere.png,0,1 1 2 2,3"])
-    told = r"3 mistakes in its rows: line 2: a box is .*line 3: a box is .*quality 9 lies outside its scale"
+    told = r"3 mistakes: line 2: a box is .*line 3: a box is .*line 26: quality 9 lies outside its scale"
     with pytest.raises(ConfigError, match=rf"{told}.* Besides, 1 images cannot be used: image .*nowhere\.png does not exist"):
         made(folder)
     assert not (folder / "cache").exists()
@@ -130,7 +133,8 @@ def test_boxes_that_reach_out_are_told_each_time(folder):
     write(folder, [*rows(), "scene0.0.png,7,20 15 20 20,3"])
     for _ in range(2):
         with pytest.warns(
-            UserWarning, match=r"1 boxes or polygons of labels\.csv reach out of their images, and are cut to them: are they"
+            UserWarning,
+            match=r"1 boxes or polygons of labels\.csv reach out of their images, and are cut to them \(line 26: box 20 15 20 20 .*\)",
         ):
             dataset = made(folder)
     (region,) = [r for s in SPLITS for i in records(dataset, s) for r in i.regions if r.id == "scene0.0.png/7"]
@@ -139,8 +143,63 @@ def test_boxes_that_reach_out_are_told_each_time(folder):
 
 def test_too_few_groups_to_deal(folder):
     write(folder, rows()[:8])
-    with pytest.raises(ConfigError, match=r"labels\.csv has 2 groups of images: without a column split, three at least are dealt"):
+    with pytest.raises(ConfigError, match=r"labels\.csv: 1 mistakes: 2 groups of images: without a column split, three at least are dealt"):
         made(folder)
+
+
+def test_each_image_has_the_hash_of_its_file(folder):
+    write(folder, rows())
+    found = {r.id: r.hash for r in read_records([made(folder)._part])}
+    assert found == {f"scene{n // 2}.{n % 2}.png": sha256(folder / f"scene{n // 2}.{n % 2}.png") for n in range(12)}
+
+
+def sha256(path):
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def test_what_is_excluded_by_name_is_not_looked_at_and_moves_no_other_image(folder):
+    """Its rows may be wrong; the others keep the splits that they were dealt."""
+    write(folder, rows())
+    before = {r.id: s for s in SPLITS for r in records(made(folder), s)}
+    wrong = [r.replace("2 9 9", "2 9") if r.startswith("scene0.0") else r for r in rows()]
+    write(folder, [*wrong, ",7,1 1 2 2,3"])
+    with pytest.raises(ConfigError, match=r"3 mistakes: line 2: a box .*line 3: a box.*line 26: a row has an image"):
+        made(folder)
+    (folder / "problems.json").write_text(json.dumps({"unusable": ["", "scene0.0.png", "of another list"]}))
+    for _ in range(2):
+        with pytest.warns(UserWarning, match=r"2 images of labels\.csv are left out, being named in .*problems\.json"):
+            dataset = made(folder, exclude=str(folder / "problems.json"))
+    after = {r.id: s for s in SPLITS for r in records(dataset, s)}
+    assert after == {image: split for image, split in before.items() if image != "scene0.0.png"}
+
+
+def test_another_exclusion_is_another_table(folder):
+    write(folder, rows())
+    whole = made(folder)
+    (folder / "problems.json").write_text('{"unusable": ["scene0.0.png"]}')
+    with pytest.warns(UserWarning, match="1 images of labels"):
+        part = made(folder, exclude=str(folder / "problems.json"))
+    assert sum(part.describe()["images"].values()) == 11
+    assert sum(whole.describe()["images"].values()) == 12
+    with pytest.raises(ConfigError, match=r"exclude: .*nothing\.json is no file with a list `unusable`"):
+        made(folder, exclude=str(folder / "nothing.json"))
+
+
+def test_a_list_of_nothing_that_can_be_used(folder):
+    write(folder, [f"nowhere{n}.png,0,1 1 2 2,3" for n in range(3)])
+    with pytest.raises(
+        ConfigError, match=r"labels\.csv: no image can be used: 3 images cannot be used: image .*nowhere0\.png does not exist"
+    ):
+        made(folder)
+
+
+def test_a_name_that_is_all_ending_is_its_own_group(folder):
+    for name in (".a.png", "b/.a.png", "c.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "scene0.0.png", folder / name)
+    write(folder, [f"{name},0,1 1 2 2,3" for name in (".a.png", "b/.a.png", "c.png")])
+    dataset = made(folder)
+    assert {r.source for s in SPLITS for r in records(dataset, s)} == {".a.png", "b/.a.png", "c"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,69 @@
+"""Looks for everything that is wrong with a list of regions and its images, by the list's lines (tables: `datamodules.validation`)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from datamodules.listed_images import MISSING, OF_THE_LIST, Listed
+from datamodules.region_list import SCORES, Mistake
+from datamodules.validation import Copies, Report, Spreads
+
+BESIDE = "beside a mistake"  # why a row is lost that has none itself
+
+
+def validate_list(listed: Listed, name: str) -> Report:
+    """What `RoiFolder.read` found, and what shows only where images and scores are compared.
+
+    Args:
+        name: of the list, for places.
+    """
+    report = Report()
+    for mistake in listed.mistakes:
+        report.add(mistake.kind, _place(name, mistake), mistake.what)
+    copies, spreads = Copies(report), Spreads(report)
+    for image in listed.images:
+        record = image.record
+        copies.add([record.hash], record.split, f"{name} line {image.line}, image {record.id!r}")
+        report.splits[record.split] += 1
+        for region in record.regions:
+            report.regions += 1
+            for score in SCORES:
+                scale, std = getattr(region, f"{score}_scale"), getattr(region, f"{score}_std")
+                report.labelled[score] += getattr(region, score) is not None
+                if std is not None:
+                    report.labelled[f"{score}_std"] += 1
+                    spreads.add(score, scale, scale.given_std(std))
+            report.labelled["distortions"] += region.distortions is not None
+    spreads.finish()
+    report.images = len({*listed.table.images.values()} - {""})
+    report.listed = len(listed.table.images)
+    _leave_out(report, listed)
+    return report
+
+
+def _place(name: str, mistake: Mistake) -> str:
+    line = f" line {mistake.line}" if mistake.line else ""
+    return f"{name}{line}{f', image {mistake.image!r}' if mistake.image else ''}"
+
+
+def _leave_out(report: Report, listed: Listed) -> None:
+    """Whole images: a list that names a part of an image's regions in error may have lost others."""
+    reasons: dict[int, str] = {}
+    whole: dict[str, str] = {}
+    for mistake in _costly(listed.mistakes):
+        report.leave_out(mistake.image, mistake.kind)
+        reasons.setdefault(mistake.line, mistake.kind)
+        if mistake.kind in (*MISSING, "path"):
+            whole[mistake.image] = mistake.kind
+    lines: dict[str, list[int]] = defaultdict(list)
+    for line, image in listed.table.images.items():
+        lines[image].append(line)
+    for image in report.unusable:
+        for line in lines[image]:
+            report.lost[whole.get(image) or reasons.get(line, BESIDE)] += 1
+
+
+def _costly(mistakes: Iterable[Mistake]) -> list[Mistake]:
+    """Those whose images training must leave out."""
+    return [m for m in mistakes if m.kind in MISSING or (m.stops and m.kind not in OF_THE_LIST)]

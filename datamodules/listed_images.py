@@ -1,0 +1,150 @@
+"""The images of a list of regions (`datamodules.region_list`): read, dealt to splits, and whatever is wrong with them by its line."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from datamodules.archives import leads_out
+from datamodules.images import ImageError, decode_image, image_bytes
+from datamodules.records import SPLITS, ImageRecord, Scale
+from datamodules.region_list import Mistake, RegionList, Row, regions_of
+
+MISSING = ("image missing", "image unreadable")  # kinds of mistakes that leave an image out and stop nothing
+CUT = "region cut"
+OF_THE_LIST = ("column", "too few groups")  # kinds that are of no image: to leave images out does not mend them
+
+
+@dataclass(frozen=True)
+class ListedImage:
+    """An image that can be read, with those of its regions that can.
+
+    Attributes:
+        line: of the list, of its first row. lines: of its regions' first rows, in the record's order.
+    """
+
+    record: ImageRecord
+    line: int
+    lines: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a list says.
+
+    Attributes:
+        table: its rows.
+        images: in the order of their first rows.
+        mistakes: by their lines.
+        excluded: images of the list that were left out by name.
+    """
+
+    table: RegionList
+    images: tuple[ListedImage, ...]
+    mistakes: tuple[Mistake, ...]
+    excluded: tuple[str, ...] = ()
+
+
+def read_images(
+    table: RegionList,
+    root: Path,
+    scales: Mapping[str, Scale],
+    shares: Mapping[str, float],
+    seed: int,
+    exclude: Collection[str] = (),
+) -> Listed:
+    """Reads every image of a list that lies in `root`.
+
+    Args:
+        shares: of val and test among the groups, where the list names no split; dealt by `seed`.
+        exclude: images that are not looked at, nor their rows; "" for the rows that name none. Others keep their splits.
+    """
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in table.rows:
+        rows[str(row["image"])].append(row)
+    left = {*exclude} & {*table.images.values()}
+    groups, mistakes = _groups(rows)
+    splits, more = _splits(rows, groups, shares, seed, left)
+    found = []
+    for image, listed in tqdm(rows.items(), unit="image", desc=f"reading {root}", delay=2):
+        if image in left:
+            continue
+        read, wrong = _image(image, listed, root, scales, groups[image], splits[groups[image]])
+        found += [read] if read else []
+        more += wrong
+    mistakes = [m for m in (*table.mistakes, *mistakes, *more) if m.kind in OF_THE_LIST or m.image not in left]
+    return Listed(table, tuple(found), tuple(sorted(mistakes, key=lambda m: m.line)), tuple(sorted(left)))
+
+
+def _image(
+    image: str, rows: Sequence[Row], root: Path, scales: Mapping[str, Scale], group: str, split: str
+) -> tuple[ListedImage | None, list[Mistake]]:
+    first = int(rows[0]["line"])
+    if leads_out(image):
+        said = f"image {image!r} leads out of the folder: write it relative to {root}"
+        return None, [Mistake("path", first, image, said)]
+    path = root / image
+    try:
+        data = image_bytes(path)
+        pixels = decode_image(data, str(path))
+    except ImageError as error:
+        kind = "image unreadable" if path.is_file() else "image missing"
+        return None, [Mistake(kind, first, image, str(error), stops=False)]
+    found, mistakes = regions_of(rows, pixels, root, scales, image)
+    height, width = pixels.shape[:2]
+    mark = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    record = ImageRecord(image, group, split, height, width, tuple(r for _, r in found), path=image, hash=mark)
+    return ListedImage(record, first, tuple(line for line, _ in found)), mistakes
+
+
+def _groups(rows: Mapping[str, Sequence[Row]]) -> tuple[dict[str, str], list[Mistake]]:
+    """Of each image, as the list says, or its folder and name before its first dot."""
+    groups, mistakes = {}, []
+    for image, listed in rows.items():
+        given = [row for row in listed if "group" in row]
+        groups[image] = str(given[0]["group"]) if given else _scene(image)
+        other = next((row for row in given if str(row["group"]) != groups[image]), None)
+        if other is not None:
+            said = f"image {image} is in the groups {groups[image]} and {other['group']}: it has one"
+            mistakes.append(Mistake("group", int(other["line"]), image, said))
+    return groups, mistakes
+
+
+def _scene(image: str) -> str:
+    """An image's folder, and its name before the first dot."""
+    path = PurePosixPath(image)
+    return str(path.with_name(path.name.partition(".")[0])) if path.name.partition(".")[0] else image
+
+
+def _splits(
+    rows: Mapping[str, Sequence[Row]], groups: Mapping[str, str], shares: Mapping[str, float], seed: int, left: Collection[str]
+) -> tuple[dict[str, str], list[Mistake]]:
+    """Of each group: as the list says, or dealt by the seed."""
+    if not any("split" in row for listed in rows.values() for row in listed):
+        few = f"{len(set(groups.values()))} groups of images: without a column split, three at least are dealt"
+        mistakes = [Mistake("too few groups", 0, "", few)] if len(set(groups.values())) < 3 else []
+        return _dealt(sorted(set(groups.values())), shares, seed), mistakes
+    splits, mistakes = dict[str, str](), list[Mistake]()
+    for row in (row for image, listed in rows.items() if image not in left for row in listed):
+        split, line, image = str(row.get("split", "")), int(row["line"]), str(row["image"])
+        if split not in SPLITS:
+            said = f"split is {', '.join(SPLITS)} in every row, or in none; got {split!r}"
+            mistakes.append(Mistake("split", line, image, said))
+        elif splits.setdefault(groups[image], split) != split:
+            group = groups[image]
+            said = f"the group {group!r} is in {splits[group]} and in {split}: what is tested would have been trained on"
+            mistakes.append(Mistake("source in two splits", line, image, said))
+    return {group: splits.get(group, SPLITS[0]) for group in groups.values()}, mistakes
+
+
+def _dealt(groups: Sequence[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+    order = [groups[i] for i in np.random.default_rng(seed).permutation(len(groups))]
+    counts = {s: max(1, round(share * len(order))) if share else 0 for s, share in shares.items()}
+    names = ["test"] * counts["test"] + ["val"] * counts["val"]
+    return {group: names[i] if i < len(names) else "train" for i, group in enumerate(order)}

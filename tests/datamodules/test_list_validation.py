@@ -1,0 +1,148 @@
+"""Each fault that is planted into a list of regions is found, counted and located by its line, and nothing else; a clean list has none."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import pytest
+
+from components.registry import ConfigError
+from datamodules.datasets.roi_folder import RoiFolder
+from datamodules.records import SPLITS
+from datamodules.validation import KINDS
+from tests.datamodules.list_faults import FAULTS, IMAGES, OPTIONS, clean_rows, opinions, without_splits, write_images, write_list
+from tests.datamodules.told import told
+
+ROWS = 2 * IMAGES
+OF_THE_LIST = ("an unknown column", "two groups to deal", "all at once")  # no image is at fault: only mending helps
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_images(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def checked(folder, prepare_command):
+    """Plants a fault: -> (exit status, what was printed, problems.json)."""
+
+    def check(change=lambda folder, rows: None):
+        rows = clean_rows()
+        change(folder, rows)
+        write_list(folder, rows)
+        status, text = prepare_command("validate", folder, "--json", folder / "problems.json", "--data", *OPTIONS)
+        return status, text, json.loads((folder / "problems.json").read_text())
+
+    return check
+
+
+def trained(folder, **options):
+    """The data set as training takes it, and what it says."""
+    dataset = RoiFolder(root=str(folder), quality_scale=(1, 5), cache=str(folder / "cache"), **options)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        dataset.prepare()
+    return [dataset.split(s)[i] for s in SPLITS for i in range(len(dataset.split(s)))], " ".join(str(w.message) for w in said)
+
+
+def test_nothing_is_found_in_a_clean_list(folder, checked):
+    status, text, problems = checked()
+    assert (status, problems["problems"], problems["unusable"]) == (0, [], [])
+    known = "quality 100.0%, quality_std 100.0%, importance 100.0%, importance_std 100.0%, distortions 66.7%"
+    assert text.splitlines() == [
+        "12 of 12 images (100.0%) can be used (8 train, 2 val, 2 test)",
+        "24 of 24 rows of the list (100.0%) can be used",
+        f"24 regions; known of them: {known}",
+    ]
+    assert not (folder / "outputs").exists()
+    samples, said = trained(folder)
+    assert (len(samples), said) == (IMAGES, "")
+
+
+@pytest.mark.parametrize("change", [opinions({"quality": 2, "importance": 0.3}, {"quality": 3}), without_splits(6)])
+def test_nor_in_one_with_opinions_or_without_splits(checked, change):
+    status, text, problems = checked(change)
+    assert (status, problems["problems"]) == (0, [])
+    assert "12 of 12 images (100.0%)" in text
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found_and_nothing_else(folder, checked, name):
+    change, expected, place, images, rows = FAULTS[name]
+    status, text, problems = checked(change)
+    found = told(text)
+    assert {kind: weight for kind, (weight, _) in found.items()} == {kind: KINDS[kind][0] for kind in expected}
+    assert all(count is None or found[kind][1] == count for kind, count in expected.items())
+    assert status == any(KINDS[kind][0] == "error" for kind in expected)
+    assert problems["errors"] == sum(count for weight, count in found.values() if weight == "error")
+    assert place in text
+    coverage = problems["coverage"]
+    assert (coverage["images"] - coverage["usable"], sum(coverage["left_out"].values()) - ("" in problems["unusable"])) == (images, images)
+    listed = coverage["rows"]
+    assert (listed["listed"] - listed["usable"], sum(listed["left_out"].values())) == (rows, rows)
+    assert f"{listed['usable']} of {listed['listed']} rows of the list" in text
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in OF_THE_LIST])
+def test_training_goes_on_with_what_is_whole_and_says_so(folder, checked, name):
+    """Without the file of problems it stops at what is an error of the list, with it it leaves out what the command said."""
+    change, expected, *_ = FAULTS[name]
+    _, _, problems = checked(change)
+    stops = bool(problems["unusable"]) and not {*expected} <= {"image missing", "image unreadable"}
+    if stops:
+        with pytest.raises(ConfigError, match=r"labels\.csv: \d+ mistakes: line \d+: .*exclude=problems\.json"):
+            trained(folder)
+    samples, said = trained(folder, exclude=str(folder / "problems.json"))
+    assert len(samples) == problems["coverage"]["usable"]
+    assert all(sample.masks().any() for sample in samples)
+    assert not {s.record.id for s in samples} & set(problems["unusable"])
+    if problems["unusable"]:
+        assert "1 images of labels.csv are left out, being named in" in said
+
+
+@pytest.mark.parametrize("name", OF_THE_LIST[:2])
+def test_what_is_wrong_with_the_list_as_a_whole_must_be_mended(folder, checked, name):
+    checked(FAULTS[name][0])
+    with pytest.raises(ConfigError, match="1 mistakes: "):
+        trained(folder, exclude=str(folder / "problems.json"))
+
+
+def test_training_tells_all_that_is_wrong_in_one_message(folder, checked):
+    """What cannot be used, and what is cut, stand beside the mistakes."""
+    checked(FAULTS["all at once"][0])
+    with pytest.raises(ConfigError) as raised:
+        trained(folder)
+    said = str(raised.value)
+    assert "6 mistakes: " in said
+    for part in (
+        "line 1: unknown column 'mos'",
+        "line 6: quality 9 lies outside its scale",
+        "line 14: box",
+        "line 16: split is train, val, test",
+        "line 19: image 8.png is in the groups",
+        "line 20: a row has an image",
+        "Besides, 1 images cannot be used: image",
+        "0.png does not exist",
+        "Besides, 1 boxes or polygons reach out of their images: line 10: box 25 2 9 9 reaches out",
+    ):
+        assert part in said
+
+
+def test_why_rows_are_lost_is_counted(checked):
+    _, text, problems = checked(FAULTS["all at once"][0])
+    reasons = {"image missing": 2, "label out of scale": 1, "region": 1, "split": 1, "group": 1, "row": 1, "beside a mistake": 5}
+    assert problems["coverage"]["rows"] == {"listed": ROWS, "usable": ROWS - 12, "left_out": reasons}
+    assert "12 of 24 rows of the list (50.0%) can be used; left out: " in text
+    assert "6 of 12 images (50.0%) can be used (" in text
+
+
+def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command):
+    status, text = prepare_command("validate", folder, "--data", "table=mine.csv")
+    assert status == 1
+    assert "the list of regions" in text
+    (folder / "labels.csv").write_text('image,id,box\n\n0.png,1,"1 1')
+    status, text = prepare_command("validate", folder)
+    assert status == 1
+    assert "cannot be read as csv: line 3: unexpected end of data" in text
