@@ -114,7 +114,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("folder", type=Path, help="of tables, or of images with labels.csv or labels.jsonl")
     sub.add_argument("--image-root", type=Path, help="folder that the images' paths are relative to (default: as the data set `indexed`)")
     sub.add_argument("--data", nargs="+", default=[], metavar="key=value", help=_DATA)
-    sub.add_argument("--images", action="store_true", help="reads and decodes every image, too")
+    sub.add_argument("--images", action="store_true", help="reads and decodes every image, too; those of a list always are")
+    sub.add_argument(
+        "--apart", type=Path, help="other data, tables or a list, whose test images must not be trained on here: compared byte by byte"
+    )
     sub.add_argument("--json", type=Path, help="a file for what was found; data.exclude=<it> trains on what is whole")
     sub.set_defaults(run=validate_data)
     sub = commands.add_parser("synthesize", help=(what := "makes distorted, labelled data from clean photographs"), description=what)
@@ -194,14 +197,22 @@ def validate_data(args: argparse.Namespace) -> dict[str, Any]:
     """Finds, counts and locates every problem of data, and says how much of it can be used. Exit status 1 if there is an error."""
     from datamodules.datasets.roi_folder import RoiFolder
     from datamodules.folder import data_of
-    from datamodules.list_validation import validate_list
-    from datamodules.validation import validate
+    from datamodules.list_validation import tests_of_list, validate_list
+    from datamodules.validation import tests_of, validate
 
+    elsewhere = None
+    if args.apart:
+        other = data_of(args.apart, {})
+        if isinstance(other, RoiFolder):
+            elsewhere = tests_of_list(other.read(), str(other.root / other.table))
+        else:
+            elsewhere = tests_of(other.root, other.files)
     data = data_of(args.folder, _data_options(args))
     if isinstance(data, RoiFolder):
-        report = validate_list(data.read(), data.table)
+        report = validate_list(data.read(), data.table, elsewhere)
     else:
-        report = validate(data.root, data.files, args.images)
+        report = validate(data.root, data.files, args.images or args.apart is not None, elsewhere)
+    report.apart = "" if elsewhere is None else elsewhere.text(str(args.apart))
     if args.json:
         write_json(args.json, report.as_dict())
     print(report.text())

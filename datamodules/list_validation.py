@@ -7,24 +7,25 @@ from collections.abc import Iterable
 
 from datamodules.listed_images import MISSING, OF_THE_LIST, Listed
 from datamodules.region_list import SCORES, Mistake
-from datamodules.validation import Copies, Report, Spreads
+from datamodules.validation import Copies, Elsewhere, Report, Spreads
 
 BESIDE = "beside a mistake"  # why a row is lost that has none itself
 
 
-def validate_list(listed: Listed, name: str) -> Report:
+def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None) -> Report:
     """What `RoiFolder.read` found, and what shows only where images and scores are compared.
 
     Args:
         name: of the list, for places.
+        elsewhere: test images that none of train and val may be.
     """
     report = Report()
     for mistake in listed.mistakes:
         report.add(mistake.kind, _place(name, mistake), mistake.what)
-    copies, spreads = Copies(report), Spreads(report)
+    copies, spreads = Copies(report, elsewhere), Spreads(report)
     for image in listed.images:
         record = image.record
-        copies.add([record.hash], record.split, f"{name} line {image.line}, image {record.id!r}")
+        copies.add(record.id, [record.hash], record.split, f"{name} line {image.line}, image {record.id!r}")
         report.splits[record.split] += 1
         for region in record.regions:
             report.regions += 1
@@ -42,6 +43,18 @@ def validate_list(listed: Listed, name: str) -> Report:
     return report
 
 
+def tests_of_list(listed: Listed, name: str) -> Elsewhere:
+    """The test images of a list, by their bytes; one that cannot be read has none."""
+    found = Elsewhere()
+    for image in listed.images:
+        if image.record.split == "test":
+            found.add([image.record.hash], f"{name} line {image.line}, image {image.record.id!r}")
+    for mistake in listed.mistakes:
+        if mistake.kind in (*MISSING, "path") and listed.splits[mistake.image] == "test":
+            found.add([], _place(name, mistake))
+    return found
+
+
 def _place(name: str, mistake: Mistake) -> str:
     line = f" line {mistake.line}" if mistake.line else ""
     return f"{name}{line}{f', image {mistake.image!r}' if mistake.image else ''}"
@@ -50,7 +63,7 @@ def _place(name: str, mistake: Mistake) -> str:
 def _leave_out(report: Report, listed: Listed) -> None:
     """Whole images: a list that names a part of an image's regions in error may have lost others."""
     reasons: dict[int, str] = {}
-    whole: dict[str, str] = {}
+    whole = dict(report.unusable)
     for mistake in _costly(listed.mistakes):
         report.leave_out(mistake.image, mistake.kind)
         reasons.setdefault(mistake.line, mistake.kind)

@@ -42,12 +42,14 @@ class Listed:
         table: its rows.
         images: in the order of their first rows.
         mistakes: by their lines.
+        splits: of every image that has a row which can be read.
         excluded: images of the list that were left out by name.
     """
 
     table: RegionList
     images: tuple[ListedImage, ...]
     mistakes: tuple[Mistake, ...]
+    splits: Mapping[str, str]
     excluded: tuple[str, ...] = ()
 
 
@@ -79,7 +81,8 @@ def read_images(
         found += [read] if read else []
         more += wrong
     mistakes = [m for m in (*table.mistakes, *mistakes, *more) if m.kind in OF_THE_LIST or m.image not in left]
-    return Listed(table, tuple(found), tuple(sorted(mistakes, key=lambda m: m.line)), tuple(sorted(left)))
+    dealt = {image: splits[group] for image, group in groups.items()}
+    return Listed(table, tuple(found), tuple(sorted(mistakes, key=lambda m: m.line)), dealt, tuple(sorted(left)))
 
 
 def _image(

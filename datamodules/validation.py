@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "image changed": ("error", "an image's bytes are not those that the table's hash was taken of"),
     "image of another size": ("error", "an image has another size than its row"),
     "image twice in splits": ("error", "the same image stands in several splits"),
+    "image in another test": ("error", "an image of train or val is a test image of the data that this should keep apart from"),
     "reference in several sources": ("error", "versions of one clean image are of several sources, and these in several splits"),
     "reference missing": ("warning", "a clean image is not where the table says; training does without"),
     "image twice": ("warning", "the same image stands twice in a split"),
@@ -79,6 +80,7 @@ class Report:
             cannot be read, their masks cannot, or their split is none or another than that of their source.
         images, regions: in all; splits: images by split; labelled: regions by what is known of them.
         listed: rows of a list. lost: of these, those that training must leave out, by the reason.
+        apart: what was compared with other data, in a sentence; "" for nothing.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -90,6 +92,7 @@ class Report:
     labelled: Counter[str] = field(default_factory=Counter)
     listed: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+    apart: str = ""
 
     def add(self, kind: str, where: str, what: str = "") -> None:
         """Counts a find, and keeps it if it is among the first of its sort."""
@@ -143,6 +146,7 @@ class Report:
         if self.listed:
             rows = self.listed - self.lost.total()
             lines.append(f"{_share(rows, self.listed, 'rows of the list')} can be used{_because(self.lost)}")
+        lines += [self.apart] if self.apart else []
         known = ", ".join(f"{name} {n / max(self.regions, 1):.1%}" for name, n in self.labelled.items())
         return "\n".join([*lines, f"{self.regions:,} regions; known of them: {known or 'nothing'}"])
 
@@ -155,15 +159,49 @@ def _because(reasons: Counter[str]) -> str:
     return f"; left out: {', '.join(f'{why} {count:,}' for why, count in reasons.items())}" if reasons else ""
 
 
-class Copies:
-    """Finds what stands twice."""
+@dataclass
+class Elsewhere:
+    """The test images of other data.
 
-    def __init__(self, report: Report) -> None:
+    Attributes:
+        places: by whatever tells an image's bytes apart.
+        images: how many. unknown: of these, those that are not there and have no hash.
+    """
+
+    places: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+    unknown: int = 0
+
+    def add(self, marks: Collection[str], where: str) -> None:
+        """A test image; `marks` are none where nothing tells it apart."""
+        self.images += 1
+        self.unknown += not marks
+        self.places |= dict.fromkeys(marks, where)
+
+    def text(self, name: str) -> str:
+        """How many were compared with."""
+        known = _share(self.images - self.unknown, self.images, f"test images of {name}")
+        return f"compared with {known}" + ("; the others are not there, and have no hash" if self.unknown else "")
+
+
+class Copies:
+    """Finds what stands twice.
+
+    Args:
+        elsewhere: test images that none of train and val may be.
+    """
+
+    def __init__(self, report: Report, elsewhere: Elsewhere | None = None) -> None:
         self.report = report
         self._first: dict[str, tuple[str, str]] = {}
+        self._elsewhere = elsewhere or Elsewhere()
 
-    def add(self, marks: Collection[str], split: str, where: str) -> None:
+    def add(self, image: str, marks: Collection[str], split: str, where: str) -> None:
         """An image of a split, by whatever tells its bytes apart; two images are one if they share a mark."""
+        other = next((self._elsewhere.places[mark] for mark in marks if mark in self._elsewhere.places), None)
+        if other is not None and split != "test":
+            self.report.add("image in another test", where, f"also at {other}")
+            self.report.leave_out(image, "image in another test")
         found = next((self._first[mark] for mark in marks if mark in self._first), None)
         for mark in marks:
             self._first.setdefault(mark, (where, split))
@@ -197,13 +235,33 @@ class Spreads:
                 self.report.add("std very small" if share < SMALL else "std very large", f"{task}_std", said)
 
 
-def validate(root: Path, files: ImageFiles, decode: bool = False) -> Report:
+def tests_of(root: Path, files: ImageFiles) -> Elsewhere:
+    """The test images of a folder of tables, by their bytes, or where they are not there by their hashes.
+
+    Raises:
+        ConfigError, ValueError: no tables, or a damaged one.
+    """
+    found = Elsewhere()
+    for part in tqdm(parts_of(root), unit="table", desc=f"reading test images of {root}", delay=2):
+        for place, row in _rows(part, ["id", "split", "path", "hash", "png"]):
+            if row["split"] != "test":
+                continue
+            try:
+                marks = {_sha256(row["png"] or files.read(row["path"] or ""))}
+            except ImageError:
+                marks = {row["hash"] or ""} - {""}
+            found.add(marks, f"{part} row {place}, image {row['id']!r}")
+    return found
+
+
+def validate(root: Path, files: ImageFiles, decode: bool = False, elsewhere: Elsewhere | None = None) -> Report:
     """Checks every row of the tables in a folder.
 
     Args:
         decode: reads and decodes every image too.
+        elsewhere: test images that none of train and val may be; what is not read is compared by its hash.
     """
-    check = _Check(files, decode)
+    check = _Check(files, decode, elsewhere)
     parts = parts_of(root)
     whole = []
     with tqdm(total=_rows_in(parts), unit="image", desc="validating") as bar:
@@ -247,13 +305,13 @@ def _rows(part: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[in
 class _Check:
     """Goes over rows one by one, and remembers what must be compared between them."""
 
-    def __init__(self, files: ImageFiles, decode: bool) -> None:
+    def __init__(self, files: ImageFiles, decode: bool, elsewhere: Elsewhere | None) -> None:
         self.files, self.decode, self.report = files, decode, Report()
         self._ids: set[str] = set()
         self._region_ids = array("q")  # hashes: of 33 million ids, a quarter of a gigabyte
         self._splits: dict[str, str] = {}
         self._crossing: set[str] = set()
-        self._copies, self._spreads = Copies(self.report), Spreads(self.report)
+        self._copies, self._spreads = Copies(self.report, elsewhere), Spreads(self.report)
         self._references: dict[str, str] = {}  # path -> what its bytes are known by, "" where only reading would tell
         self._versions: dict[str, tuple[str, str, str]] = {}  # by reference: place, source and split of the first version
         self._archives: dict[str, str] = {}
@@ -344,7 +402,7 @@ class _Check:
         if given and not ours:
             marks = {*marks, given}
         read = {mark for mark in marks if mark.startswith("sha256:")} if self.decode else set()  # enough, once every image is read
-        self._copies.add(read or marks or {f"path:{path}"}, row["split"], where)
+        self._copies.add(row["id"], read or marks or {f"path:{path}"}, row["split"], where)
 
     def _reference(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the clean image is there, and its versions are of one source, though it may lie there under several names."""
