@@ -194,7 +194,7 @@ def regions_of(
         agreed = read.distortions()
         if counts:
             first = of_region[0]
-            words = {word: first.get(word) for word in ("semantic", "description")}
+            words: dict[str, Any] = {word: first.get(word) for word in ("semantic", "description")}
             found.append((int(first["line"]), RegionRecord(f"{name}/{region}", counts, distortions=agreed, **labels, **words)))
     return found, mistakes
 

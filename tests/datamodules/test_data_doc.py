@@ -118,7 +118,7 @@ def command_of(text, images):
 
 
 def test_the_list_of_regions_is_checked_and_shown_by_the_commands_that_stand_there(text, my_images, tmp_path, prepare_command):
-    (command,) = re.findall(r"python prepare\.py (validate my_images .*)", text)
+    (command,) = re.findall(r"python prepare\.py (validate my_images --data .*)", text)
     status, told = prepare_command(*(word.replace("my_images", str(my_images)) for word in shlex.split(command)))
     assert status == 0
     assert told.splitlines()[:2] == [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from datamodules import images
-from datamodules.images import ImageError, list_images, load_image
+from datamodules.images import ImageError, decode_image, image_bytes, list_images, load_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -156,6 +156,21 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_a_folder_is_refused(tmp_path):
     with pytest.raises(ImageError, match="is a folder: see list_images"):
         load_image(tmp_path)
+
+
+def test_the_bytes_of_a_file_are_those_that_are_decoded(tmp_path, monkeypatch):
+    path = save(tmp_path / "image.png", RGB)
+    np.testing.assert_array_equal(decode_image(image_bytes(path), "image"), load_image(path))
+    for missing in (tmp_path, tmp_path / "nowhere.png"):
+        with pytest.raises(ImageError, match=r"is a folder|does not exist"):
+            image_bytes(missing)
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    with pytest.raises(ImageError, match=r"image\.png cannot be read \(Permission denied\): check who may read it"):
+        image_bytes(path)
 
 
 def test_damaged_files_raise_nothing_but_image_error(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 
 import pytest
@@ -136,6 +137,33 @@ def test_why_rows_are_lost_is_counted(checked):
     assert problems["coverage"]["rows"] == {"listed": ROWS, "usable": ROWS - 12, "left_out": reasons}
     assert "12 of 24 rows of the list (50.0%) can be used; left out: " in text
     assert "6 of 12 images (50.0%) can be used (" in text
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_images_that_are_test_images_of_other_data_are_told_and_left_out(folder, prepare_command, tmp_path_factory, lost):
+    """A test image may be one of theirs, too: nobody learns from it."""
+    other = tmp_path_factory.mktemp("other")
+    for place in (folder, other):
+        write_images(place)
+        write_list(place, clean_rows())
+    for theirs, ours in ((10, 1), (11, 9), (3, 2)):  # the last is of their training images
+        shutil.copy(folder / f"{ours}.png", other / f"{theirs}.png")
+    if lost:
+        (other / "11.png").unlink()
+    status, text = prepare_command("validate", folder, "--apart", other, "--json", folder / "problems.json", "--data", *OPTIONS)
+    problems = json.loads((folder / "problems.json").read_text())
+    found = ["1.png"] if lost else ["1.png", "9.png"]
+    assert (status, told(text)) == (1, {"image in another test": ("error", len(found))})
+    assert problems["unusable"] == found
+    assert f"labels.csv line 4, image '1.png': also at {other / 'labels.csv'} line 22, image '10.png'" in text
+    assert f"{IMAGES - len(found)} of 12 images" in text
+    assert f"{ROWS - 2 * len(found)} of 24 rows of the list" in text
+    assert f"left out: image in another test {2 * len(found)}\n" in text
+    known = "1 of 2 test images" if lost else "2 of 2 test images"
+    assert f"compared with {known} of {other} (" in text
+    assert ("; the others are not there, and have no hash" in text) == lost
+    samples, _ = trained(folder, exclude=str(folder / "problems.json"))
+    assert {f"{n}.png" for n in range(IMAGES)} - {s.record.id for s in samples} == set(found)
 
 
 def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command):

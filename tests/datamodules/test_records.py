@@ -32,6 +32,13 @@ def test_a_sample_has_the_pixels_and_the_masks():
     np.testing.assert_array_equal(sample.masks().numpy(), np.stack([MASK, MASK]))
 
 
+def test_boxes_and_areas_of_all_regions_and_which_has_none():
+    measured = record("a", region(), region("other")).measured()
+    assert [(r.box, r.area) for r in measured.regions] == [((1, 2, 6, 3), 18)] * 2
+    with pytest.raises(RegionError, match=r"image a, region odd: "):
+        record("a", region(), RegionRecord("odd", "not a mask")).measured()
+
+
 def test_no_regions_are_no_masks():
     assert record().sample().masks().shape == (0, 6, 9)
 

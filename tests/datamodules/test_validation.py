@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import subprocess
@@ -313,11 +314,28 @@ def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read
     assert report.images == IMAGES
 
 
+def test_images_that_are_test_images_of_other_data_are_told_and_left_out(data, prepare_command, tmp_path_factory):
+    """By their bytes, wherever they lie, or by their hash where they are not there."""
+    folder, rows = data
+    other, theirs = tmp_path_factory.mktemp("other"), [{**rows[6], "id": f"their {n}", "source": f"their {n}"} for n in range(4)]
+    theirs[0].update(split="test", png=(folder / rows[4]["path"]).read_bytes())  # of ours, a training image
+    theirs[1].update(split="test", png=b"", path="lost.png", hash=f"sha256:{hashlib.sha256(rows[6]['png']).hexdigest()}")  # of val
+    theirs[2].update(split="test", png=b"", path="lost too.png")
+    theirs[3].update(split="train", png=rows[0]["png"])
+    pq.write_table(pa.Table.from_pylist(theirs, SCHEMA), other / "theirs.parquet")
+    status, text, problems = checked(prepare_command, folder, rows, "--apart", other)
+    assert (status, told(text)) == (1, {"image in another test": ("error", 2)})
+    assert problems["unusable"] == ["image 4", "image 6"]
+    assert f"part.parquet row 4, image 'image 4': also at {other / 'theirs.parquet'} row 0, image 'their 0'" in text
+    assert f"compared with 2 of 3 test images of {other} (66.7%); the others are not there, and have no hash" in text
+    assert "28 of 30 images" in text
+
+
 def test_every_sort_of_problem_is_planted_here_or_in_a_list():
     planted = set().union(
         *(expected for _, expected, _, _ in FAULTS.values()), *(expected for _, expected, _, _ in list_faults.FAULTS.values())
     )
-    assert planted | {"table", *REFERENCES} == set(KINDS)
+    assert planted | {"table", "image in another test", *REFERENCES} == set(KINDS)
 
 
 def test_the_first_finds_are_named_and_the_others_counted(data):
