@@ -376,7 +376,7 @@ def test_labels_that_cannot_be_of_their_scale_do_not_teach_and_are_counted(data)
     report = found(folder, rows, decode=False)
     (folder / "problems.json").write_text(json.dumps(report.as_dict()))
     dataset = Indexed(root=str(folder), exclude=str(folder / "problems.json"))
-    assert dataset.rows.unfit == 6  # a score and its std, a std, a nan, and both of the scale that is none
+    assert dataset.rows.unfit == 7  # a score and its std, a std, a nan and its std, and both of the scale that is none
     with pytest.warns(UserWarning, match=r"scores or standard deviations that cannot be of their scale are taken for unknown"):
         dataset.prepare()
     first, second, third = dataset.split("train")[0].record.regions
