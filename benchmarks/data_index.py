@@ -131,7 +131,7 @@ def measure(mib: float) -> dict[str, float]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a line for each size."""
     for mib in [float(a) for a in (sys.argv[1:] if argv is None else argv)] or SIZES:
-        print("   ".join(f"{key} {value:,.1f}" for key, value in measure(mib).items()), flush=True)
+        print("   ".join(f"{key} {value:,.2f}" for key, value in measure(mib).items()), flush=True)
 
 
 if __name__ == "__main__":
