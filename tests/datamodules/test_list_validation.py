@@ -145,21 +145,25 @@ def test_images_that_are_test_images_of_other_data_are_told_and_left_out(folder,
     other = tmp_path_factory.mktemp("other")
     for place in (folder, other):
         write_images(place)
-        write_list(place, clean_rows())
-    for theirs, ours in ((10, 1), (11, 9), (3, 2)):  # the last is of their training images
-        shutil.copy(folder / f"{ours}.png", other / f"{theirs}.png")
+    write_list(folder, clean_rows())
+    theirs = clean_rows()
+    for row in theirs[16:20]:  # 8.png and 9.png, which are of val here; 11.png is of test here and there
+        row["split"] = "test"
+    write_list(other, theirs)
+    shutil.copy(folder / "1.png", other / "10.png")
+    shutil.copy(folder / "2.png", other / "3.png")  # one of their training images
     if lost:
-        (other / "11.png").unlink()
+        (other / "9.png").unlink()
     status, text = prepare_command("validate", folder, "--apart", other, "--json", folder / "problems.json", "--data", *OPTIONS)
     problems = json.loads((folder / "problems.json").read_text())
-    found = ["1.png"] if lost else ["1.png", "9.png"]
+    found = ["1.png", "8.png"] if lost else ["1.png", "8.png", "9.png"]
     assert (status, told(text)) == (1, {"image in another test": ("error", len(found))})
     assert problems["unusable"] == found
     assert f"labels.csv line 4, image '1.png': also at {other / 'labels.csv'} line 22, image '10.png'" in text
     assert f"{IMAGES - len(found)} of 12 images" in text
     assert f"{ROWS - 2 * len(found)} of 24 rows of the list" in text
     assert f"left out: image in another test {2 * len(found)}\n" in text
-    known = "1 of 2 test images" if lost else "2 of 2 test images"
+    known = "3 of 4 test images" if lost else "4 of 4 test images"
     assert f"compared with {known} of {other} (" in text
     assert ("; the others are not there, and have no hash" in text) == lost
     samples, _ = trained(folder, exclude=str(folder / "problems.json"))

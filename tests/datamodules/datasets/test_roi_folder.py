@@ -161,9 +161,9 @@ def test_what_is_excluded_by_name_is_not_looked_at_and_moves_no_other_image(fold
     """Its rows may be wrong; the others keep the splits that they were dealt."""
     write(folder, rows())
     before = {r.id: s for s in SPLITS for r in records(made(folder), s)}
-    wrong = [r.replace("2 9 9", "2 9") if r.startswith("scene0.0") else r for r in rows()]
+    wrong = [r.replace("2 9 9", "2 9") if r.startswith("scene0.0.png,1") else r for r in rows()]
     write(folder, [*wrong, ",7,1 1 2 2,3"])
-    with pytest.raises(ConfigError, match=r"3 mistakes: line 2: a box .*line 3: a box.*line 26: a row has an image"):
+    with pytest.raises(ConfigError, match=r"2 mistakes: line 3: a box.*line 26: a row has an image"):
         made(folder)
     (folder / "problems.json").write_text(json.dumps({"unusable": ["", "scene0.0.png", "of another list"]}))
     for _ in range(2):
