@@ -170,6 +170,20 @@ def test_images_that_are_test_images_of_other_data_are_told_and_left_out(folder,
     assert {f"{n}.png" for n in range(IMAGES)} - {s.record.id for s in samples} == set(found)
 
 
+def test_a_list_in_jsonl_is_checked_as_well(folder, prepare_command):
+    rows = [{key: value for key, value in row.items() if value != ""} for row in clean_rows()]
+    rows[8]["quality"] = 7
+    lines = [json.dumps(row) for row in rows]
+    (folder / "labels.jsonl").write_text("\n\n".join([*lines[:4], "{", *lines[4:]]))
+    status, text = prepare_command("validate", folder, "--json", folder / "problems.json", "--data", *OPTIONS)
+    assert (status, told(text)) == (1, {"row": ("error", 1), "label out of scale": ("error", 1)})
+    assert "    labels.jsonl line 9: no JSON (" in text
+    assert "    labels.jsonl line 19, image '4.png': quality 7 lies outside" in text
+    assert "22 of 25 rows of the list (88.0%) can be used; left out: row 1, label out of scale 1, beside a mistake 1" in text
+    samples, _ = trained(folder, table="labels.jsonl", exclude=str(folder / "problems.json"))
+    assert len(samples) == IMAGES - 1
+
+
 def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command):
     status, text = prepare_command("validate", folder, "--data", "table=mine.csv")
     assert status == 1
