@@ -116,7 +116,8 @@ def compare_runs(
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")
-    print(f"{result['regions']:,} regions that all scored; left out, not scored by all: {result['missing']:,}")
+    judged = ", ".join(f"{task} {count:,}" for task, count in result["judged"].items())
+    print(f"{result['regions']:,} regions; judged are those that every model answered that was asked: {judged}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
     for note in result["notes"]:

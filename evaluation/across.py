@@ -51,7 +51,7 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
             found = compare(entries, out / _folder(name), images if number == 0 else None, draws)
         else:
             found = judge(entries, draws)[0]
-        datasets[name] = {"regions": found["regions"], "sources": entries[0].table["source"].nunique()}
+        datasets[name] = {"regions": found["regions"], "sources": found["sources"]}
         for entry in entries:
             models.setdefault(entry.name, {"trained_on": entry.trained_on})[name] = found["models"][entry.name]
     result: dict[str, Any] = plain({"datasets": datasets, "models": models})

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from components.batch import TASKS
 from evaluation import ranking
 from evaluation.bootstrap import Scale, Statistic, difference, holm, interval, macro_f1_of, plcc_of, resample, rmse_of, srcc_of
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import srcc
-from evaluation.entries import Entry, align
+from evaluation.entries import Entry, align, heard
 from evaluation.plots import type_names
-from evaluation.protocols import CLEAN, SCORES, Score, distortion_agreement, plain, score_agreement, usable
+from evaluation.protocols import CLEAN, SCORES, Score, distortion_agreement, plain, score_agreement
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
 
@@ -43,7 +44,8 @@ def compare(
 
     Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked, or of
     which it answered so little that the others would lose their regions, is absent from its results and a dash in the tables; the second
-    is told in `notes`. Intervals and differences are those of `bootstrap`, over sources; Holm's correction is over a task's differences.
+    is told in `notes`. How many regions each model skipped, failed on, or lost by another is in its `coverage`. Intervals and differences
+    are those of `bootstrap`, over sources; Holm's correction is over a task's differences.
 
     Args:
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
@@ -51,7 +53,8 @@ def compare(
         absent: models that should take part and do not -> why; the page names them.
 
     Raises:
-        ValueError: fewer than two entries, such that `entries.align` refuses, or splits of other sources.
+        ValueError: fewer than two entries, or one that lacks so many regions that nothing is left to compare; such that `entries.align`
+            refuses; or splits of other sources.
     """
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
@@ -76,21 +79,25 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
     """
     same, told = align(entries)
     notes: list[str] = []
-    models: dict[str, dict[str, Any]] = {e.name: _model(e, told) for e in same}
-    splits = splits or _halves(same[0].table["source"], seed)
-    differences: list[dict[str, Any]] = []
+    coverage = told.pop("coverage")
     tables: dict[str, dict[str, pd.DataFrame]] = {}
-    for task in SCORES:
+    for task in TASKS:
         tables[task], excluded = answered(same, task)
         notes += [f"{name} is left out of {task}: {reason}" for name, reason in excluded.items()]
-        for entry in (e for e in same if e.name in tables[task]):
-            rows = tables[task][entry.name]
+    if notes and max(map(len, tables.values())) < 2 and any(c["skipped"] for own in coverage.values() for c in own.values()):
+        raise ValueError(f"nothing is left to compare. {'; '.join(notes)}: add the missing rows, or measure all on the same regions")
+    models = {e.name: _model(e, told["failures"], coverage, tables) for e in same}
+    splits = splits or _halves(pd.concat([e.table["source"] for e in same]), seed)
+    differences: list[dict[str, Any]] = []
+    for task in SCORES:
+        for name, rows in tables[task].items():
             dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
-            models[entry.name][task] = _score(rows, task) | _coverage(entry, rows, task) | dealt
+            models[name][task] = _score(rows, task) | dealt
         notes += _reversed(models, task)
-    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(same)]:
+    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(tables["distortion"])]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
+    told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
     told |= {"notes": notes, "draws": draws, "seed": seed, "splits": used}
     return plain({**told, "models": models, "differences": differences}), tables, same, splits
 
@@ -108,14 +115,15 @@ def _reversed(models: Mapping[str, Mapping[str, Any]], task: Score) -> list[str]
     ]
 
 
-def answered(entries: Sequence[Entry], task: Score) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+def answered(entries: Sequence[Entry], task: str) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """Of each model that was asked: its rows on the regions that have a label and an answer of every such model; and who is left out, why.
 
     While the models have less than `MIN_SHARE` of the labelled regions in common, the one that answered least is left out, so that none
-    takes the regions from the others that it failed on.
+    takes the regions from the others that it failed on, or that its file lacks.
     """
-    rows = {e.name: usable(e.table, task) for e in entries if e.answers(task)}
-    labelled = int(entries[0].table[task].notna().sum())
+    rows = {e.name: heard(e.table, task) for e in entries if e.answers(task)}
+    label = "types" if task == "distortion" else task
+    labelled = len(set().union(*(e.table.loc[e.table[label].notna(), "id"] for e in entries)))
     excluded: dict[str, str] = {}
     while len(rows) > 1 and len(_common(rows)) < MIN_SHARE * labelled:
         least = min(rows, key=lambda name: len(rows[name]))
@@ -144,17 +152,29 @@ def area_bins(rows: pd.DataFrame) -> pd.Series[Any]:
     return bins
 
 
-def _model(entry: Entry, told: Mapping[str, Any]) -> dict[str, Any]:
-    failures = told["failures"][entry.name]
-    out = {
+def _model(
+    entry: Entry,
+    failures: Mapping[str, Mapping[str, int]],
+    coverage: Mapping[str, Mapping[str, Mapping[str, int]]],
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+) -> dict[str, Any]:
+    """What is not about one score: cost, distortions, and why each task's rows are not all that have a label."""
+    own = failures[entry.name]
+    out: dict[str, Any] = {
         "parameters": entry.parameters,
         "ms_per_region": entry.ms_per_region,
         "peak_gib": entry.peak_gib,
         "device": entry.device,
-        "failures": sum(failures.values()),
-        "failures_by_task": failures,
+        "failures": sum(own.values()),
+        "failures_by_task": own,
+        "coverage": {},
     }
-    return out | ({k: v for k, v in distortion_agreement(entry.table).items() if v["n"]} if entry.answers("distortion") else {})
+    for task, counted in coverage[entry.name].items():
+        judged = len(tables[task].get(entry.name, ()))
+        lost = len(heard(entry.table, task)) - judged
+        out["coverage"][task] = {**counted, "left_out": lost, "judged": judged}
+    rows = tables["distortion"].get(entry.name)
+    return out if rows is None else out | {k: v for k, v in distortion_agreement(rows).items() if v["n"]}
 
 
 def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
@@ -166,12 +186,6 @@ def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
     found["by_type"] = by_group(rows, task, pd.Series(type_names(rows), index=rows.index))
     found["by_area"] = by_group(rows, task, area_bins(rows)) if "area" in rows else {}
     return found
-
-
-def _coverage(entry: Entry, rows: pd.DataFrame, task: Score) -> dict[str, int]:
-    """How many regions have a label, and why the task's rows are not all of them: this model did not answer, or another did not."""
-    labelled, own = int(entry.table[task].notna().sum()), len(usable(entry.table, task))
-    return {"labelled": labelled, "unanswered": labelled - own, "left_out": own - len(rows), "dropped": labelled - len(rows)}
 
 
 def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
@@ -192,9 +206,7 @@ def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[
     return task, statistics, sources
 
 
-def _type_statistics(entries: Sequence[Entry]) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
-    asked = [e for e in entries if e.answers("distortion")]
-    rows = {e.name: e.table[e.table["types"].notna()] for e in asked}
+def _type_statistics(rows: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
     statistics: dict[str, dict[str, Statistic]] = {}
     for name, own in rows.items():
         if own.empty:

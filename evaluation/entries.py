@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from components.batch import TASKS
-from evaluation.protocols import SCORES, asked
+from evaluation.protocols import SCORES, Score, asked, usable
 
 _PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")
 _LABELS = ("quality", "importance", "types", "severities")
@@ -133,43 +133,65 @@ def agree(first: Entry, other: Entry) -> bool:
 
 
 def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
-    """The entries on the regions that all of them scored, in one order, and what was left out and differs.
+    """The entries with their regions in one order, and who scored which: nobody loses a region that another lacks.
+
+    Which regions are compared is decided task by task, among the models that were asked (`comparison.answered`). Of every task that an
+    entry was asked, `coverage` counts the regions with a label (`labelled`), of these the answers that did not parse (`unparsed`) and
+    those without any (`skipped`: no row, or one that was not asked).
 
     Raises:
-        ValueError: names that occur twice, no common region, or labels that differ.
+        ValueError: names that occur twice, an entry that shares no region with another, or labels that differ.
     """
     names = [e.name for e in entries]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise ValueError(f"two entries are named {twice[0]!r}: rename a folder or a file, the tables go by these names")
-    ids = [set(e.table["id"]) for e in entries]
-    common = [i for i in entries[0].table["id"] if all(i in own for own in ids)]
-    if not common:
-        raise ValueError(f"no region was scored by all of {names}: were they measured on the same data and split?")
-    same = [replace(e, table=e.table.set_index("id").loc[common].reset_index()) for e in entries]
+    known = pd.concat([e.table[["id", "source", *_LABELS]] for e in entries]).drop_duplicates("id", ignore_index=True)
+    order = pd.Series(known.index, index=known["id"])
+    same = [replace(e, table=e.table.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)) for e in entries]
+    counts = pd.concat([e.table["id"] for e in same]).value_counts()
+    apart = [e.name for e in same if len(same) > 1 and counts[e.table["id"]].max() < 2]
+    if apart:
+        raise ValueError(f"no region of {apart[0]} was scored by another of {names}: were they measured on the same data and split?")
     for entry in same[1:]:
-        _same_labels(same[0], entry)
+        _same_labels(same[0].name, known.set_index("id").loc[entry.table["id"]].reset_index(), entry)
     prints = {e.name: e.data for e in entries if e.data is not None}
     return same, {
-        "regions": len(common),
-        "left_out": {e.name: len(own) - len(common) for e, own in zip(entries, ids, strict=True)},
-        "missing": len(set().union(*ids)) - len(common),
+        "regions": len(known),
+        "sources": known["source"].nunique(),
+        "scored_by_all": int((counts == len(same)).sum()),
         "fingerprints": prints,
         "same_data": len(set(prints.values())) <= 1,
         "failures": {e.name: {t: int(e.table[f"{t}_parsed"].eq(False).sum()) for t in TASKS if e.answers(t)} for e in same},
-        "not_asked": {e.name: {t: int(e.table[f"{t}_parsed"].isna().sum()) for t in TASKS if e.answers(t)} for e in same},
+        "coverage": {e.name: {t: _coverage(e.table, known, t) for t in TASKS if e.answers(t)} for e in same},
     }
 
 
-def _same_labels(first: Entry, other: Entry) -> None:
+def heard(table: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The labelled regions whose answer counts: one that did not parse is a wrong one about distortions, and none about a score."""
+    if task == "distortion":
+        return table[table["types"].notna() & table["distortion_parsed"].notna()]
+    return usable(table, cast("Score", task))
+
+
+def _coverage(table: pd.DataFrame, known: pd.DataFrame, task: str) -> dict[str, int]:
+    label = "types" if task == "distortion" else task
+    own = table.loc[table[label].notna(), f"{task}_parsed"]
+    labelled, unparsed = int(known[label].notna().sum()), int(own.eq(False).sum())
+    answered = int(heard(table, task)[f"{task}_parsed"].eq(True).sum())
+    return {"labelled": labelled, "unparsed": unparsed, "skipped": labelled - unparsed - answered}
+
+
+def _same_labels(first: str, known: pd.DataFrame, other: Entry) -> None:
+    """Raises ValueError where an entry's labels are not those `known` of the same rows."""
     for column in _LABELS:
-        a, b = first.table[column], other.table[column]
+        a, b = known[column], other.table[column]
         equal = _equal(a, b, column)
         if not equal.all():
             at = int(np.flatnonzero(~equal)[0])
             raise ValueError(
-                f"{first.name} and {other.name} have different {column} labels for {int((~equal).sum())} regions, the first is "
-                f"{first.table['id'][at]!r} ({a[at]} and {b[at]}): they were measured on different data; measure both again with eval.py"
+                f"{first} and {other.name} have different {column} labels for {int((~equal).sum())} regions, the first is "
+                f"{known['id'][at]!r} ({a[at]} and {b[at]}): they were measured on different data; measure both again with eval.py"
             )
 
 

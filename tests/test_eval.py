@@ -63,7 +63,7 @@ def test_runs_and_a_file_are_compared_on_the_same_regions(runs, tmp_path, capsys
     assert result["models"]["good"]["quality"]["srcc"] > result["models"]["poor"]["quality"]["srcc"]
     assert result["models"]["good"]["parameters"] == 12
     said = capsys.readouterr().out
-    assert "regions that all scored" in said
+    assert "judged are those that every model answered that was asked: quality" in said
     assert "no gallery" not in said
     assert {p.name for p in tmp_path.iterdir()} > {"comparison.json", "comparison.md", "comparison.tex", "comparison.csv", "report.html"}
     assert "Where they disagree" in (tmp_path / "report.html").read_text()

@@ -40,14 +40,53 @@ def compared(three, tmp_path_factory):
 
 def test_all_are_judged_on_the_same_regions(compared):
     _, result = compared
-    assert result["regions"] == 47
-    assert result["missing"] == 1
-    assert result["left_out"] == {"good": 1, "noise": 1, "theirs & co": 0}
+    assert (result["regions"], result["scored_by_all"]) == (48, 47)
+    assert result["judged"] == {"quality": 46, "importance": 48, "distortion": 48}  # a file about quality takes nothing from the others
     assert {m["quality"]["n"] for m in result["models"].values()} == {46}  # one answer of the good model did not parse
     assert result["models"]["good"]["failures_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
-    told = {n: [m["quality"][k] for k in ("labelled", "unanswered", "left_out", "dropped")] for n, m in result["models"].items()}
-    assert told == {"good": [47, 1, 0, 1], "noise": [47, 0, 1, 1], "theirs & co": [47, 0, 1, 1]}
+    told = {n: list(m["coverage"]["quality"].items()) for n, m in result["models"].items()}
+    keys = ("labelled", "unparsed", "skipped", "left_out", "judged")
+    counts = {"good": (48, 1, 0, 1, 46), "noise": (48, 0, 0, 2, 46), "theirs & co": (48, 0, 1, 1, 46)}
+    assert told == {name: list(zip(keys, own, strict=True)) for name, own in counts.items()}
     assert result["notes"] == []
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_a_file_that_lacks_many_rows_takes_no_region_from_the_others(three, answers, tmp_path):
+    few = Entry("few", three[2].table[:30])
+    result = compare([few, *three[:2]], tmp_path, draws=10)
+    assert result["judged"] == {"quality": 47, "importance": 48, "distortion": 48}
+    assert result["models"]["noise"]["quality"]["n"] == 47
+    assert "quality" not in result["models"]["few"]
+    assert result["models"]["few"]["coverage"] == {"quality": {"labelled": 48, "unparsed": 0, "skipped": 18, "left_out": 30, "judged": 0}}
+    (note,) = result["notes"]
+    assert note.startswith("few is left out of quality: it answered 30 of 48 labelled regions")
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_two_files_that_lack_other_rows_do_not_add_up(three, answers, tmp_path):
+    """Each has more than nine tenths, both together have not: one is left out."""
+    one, two = (Entry(n, three[2].table.drop(index=range(*gap))) for n, gap in (("one", (0, 3)), ("two", (10, 14))))
+    result = compare([three[1], one, two], tmp_path, draws=10)
+    assert [n for n, m in result["models"].items() if "quality" in m] == ["noise", "one"]
+    assert result["judged"]["quality"] == 44
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_a_comparison_of_nothing_is_refused(three, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"nothing is left to compare. few is left out of quality: it answered 30 of 48 .*add the missing rows"
+    ):
+        compare([three[0], Entry("few", three[2].table[:30])], tmp_path, draws=2)
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_a_run_on_fewer_regions_takes_none_from_the_others(three, tmp_path):
+    few = Entry("few", three[1].table[:24])
+    result = compare([few, *three[:2]], tmp_path, draws=10)
+    assert result["judged"] == {"quality": 47, "importance": 48, "distortion": 48}
+    assert result["models"]["few"]["coverage"]["distortion"]["skipped"] == 24
+    assert [n.split(":")[0] for n in result["notes"]] == [f"few is left out of {t}" for t in ("quality", "importance", "distortion")]
 
 
 @pytest.mark.usefixtures("_no_page")
@@ -221,7 +260,7 @@ def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
         compare(three[:1], tmp_path)
     with pytest.raises(ValueError, match="two entries are named 'good'"):
         align([three[0], three[0]])
-    with pytest.raises(ValueError, match="no region was scored by all of"):
+    with pytest.raises(ValueError, match="no region of good was scored by another of"):
         align([three[0], Entry("else", answers.assign(id=[f"other-{i}" for i in range(48)]))])
     with pytest.raises(ValueError, match=r"good and moved have different quality labels for 48 regions, the first is 'region-0'"):
         align([three[0], Entry("moved", answers.assign(quality=answers["quality"] + 0.1))])
@@ -259,8 +298,8 @@ def test_a_region_without_a_row_was_not_asked(answers, tmp_path):
     theirs = read_csv(tmp_path / "theirs.csv", answers)
     _, told = align([Entry("good", answers), theirs])
     assert told["failures"]["theirs"] == {"quality": 0, "importance": 0}
-    assert told["not_asked"]["theirs"] == {"quality": 0, "importance": 18}
-    assert told["not_asked"]["good"] == {"quality": 0, "importance": 0, "distortion": 0}
+    assert {t: c["skipped"] for t, c in told["coverage"]["theirs"].items()} == {"quality": 0, "importance": 18}
+    assert {t: c["skipped"] for t, c in told["coverage"]["good"].items()} == {"quality": 0, "importance": 0, "distortion": 0}
 
 
 def test_who_is_missing_is_named_and_figures_of_who_left_are_removed(three, tmp_path):
