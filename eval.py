@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -105,14 +106,17 @@ def compare_runs(
     runs = [p for p in folders if p.suffix != ".csv"]
     if not runs:
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
-    first = read_run(runs[0])
-    entries = [read_csv(p, first.table) if p.suffix == ".csv" else read_run(p) for p in folders]
+    groups = by_data([read_run(p) for p in runs])
+    known = {name: pd.concat([e.table for e in own]).drop_duplicates("id") for name, own in groups.items()}
+    for path in (p for p in folders if p.suffix == ".csv"):
+        for name, entry in read_csv(path, known).items():
+            groups[name].append(entry)
     for name, reason in (absent or {}).items():
         print(f"missing: {name} ({reason})")
     images, missing = _kept_pictures(runs[0])
-    groups = by_data(entries)
     if len(groups) > 1:
         return _compare_data(groups, out, images, draws, splits)
+    (entries,) = groups.values()
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")
@@ -138,6 +142,9 @@ def _compare_data(groups: dict[str, list[Entry]], out: Path, images: Images | No
     rows = labelled(result)
     for title, found in columns(result).items():
         print(f"{title}\n{console(rows, found)}\n")
+    for name, found in result["datasets"].items():
+        for note in found["notes"]:
+            print(f"note: {name}: {note}")
     print(f"note: the entries were measured on {len(groups)} data sets, so each stands in the column of its own")
     print(f"table: {out / 'across.md'}")
     return result

@@ -39,19 +39,22 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
         images: as `comparison.compare` takes it, for the first data set.
 
     Returns:
-        What across.json holds: `datasets`, name -> regions and sources; `models`, name -> `trained_on`, and data set -> its results.
+        What across.json holds: `datasets`, name -> regions, sources and notes; `models`, name -> `trained_on`, and data set -> its results.
 
     Raises:
         ValueError: a data set on which an entry occurs twice, or such that `comparison.compare` refuses.
     """
     models: dict[str, dict[str, Any]] = {}
-    datasets: dict[str, dict[str, int]] = {}
+    datasets: dict[str, dict[str, Any]] = {}
     for number, (name, entries) in enumerate(groups.items()):
-        if len(entries) > 1:
-            found = compare(entries, out / _folder(name), images if number == 0 else None, draws)
-        else:
-            found = judge(entries, draws)[0]
-        datasets[name] = {"regions": found["regions"], "sources": found["sources"]}
+        try:
+            if len(entries) > 1:
+                found = compare(entries, out / _folder(name), images if number == 0 else None, draws)
+            else:
+                found = judge(entries, draws)[0]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        datasets[name] = {"regions": found["regions"], "sources": found["sources"], "notes": found["notes"]}
         for entry in entries:
             models.setdefault(entry.name, {"trained_on": entry.trained_on})[name] = found["models"][entry.name]
     result: dict[str, Any] = plain({"datasets": datasets, "models": models})
@@ -59,7 +62,8 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
     write_whole(out / "across.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
     rows = labelled(result)
     sections = columns(result)
-    write_whole(out / "across.md", "\n".join(f"## {t}\n\n{markdown(rows, c)}" for t, c in sections.items()).encode())
+    told = [f"- {name}: {note}" for name, data in datasets.items() for note in data["notes"]]
+    write_whole(out / "across.md", "\n".join([*(f"## {t}\n\n{markdown(rows, c)}" for t, c in sections.items()), *told, ""]).encode())
     write_whole(out / "across.tex", "\n".join(f"% {t}\n{latex(rows, c)}" for t, c in sections.items()).encode())
     write_whole(out / "across.csv", _long(result).to_csv(index=False).encode())
     return result

@@ -84,37 +84,69 @@ def data_name(described: Mapping[str, Any]) -> str | None:
     return kind if kind is None or root in ("", "embedded") else f"{kind} {Path(root).name}"
 
 
-def read_csv(path: Path, known: pd.DataFrame) -> Entry:
-    """Predictions with the columns image, region, score, and perhaps task (quality if there is none) and std.
+def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
+    """Predictions with the columns image, region, score, and perhaps task (quality if there is none), std, and data.
 
     Scores may have any scale; higher is better. An empty or infinite score counts as an answer that did not parse; a region without a row
     for a task that other regions have is one that was not asked, and its `<task>_parsed` is None.
 
     Args:
-        known: a run's table, which tells the regions and their labels.
+        data: the name of each data set -> a table of its regions and their labels.
+
+    Returns:
+        The name of each data set that the file has rows of -> the file's predictions there. A row is of the data set that has its region
+        in its image; where several have, the column data tells which.
 
     Raises:
-        ValueError: columns or tasks that are not these, a region twice or one that `known` lacks or has in another image.
+        ValueError: columns, tasks or data sets that are not these, a region twice, one that no data set has, or has in another image, or
+            one that several have and no name tells apart.
     """
-    rows = pd.read_csv(path, dtype={"image": str, "region": str})
+    rows = pd.read_csv(path, dtype={"image": str, "region": str, "data": str})
     missing = [c for c in ("image", "region", "score") if c not in rows]
     if missing:
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}, and needs image, region, score")
-    rows = rows.assign(task=rows.get("task", "quality"))
+    rows = rows.assign(task=rows.get("task", "quality"), data=rows.get("data"))
     strange = sorted(set(rows["task"].astype(str)) - set(SCORES))
     if strange:
         raise ValueError(f"{path} has the task {strange[0]!r}: allowed are {list(SCORES)}")
+    nowhere = sorted(set(rows["data"].dropna()) - set(data))
+    if nowhere:
+        raise ValueError(f"{path} has the data set {nowhere[0]!r}: the runs were measured on {list(data)}")
+    own = {name: _rows_of(rows, name, known) for name, known in data.items()}
+    _check_places(path, rows, own, data)
+    found = {name: _predictions(path, rows[mine], data[name]) for name, mine in own.items() if mine.any()}
+    return {name: Entry(path.stem, table) for name, table in found.items()}
+
+
+def _rows_of(rows: pd.DataFrame, name: str, known: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are of a data set: it has their region in their image, and they do not name another."""
+    home = known.set_index("id")["image"].astype(str)
+    return (rows["region"].map(home) == rows["image"]) & (rows["data"].isna() | rows["data"].eq(name))
+
+
+def _check_places(path: Path, rows: pd.DataFrame, own: Mapping[str, pd.Series[bool]], data: Mapping[str, pd.DataFrame]) -> None:
+    times = np.sum(list(own.values()), axis=0)
+    unknown = rows[times == 0]
+    if len(unknown):
+        first, home = unknown.iloc[0], next(iter(data.values())).iloc[0]
+        raise ValueError(
+            f"{path}: {len(unknown)} of {len(rows)} regions are not among those of the runs, the first is {first['region']!r} of image "
+            f"{first['image']!r}: use the ids of a run's scores.parquet, such as {home['id']!r} of {home['image']!r}"
+        )
+    several = rows[times > 1]
+    if len(several):
+        region = several["region"].iloc[0]
+        raise ValueError(
+            f"{path}: {len(several)} of {len(rows)} regions are in several data sets by their names, the first is {region!r}, in "
+            f"{[name for name, mine in own.items() if mine[several.index[0]]]}: add a column data that says which a row is about"
+        )
+
+
+def _predictions(path: Path, rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """The table of the regions that `rows`, of one data set, are about."""
     twice = rows[rows.duplicated(["region", "task"])]
     if len(twice):
         raise ValueError(f"{path} scores {len(twice)} regions twice, the first is {twice['region'].iloc[0]!r}: keep one score of each")
-    home = known.set_index("id")["image"].astype(str)
-    unknown = rows[rows["region"].map(home) != rows["image"]]
-    if len(unknown):
-        first = unknown.iloc[0]
-        raise ValueError(
-            f"{path}: {len(unknown)} of {len(rows)} regions are not among those of the runs, the first is {first['region']!r} of image "
-            f"{first['image']!r}: use the ids of a run's scores.parquet, such as {home.index[0]!r} of {home.iloc[0]!r}"
-        )
     table = known.loc[known["id"].isin(rows["region"]), [c for c in _PLACE if c in known]].reset_index(drop=True)
     for task, own in rows.groupby("task"):
         scores = pd.to_numeric(own.set_index("region")["score"], errors="coerce").replace([np.inf, -np.inf], np.nan)
@@ -122,7 +154,7 @@ def read_csv(path: Path, known: pd.DataFrame) -> Entry:
         table[f"{task}_parsed"] = table[f"{task}_pred"].notna().astype(object).where(table["id"].isin(own["region"]), None)
         if "std" in own:
             table[f"{task}_std"] = table["id"].map(pd.to_numeric(own.set_index("region")["std"], errors="coerce"))
-    return Entry(path.stem, table)
+    return table
 
 
 def agree(first: Entry, other: Entry) -> bool:

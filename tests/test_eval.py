@@ -112,6 +112,27 @@ def test_runs_on_other_data_stand_in_columns_of_their_own(runs, tmp_path, capsys
         entry.compare_runs([runs / "good", run], tmp_path, splits=tmp_path / "splits.json")
 
 
+def test_a_file_stands_in_the_columns_of_each_data_set_that_it_has_rows_of(runs, tmp_path, capsys):
+    """The first run's data come first, and the file has rows of the second's alone; then of both."""
+    run = shutil.copytree(runs / "good", tmp_path / "good_elsewhere")
+    rows = pd.read_parquet(run / "scores.parquet")
+    rows.assign(id="mine-" + rows["id"], image="mine-" + rows["image"]).to_parquet(run / "scores.parquet")
+    told = json.loads((run / "run.json").read_text())
+    other = {"dataset": "roi_folder", "root": "data/mine", "fingerprint": "another"}
+    (run / "run.json").write_text(json.dumps({**told, "evaluation": {"data": other}, "measured_from": "good"}))
+    here = pd.read_csv(runs / "theirs.csv")
+    there = here.assign(image="mine-" + here["image"], region="mine-" + here["region"])
+    for name, own, data in (("one", there, {"roi_folder mine"}), ("two", pd.concat([here, there]), {"photographs", "roi_folder mine"})):
+        own.to_csv(tmp_path / f"{name}.csv", index=False)
+        result = entry.compare_runs([tmp_path / f"{name}.csv", runs / "good", run], tmp_path / "out", draws=5)
+        assert set(result["models"][name]) == {"trained_on", *data}
+        assert all(result["models"][name][d]["quality"]["srcc"] == pytest.approx(1) for d in data)
+        assert (tmp_path / "out" / "roi_folder_mine" / "report.html").exists()
+    there[:-10].to_csv(tmp_path / "few.csv", index=False)
+    with pytest.raises(ValueError, match=r"roi_folder mine: nothing is left to compare. few is left out of quality"):
+        entry.compare_runs([tmp_path / "few.csv", runs / "good", run], tmp_path / "out", draws=5)
+
+
 def test_other_data_are_given_as_overrides_of_the_data(runs, tmp_path, capsys):
     config = load_config(str(runs / "good" / "config.yaml"))
     with pytest.raises(ConfigError, match=r"--on seed=3: only data can be another"):

@@ -28,7 +28,7 @@ def three(answers, tmp_path_factory):
     return [
         Entry("good", answers, 1000, 2.0, 1.0, "a CPU", "x"),
         Entry("noise", noise, 500, 4.0, 2.0, "a CPU", "x"),
-        read_csv(path, answers),
+        read_csv(path, {"photographs": answers})["photographs"],
     ]
 
 
@@ -283,19 +283,49 @@ def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
 def test_files_of_others_are_checked(answers, tmp_path, text, message):
     (tmp_path / "theirs.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
-        read_csv(tmp_path / "theirs.csv", answers)
+        read_csv(tmp_path / "theirs.csv", {"photographs": answers})
 
 
 def test_an_empty_score_counts_as_a_failure(answers, tmp_path):
     (tmp_path / "theirs.csv").write_text("image,region,score\nimage-0,region-0,\nimage-0,region-1,0.5")
-    assert read_csv(tmp_path / "theirs.csv", answers).table["quality_parsed"].tolist() == [False, True]
+    (theirs,) = read_csv(tmp_path / "theirs.csv", {"photographs": answers}).values()
+    assert theirs.table["quality_parsed"].tolist() == [False, True]
+
+
+def test_a_file_joins_each_data_set_that_it_has_rows_of(answers, tmp_path):
+    """Two data sets share names of regions: a column tells which is meant, and is asked for only where names do not tell."""
+    moved = answers.assign(id="mine-" + answers["id"], image="mine-" + answers["image"])
+    path = tmp_path / "theirs.csv"
+    rows = pd.concat([answers[:40], moved[40:]])
+    rows[["image", "id"]].rename(columns={"id": "region"}).assign(score=rows["quality"]).to_csv(path, index=False)
+    found = read_csv(path, {"photographs": answers, "mine": moved, "else": moved.assign(id=moved["id"] + "x")})
+    assert {n: (e.name, list(e.table["id"])) for n, e in found.items()} == {
+        "photographs": ("theirs", list(answers["id"][:40])),
+        "mine": ("theirs", list(moved["id"][40:])),
+    }
+    data = {"photographs": answers, "mine": moved, "labelled again": moved.assign(quality=0.5)}
+    with pytest.raises(
+        ValueError, match=r"8 of 48 regions are in several .* 'mine-region-40', in \['mine', 'labelled again'\]: add a column"
+    ):
+        read_csv(path, data)
+    told = pd.read_csv(path).assign(data=[None] * 40 + ["labelled again"] * 8)
+    told.to_csv(path, index=False)
+    assert {n: len(e.table) for n, e in read_csv(path, data).items()} == {"photographs": 40, "labelled again": 8}
+    both = pd.concat([told, told[40:].assign(data="mine", score=0.1)])
+    both.to_csv(path, index=False)
+    assert read_csv(path, data)["mine"].table["quality_pred"].tolist() == [0.1] * 8
+    told.assign(data="elsewhere").to_csv(path, index=False)
+    with pytest.raises(
+        ValueError, match=r"has the data set 'elsewhere': the runs were measured on \['photographs', 'mine', 'labelled again'\]"
+    ):
+        read_csv(path, data)
 
 
 def test_a_region_without_a_row_was_not_asked(answers, tmp_path):
     lines = [f"{i},{r},0.5,quality" for i, r in zip(answers["image"], answers["id"], strict=True)]
     lines += [f"{i},{r},0.5,importance" for i, r in zip(answers["image"][:30], answers["id"], strict=False)]
     (tmp_path / "theirs.csv").write_text("\n".join(["image,region,score,task", *lines]))
-    theirs = read_csv(tmp_path / "theirs.csv", answers)
+    (theirs,) = read_csv(tmp_path / "theirs.csv", {"photographs": answers}).values()
     _, told = align([Entry("good", answers), theirs])
     assert told["failures"]["theirs"] == {"quality": 0, "importance": 0}
     assert {t: c["skipped"] for t, c in told["coverage"]["theirs"].items()} == {"quality": 0, "importance": 18}
