@@ -464,14 +464,15 @@ def describe(scorer: Scorer) -> str:
 
 
 def sizes(scorer: Scorer) -> dict[str, dict[str, int]]:
-    """Part -> how many numbers it has, and how many of them are trained."""
-    return {
+    """Part -> how many numbers it has, and how many of them are trained: of what works beside the parts, none."""
+    found = {
         name: {
             "parameters": sum(p.numel() for p in part.parameters()),
             "trainable": sum(p.numel() for p in part.parameters() if p.requires_grad),
         }
         for name, part in scorer.parts().items()
     }
+    return found | {n: {"parameters": sum(p.numel() for p in m.parameters()), "trainable": 0} for n, m in scorer.beside().items()}
 
 
 if __name__ == "__main__":

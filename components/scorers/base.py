@@ -90,6 +90,10 @@ class Scorer(nn.Module, ABC):
     def parts(self) -> dict[str, nn.Module]:
         """The components by name, for learning rates, freezing and reports; they cover all parameters, disjointly."""
 
+    def beside(self) -> dict[str, nn.Module]:
+        """What also works on an answer and is no part, by name: neither trained nor saved, but counted. Empty until it has been made."""
+        return {}
+
     def train(self, mode: bool = True) -> Scorer:
         """As `nn.Module.train`, but a part without trainable parameters stays in eval mode: its statistics are frozen too."""
         super().train(mode)

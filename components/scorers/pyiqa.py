@@ -119,6 +119,10 @@ class PyIQA(CropQuality):
     def parts(self) -> dict[str, nn.Module]:
         return {"calibration": self.calibration}
 
+    def beside(self) -> dict[str, nn.Module]:
+        """The measure, once."""
+        return {"metric": next(iter(self._measures.values()))} if self._measures else {}
+
     def _measure(self, device: torch.device) -> Any:
         """In eval mode, on a device."""
         if str(device) not in self._measures:

@@ -44,7 +44,7 @@ def test_data_sets_of_one_name_are_told_apart(entries):
 
 def test_each_model_stands_in_the_columns_of_its_data(across):
     out, result = across
-    assert result["datasets"] == dict.fromkeys(("photographs", "roi_folder mine"), {"regions": 48, "sources": 4, "notes": []})
+    assert result["datasets"] == {d: {"regions": 48, "sources": 4, "notes": []} for d in ("photographs", "roi_folder mine")}
     a, b = result["models"]["a"], result["models"]["b"]
     assert a["photographs"]["quality"]["srcc"] == pytest.approx(-a["roi_folder mine"]["quality"]["srcc"])
     assert b["photographs"]["quality"]["srcc"] == pytest.approx(1)

@@ -9,6 +9,7 @@ from components.batch import join
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from tests.components.scorers.samples import labelled, picture
+from train import sizes
 
 
 def build(**options):
@@ -60,6 +61,14 @@ def test_the_measure_is_neither_trained_nor_saved(pyiqa_measures):
     told = scorer.foundations()["metric"]
     assert told["model"] == "pyiqa's topiq_nr"
     assert told["weights"] == build().foundations()["metric"]["weights"]
+
+
+def test_what_the_measure_weighs_is_counted(pyiqa_measures):
+    """It is no part, since it is neither trained nor saved; a table of costs has it all the same."""
+    scorer = build()
+    assert sizes(scorer) == {"calibration": {"parameters": 2, "trainable": 2}}  # nothing is fetched for the sake of a number
+    scorer.load_pretrained()
+    assert sizes(scorer) == {"calibration": {"parameters": 2, "trainable": 2}, "metric": {"parameters": 3, "trainable": 0}}
 
 
 def test_errors(pyiqa_measures, monkeypatch):
