@@ -8,7 +8,6 @@ mean of the model's own answers about its image's regions. A model that its cont
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from components.batch import TASKS
 from components.prompts import CLEAN, SEVERITIES
 from evaluation.classification import Classes, Classification, classify, read_classes
 from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
+from evaluation.grouped import ordered_pairs, within
 
 Score = Literal["quality", "importance"]
 SCORES: tuple[Score, ...] = ("quality", "importance")
@@ -100,22 +100,14 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
 
 def within_image(rows: pd.DataFrame, task: Score) -> list[float]:
     """SRCC of each image with at least three regions of differing labels; 0 where all its predictions are equal, as nothing was ordered."""
-    values = []
-    for pred, label in _by_image(rows, task):
-        if len(label) >= MIN_REGIONS and np.ptp(label) > 0:
-            values.append(srcc(pred, label) if np.ptp(pred) > 0 else 0.0)
-    return values
+    found = within(*_columns(rows, f"{task}_pred", task), pd.factorize(rows["image"])[0])
+    counted: list[float] = found.srcc[(found.sizes >= MIN_REGIONS) & ~np.isnan(found.srcc)].tolist()
+    return counted
 
 
 def pair_accuracy(rows: pd.DataFrame, task: Score) -> float:
     """Share of the pairs of regions of one image with differing labels that the predictions order rightly, in [0, 1]; a tie counts half."""
-    right, pairs = 0.0, 0
-    for pred, label in _by_image(rows, task):
-        i, j = np.triu_indices(len(label), 1)
-        order = np.sign(label[i] - label[j])
-        differ = order != 0
-        right += float(((np.sign(pred[i] - pred[j]) * order + 1) / 2)[differ].sum())
-        pairs += int(differ.sum())
+    right, pairs = ordered_pairs(*_columns(rows, f"{task}_pred", task), pd.factorize(rows["image"])[0])
     return right / pairs if pairs else math.nan
 
 
@@ -165,11 +157,6 @@ def _image_mean(table: pd.DataFrame, task: Score) -> dict[str, Any]:
     mean = rows.groupby("image")[f"{task}_pred"].transform("mean")
     pred, label = _columns(rows.assign(**{f"{task}_pred": mean}), f"{task}_pred", task)
     return {"srcc": srcc(pred, label), "plcc": plcc(pred, label), "rmse": rmse(pred, label), "n": len(rows)}
-
-
-def _by_image(rows: pd.DataFrame, task: Score) -> Iterator[tuple[Vector, Vector]]:
-    for _, group in rows.groupby("image", sort=False):
-        yield _columns(group, f"{task}_pred", task)
 
 
 def _columns(rows: pd.DataFrame, pred: str, label: str) -> tuple[Vector, Vector]:
