@@ -29,8 +29,8 @@ from evaluation.across import by_data, columns, compare_across, labelled
 from evaluation.bootstrap import FEW_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
-from evaluation.protocols import evaluate
-from evaluation.ranking import COST, HEADLINE, console
+from evaluation.protocols import SCORES, evaluate
+from evaluation.ranking import COST, HEADLINE, console, explained
 from evaluation.report import Images, console_table, write_report
 from evaluation.splits import read_splits
 from inference.load import choose_device, load
@@ -124,13 +124,13 @@ def compare_runs(
     print(f"{result['regions']:,} regions; judged are those that every model answered that was asked: {judged}")
     if not result["same_data"]:
         print("note: the runs describe different data; the labels of the regions compared are the same")
-    for note in result["notes"]:
+    for note in [*result["notes"], *explained(result["models"], SCORES)]:
         print(f"note: {note}")
     if any(d["few"] for d in result["differences"]):
         print(f"note: fewer than {FEW_SOURCES} sources, so intervals are hints and differences have no p-value")
     if images is None:
         print(f"note: no gallery of disagreements, {missing}")
-    print(f"report: {out / 'report.html'}")
+    print(f"all tables: {out / 'comparison.md'}\nreport: {out / 'report.html'}")
     return result
 
 

@@ -70,11 +70,11 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
 
 
 def columns(result: Mapping[str, Any]) -> dict[str, list[Column]]:
-    """For each task that any model was asked: SRCC on each data set and, of scores, PLCC."""
-    shown = {"quality": ("srcc", "plcc"), "importance": ("srcc", "plcc"), "distortion": ("macro_f1",)}
+    """For each task that any model was asked, on each data set: of scores SRCC, PLCC and SRCC of the whole-image control."""
+    shown = dict.fromkeys(SCORES, ("srcc", "plcc", "whole_image")) | {"distortion": ("macro_f1",)}
     out = {}
     for task, keys in shown.items():
-        found = [Column(f"{d}: {_TITLES[k]}", (d, task, k)) for d in result["datasets"] for k in keys]
+        found = [Column(f"{d}: {_TITLES[k]}", (d, task, k), "" if k == "whole_image" else "high") for d in result["datasets"] for k in keys]
         if any(value(m, c.path) is not None for m in result["models"].values() for c in found):
             out[task.capitalize()] = found
     return out
@@ -86,11 +86,27 @@ def labelled(result: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{name} (trained on {m['trained_on']})" if m["trained_on"] else name: m for name, m in models}
 
 
-_TITLES = {"srcc": "SRCC", "plcc": "PLCC", "macro_f1": "macro-F1"}
+_TITLES = {"srcc": "SRCC", "plcc": "PLCC", "whole_image": "whole image", "macro_f1": "macro-F1"}
+
+
+_KEPT = (
+    "srcc",
+    "plcc",
+    "plcc_fitted",
+    "plcc_fitted_5",
+    "krcc",
+    "rmse",
+    "within_image_srcc",
+    "pair_accuracy",
+    "whole_image",
+    "n",
+    "distinct",
+    "tied",
+)
 
 
 def _long(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model, data set and score task, with the interval of SRCC."""
+    """One row for each model, data set and score task, with the interval of SRCC and the counts of what was not judged."""
     rows = []
     for name, model in result["models"].items():
         for dataset in result["datasets"]:
@@ -98,7 +114,7 @@ def _long(result: Mapping[str, Any]) -> pd.DataFrame:
                 own = model.get(dataset, {}).get(task)
                 if own:
                     interval = own.get("intervals", {}).get("srcc", {})
-                    kept = {k: own[k] for k in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "within_image_srcc", "pair_accuracy", "n")}
+                    kept = {k: own[k] for k in _KEPT} | model[dataset]["coverage"][task]
                     place = {"model": name, "trained_on": model["trained_on"], "dataset": dataset, "task": task}
                     rows.append({**place, **kept, "srcc_low": interval.get("low"), "srcc_high": interval.get("high")})
     return pd.DataFrame(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,10 @@ from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import srcc
 from evaluation.entries import Entry, align, heard
-from evaluation.plots import type_names
-from evaluation.protocols import CLEAN, SCORES, Score, distortion_agreement, plain, score_agreement
+from evaluation.protocols import CLEAN, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
 
-AREAS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # bounds of the bins, as shares of the image
-MIN_GROUP = 10  # regions of a bin or a type, for a correlation
 REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
 MIN_SHARE = 0.9  # of a task's labelled regions: fewer answers, and a model is left out of the task, for it would take the others' regions
 SCALE: dict[str, Scale] = {"srcc": "fisher", "plcc": "fisher", "rmse": "log", "macro_f1": "logit"}
@@ -94,7 +91,8 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
             dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
             models[name][task] = _score(rows, task) | dealt
         notes += _reversed(models, task)
-    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), _type_statistics(tables["distortion"])]:
+    classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
+    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), *classes]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
@@ -136,22 +134,6 @@ def _common(rows: Mapping[str, pd.DataFrame]) -> set[str]:
     return set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
 
 
-def by_group(rows: pd.DataFrame, task: Score, groups: pd.Series[Any]) -> dict[str, dict[str, Any]]:
-    """SRCC within each group of regions, nan where it has fewer than ten."""
-    out = {}
-    for name, own in rows.groupby(groups, observed=True, sort=True):
-        value = srcc(own[f"{task}_pred"], own[task]) if len(own) >= MIN_GROUP else float("nan")
-        out[str(name)] = {"srcc": value, "n": len(own)}
-    return out
-
-
-def area_bins(rows: pd.DataFrame) -> pd.Series[Any]:
-    """The bin of each region's share of its image."""
-    names = [f"{low:.0%}-{high:.0%}" for low, high in pairwise(AREAS)]
-    bins: pd.Series[Any] = pd.cut(rows["area"], AREAS, labels=names, include_lowest=True)
-    return bins
-
-
 def _model(
     entry: Entry,
     failures: Mapping[str, Mapping[str, int]],
@@ -165,8 +147,10 @@ def _model(
         "ms_per_region": entry.ms_per_region,
         "peak_gib": entry.peak_gib,
         "device": entry.device,
+        "file": entry.file,
         "failures": sum(own.values()),
         "failures_by_task": own,
+        "skipped": sum(counted["skipped"] for counted in coverage[entry.name].values()),
         "coverage": {},
     }
     for task, counted in coverage[entry.name].items():
@@ -183,8 +167,6 @@ def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
         found["rmse"] = None
     control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
     found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
-    found["by_type"] = by_group(rows, task, pd.Series(type_names(rows), index=rows.index))
-    found["by_area"] = by_group(rows, task, area_bins(rows)) if "area" in rows else {}
     return found
 
 
@@ -206,18 +188,21 @@ def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[
     return task, statistics, sources
 
 
-def _type_statistics(rows: Mapping[str, pd.DataFrame]) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+    """Of the type ("distortion") or the severity; an answer that did not parse names no class."""
+    column, empty, drop = ("types", CLEAN, None) if task == "distortion" else ("severities", UNGRADED, UNGRADED)
+    rows = {name: own if task == "distortion" else graded(own) for name, own in tables.items()}
     statistics: dict[str, dict[str, Statistic]] = {}
     for name, own in rows.items():
         if own.empty:
             continue
-        label = [read_classes(t, CLEAN) or frozenset() for t in own["types"]]
+        label = [read_classes(t, empty) or frozenset() for t in own[column]]
         parsed = own["distortion_parsed"].eq(True)
-        pred = [(read_classes(t, CLEAN) or frozenset()) if ok else frozenset() for t, ok in zip(own["types_pred"], parsed, strict=True)]
-        classes = sorted(frozenset().union(*label, *pred))
+        pred = [(read_classes(t, empty) or frozenset()) if ok else frozenset() for t, ok in zip(own[f"{column}_pred"], parsed, strict=True)]
+        classes = sorted(frozenset().union(*label, *pred) - {drop})
         truth, answer = (np.array([[c in s for c in classes] for s in side], np.bool_) for side in (label, pred))
         statistics[name] = {"macro_f1": macro_f1_of(truth, answer)}
-    return "distortion", statistics, next((r["source"].to_numpy() for r in rows.values()), [])
+    return task, statistics, next((r["source"].to_numpy() for r in rows.values()), [])
 
 
 def _uncertainty(
@@ -245,10 +230,12 @@ def _write_tables(out: Path, result: Mapping[str, Any]) -> None:
     models = result["models"]
     write_whole(out / "comparison.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
     sections = ranking.sections(models, SCORES).items()
-    write_whole(out / "comparison.md", "\n".join(f"## {title}\n\n{ranking.markdown(models, c)}" for title, c in sections).encode())
-    write_whole(out / "comparison.tex", "\n".join(f"% {title}\n{ranking.latex(models, c)}" for title, c in sections).encode())
+    told = [*result["notes"], *ranking.explained(models, SCORES)]
+    tables = "\n".join(f"## {title}\n\n{s.legend}\n\n{ranking.markdown(models, s.columns)}" for title, s in sections)
+    write_whole(out / "comparison.md", (tables + "".join(["\n## Notes\n\n", *(f"- {line}\n" for line in told)])).encode())
+    drawn = "\n".join(f"% {title}\n{ranking.latex(models, s.columns)}" for title, s in sections)
+    write_whole(out / "comparison.tex", (drawn + "".join(f"% {line}\n" for line in told)).encode())
     flat = pd.json_normalize([{"model": name, **m} for name, m in models.items()])
-    left_out = (".confusion", ".labels", ".by_type", ".by_area", ".per_")
-    kept = [c for c in flat if not any(part in str(c) for part in left_out)]
+    kept = [c for c in flat if not str(c).endswith((".confusion", ".labels"))]  # tables of their own, in comparison.json
     write_whole(out / "comparison.csv", flat[kept].to_csv(index=False).encode())
     write_whole(out / "differences.csv", pd.DataFrame(result["differences"]).to_csv(index=False).encode())

@@ -18,7 +18,8 @@ from evaluation.report import Images, address, environment, probability, write_w
 
 CARDS = 6
 SIGNIFICANT = 0.05
-_FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "confusion_")  # how their names begin
+_FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "types_", "severities_", "confusion_")  # how their names begin
+_PARTS = {"quality": "Quality", "importance": "Importance", "distortion": "Distortions"}
 _SHOWN = 20  # differences drawn; all are in the table of differences.csv
 
 
@@ -40,6 +41,7 @@ def write_page(
         if path.stem not in light and path.stem.startswith(_FIGURES):
             path.unlink()
     models = result["models"]
+    sections = ranking.sections(models, SCORES)
     html = (
         environment()
         .get_template("comparison.html.j2")
@@ -47,9 +49,11 @@ def write_page(
             title=" · ".join(models) if len(models) < 4 else f"{len(models)} models",
             headline=headline(result),
             result=result,
-            sections={
-                t: (c, dict(zip(models, ranking.cells(models, c), strict=True))) for t, c in ranking.sections(models, SCORES).items()
-            },
+            sections={t: (s, dict(zip(models, ranking.cells(models, s.columns), strict=True))) for t, s in sections.items()},
+            sections_of=lambda about: [title for title, s in sections.items() if s.about == about],
+            parts=_PARTS,
+            placed=_placed(sections),
+            explained=ranking.explained(models, SCORES),
             figures={n: (address(light[n], "png"), address(dark[n], "png")) for n in light},
             gallery=disagreements(tables, images) if images else [],
             pictures=images is not None,
@@ -85,12 +89,20 @@ def figures(
         for group, title in (("by_type", f"SRCC of {task} by labelled distortion"), ("by_area", f"SRCC of {task} by share of the image")):
             if any(m[task][group] for m in models.values() if task in m):
                 yield f"{group}_{task}", drawn.group_map(models, task, group, title, theme)
-    for name, m in models.items():
-        if m.get("distortion", {}).get("n"):
-            yield (
-                f"confusion_{name}",
-                plots.confusion_matrix(m["distortion"]["confusion"], m["distortion"]["labels"], drawn.short(name), theme),
-            )
+    for key, kind in (("distortion", "types"), ("severity", "severities")):
+        for name, m in models.items():
+            if m.get(key, {}).get("n"):
+                yield f"{kind}_{name}", plots.confusion_matrix(m[key]["confusion"], m[key]["labels"], drawn.short(name), theme)
+
+
+def _placed(sections: Mapping[str, ranking.Section]) -> dict[str, str]:
+    """The last table of a task's types, or areas -> the figure below it."""
+    found = {}
+    for task in SCORES:
+        for figure, part in (("by_type", "by distortion"), ("by_area", "by share of the image")):
+            titles = [t for t, s in sections.items() if s.about == task and part in t]
+            found |= {titles[-1]: f"{figure}_{task}"} if titles else {}
+    return found
 
 
 def headline(result: Mapping[str, Any]) -> str:

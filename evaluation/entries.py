@@ -33,6 +33,7 @@ class Entry:
         data: the fingerprint of the data, None where unknown.
         dataset: the name of the data it was measured on; None where unknown.
         trained_on: the name of the data it was trained on; None where unknown.
+        file: whether it came as a file of predictions, of which nothing else is known.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
     data: str | None = None
     dataset: str | None = None
     trained_on: str | None = None
+    file: bool = False
 
     def answers(self, task: str) -> bool:
         """Whether this model was asked about the task."""
@@ -115,7 +117,7 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
     own = {name: _rows_of(rows, name, known) for name, known in data.items()}
     _check_places(path, rows, own, data)
     found = {name: _predictions(path, rows[mine], data[name]) for name, mine in own.items() if mine.any()}
-    return {name: Entry(path.stem, table) for name, table in found.items()}
+    return {name: Entry(path.stem, table, file=True) for name, table in found.items()}
 
 
 def _rows_of(rows: pd.DataFrame, name: str, known: pd.DataFrame) -> pd.Series[bool]:

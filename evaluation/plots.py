@@ -15,9 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-from evaluation.classification import SEVERAL, read_classes
 from evaluation.correlations import LogisticFit, fit_logistic, plcc, srcc
-from evaluation.protocols import CLEAN, SCORES, Score, usable
+from evaluation.protocols import CLEAN, SCORES, Score, type_names, usable
 
 DPI = 100  # of the page; files are rendered at twice that
 
@@ -208,12 +207,6 @@ def curve_columns(curves: pd.DataFrame) -> dict[str, list[str]]:
         "Learning rate": [n for n in names if n == "lr" or n.startswith(("lr-", "lr/"))],
     }
     return {title: columns for title, columns in panels.items() if columns}
-
-
-def type_names(rows: pd.DataFrame) -> list[str]:
-    """One name for each region's labelled distortion: its type, "clean", "several", or "unlabelled"."""
-    sets = [read_classes(text, CLEAN) for text in rows["types"]]
-    return ["unlabelled" if s is None else next(iter(s)) if len(s) == 1 else SEVERAL for s in sets]
 
 
 def colours(names: Sequence[str], theme: Theme) -> dict[str, str]:

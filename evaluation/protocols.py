@@ -8,6 +8,7 @@ mean of the model's own answers about its image's regions. A model that its cont
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ import pandas as pd
 
 from components.batch import TASKS
 from components.prompts import CLEAN, SEVERITIES
-from evaluation.classification import Classes, Classification, classify, read_classes
+from evaluation.classification import SEVERAL, Classes, Classification, classify, read_classes
 from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
 from evaluation.grouped import ordered_pairs, within
 
@@ -24,6 +25,8 @@ SCORES: tuple[Score, ...] = ("quality", "importance")
 CONTROLS = ("whole_image", "image_mean")
 UNGRADED = "none"  # the severity of an answer that names none
 MIN_REGIONS = 3  # of an image, for a correlation within it
+MIN_GROUP = 10  # regions of a type or a size, for a correlation
+AREAS = (0.0, 0.02, 0.05, 0.1, 0.2, 1.0)  # bounds of the sizes, as shares of the image
 
 _ALWAYS = ("id", "image", "source")
 _LABELS = {"quality": ("quality",), "importance": ("importance",), "distortion": ("types", "severities")}
@@ -35,7 +38,7 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
 
     A task was asked if `table` has its column `<task>_parsed`. `dropped` counts the regions that have no label or whose answer did not
     parse, which enter no correlation; in classification an answer that did not parse counts as wrong. `distinct` is the number of
-    different predicted values: 1 means that the model collapsed, few mean ties.
+    different predicted values: 1 means that the model collapsed, few mean ties; `tied` counts the regions that share theirs.
 
     Raises:
         ValueError: columns missing, regions that occur twice, or scores that are infinite.
@@ -72,9 +75,10 @@ def usable(table: pd.DataFrame, task: Score) -> pd.DataFrame:
 
 
 def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
-    """One score task: pooled correlations, and the order within images."""
+    """One score task: pooled correlations, the order within images, and SRCC by labelled distortion and by share of the image."""
     rows = usable(table, task)
     pred, label = _columns(rows, f"{task}_pred", task)
+    counts = np.unique(pred, return_counts=True)[1]
     fit, five = fit_logistic(pred, label), fit_logistic(pred, label, 5)
     within = within_image(rows, task)
     return {
@@ -90,11 +94,14 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
         "fit_reason": fit.reason,
         "fit_5_converged": five.converged,
         "fit_5_reason": five.reason,
-        "distinct": len(np.unique(pred)),
+        "distinct": len(counts),
+        "tied": int(counts[counts > 1].sum()),
         "at_bounds": int(((pred <= 0) | (pred >= 1)).sum()),
         "within_image_srcc": float(np.mean(within)) if within else math.nan,
         "within_image_images": len(within),
         "pair_accuracy": pair_accuracy(rows, task),
+        "by_type": by_group(rows, task, pd.Series(type_names(rows), index=rows.index, dtype=object)),
+        "by_area": by_group(rows, task, area_bins(rows)) if "area" in rows else {},
     }
 
 
@@ -111,13 +118,35 @@ def pair_accuracy(rows: pd.DataFrame, task: Score) -> float:
     return right / pairs if pairs else math.nan
 
 
+def by_group(rows: pd.DataFrame, task: Score, groups: pd.Series[Any]) -> dict[str, dict[str, Any]]:
+    """SRCC within each group of regions, nan where it has fewer than ten."""
+    out = {}
+    for name, own in rows.groupby(groups, observed=True, sort=True):
+        value = srcc(own[f"{task}_pred"], own[task]) if len(own) >= MIN_GROUP else float("nan")
+        out[str(name)] = {"srcc": value, "n": len(own)}
+    return out
+
+
+def area_bins(rows: pd.DataFrame) -> pd.Series[Any]:
+    """The bin of each region's share of its image."""
+    names = [f"{low:.0%}-{high:.0%}" for low, high in pairwise(AREAS)]
+    bins: pd.Series[Any] = pd.cut(rows["area"], AREAS, labels=names, include_lowest=True)
+    return bins
+
+
+def type_names(rows: pd.DataFrame) -> list[str]:
+    """One name for each region's labelled distortion: its type, "clean", "several", or "unlabelled"."""
+    sets = [read_classes(text, CLEAN) for text in rows["types"]]
+    return ["unlabelled" if s is None else next(iter(s)) if len(s) == 1 else SEVERAL for s in sets]
+
+
 def distortion_agreement(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """ "distortion": the types of all labelled regions, "clean" where there is none. "severity": the severities of the regions whose label
     is not clean, whatever types the answer gave them; "none" where the answer names no severity."""
     rows = table[table["types"].notna()] if asked(table, "distortion") else table.iloc[:0]
-    graded = _graded(rows)
+    severe = graded(rows)
     types = classify(_known(rows["types"], CLEAN), _answers(rows, "types_pred", CLEAN), (CLEAN,))
-    severity = classify(_known(graded["severities"], UNGRADED), _answers(graded, "severities_pred", UNGRADED), SEVERITIES, (UNGRADED,))
+    severity = classify(_known(severe["severities"], UNGRADED), _answers(severe, "severities_pred", UNGRADED), SEVERITIES, (UNGRADED,))
     return {"distortion": _classification(types, "per_type_f1"), "severity": _classification(severity, "per_severity_f1")}
 
 
@@ -135,7 +164,7 @@ def _classification(result: Classification, per_class: str) -> dict[str, Any]:
     }
 
 
-def _graded(rows: pd.DataFrame) -> pd.DataFrame:
+def graded(rows: pd.DataFrame) -> pd.DataFrame:
     """The regions whose label names a distortion and a severity."""
     clean, unknown = frozenset({CLEAN}), (None, frozenset({UNGRADED}))
     labels = zip(_read(rows["types"], CLEAN), _read(rows["severities"], UNGRADED), strict=True)

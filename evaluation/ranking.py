@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ class Column:
 
     Attributes:
         within: the path of what must be the same for all models that have a number, or none is marked.
+        failed: the path of why there is no number; where it is not empty, the cell says so in place of a dash.
+        interval: what the path leads to is an interval, shown by its ends.
     """
 
     title: str
@@ -23,20 +25,22 @@ class Column:
     best: Literal["high", "low", ""] = "high"
     digits: int = 3
     within: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    interval: bool = False
 
 
-def score_columns(task: str) -> list[Column]:
-    """The columns of a score task."""
-    return [
-        Column("SRCC", (task, "srcc")),
-        Column("PLCC", (task, "plcc")),
-        Column("PLCC fitted", (task, "plcc_fitted")),
-        Column("KRCC", (task, "krcc")),
-        Column("RMSE", (task, "rmse"), "low"),
-        Column("In image", (task, "within_image_srcc")),
-        Column("Pairs", (task, "pair_accuracy")),
-        Column("Whole image", (task, "whole_image"), ""),
-    ]
+@dataclass(frozen=True)
+class Section:
+    """One table of a comparison.
+
+    Attributes:
+        about: the task it is about, "" for none.
+        legend: what a reader must know about its columns.
+    """
+
+    about: str
+    columns: Sequence[Column]
+    legend: str = ""
 
 
 HEADLINE = [
@@ -45,31 +49,164 @@ HEADLINE = [
     Column("whole image", ("quality", "whole_image"), ""),
     Column("Importance SRCC", ("importance", "srcc")),
     Column("in image", ("importance", "within_image_srcc")),
+    Column("whole image", ("importance", "whole_image"), ""),
     Column("Type macro-F1", ("distortion", "macro_f1")),
     Column("Severity macro-F1", ("severity", "macro_f1")),
+    Column("Unparsed", ("failures",), "low", 0),
+    Column("Skipped", ("skipped",), "low", 0),
+]
+COST = [
+    Column("Parameters", ("parameters",), "low", 0),
+    Column("ms/region", ("ms_per_region",), "low", 2, ("device",)),
+    Column("Peak GiB", ("peak_gib",), "low", 2, ("device",)),
 ]
 SPLITS = [
     Column(f"{task.capitalize()} {title}" if title == "SRCC" else title, (task, "splits", key))
     for task in ("quality", "importance")
     for title, key in (("SRCC", "srcc"), ("PLCC", "plcc"), ("PLCC fitted", "plcc_fitted"))
 ]
-COST = [
-    Column("Parameters", ("parameters",), "low", 0),
-    Column("ms/region", ("ms_per_region",), "low", 2, ("device",)),
-    Column("Peak GiB", ("peak_gib",), "low", 2, ("device",)),
-    Column("Unparsed", ("failures",), "low", 0),
-    Column("Regions quality", ("quality", "n"), "", 0),
-    Column("Distinct quality", ("quality", "distinct"), "", 0),
-    Column("Regions importance", ("importance", "n"), "", 0),
-    Column("Distinct importance", ("importance", "distinct"), "", 0),
-]
+_MARKS = "Best bold, second underlined; what a dash stands for is said below the tables."
+_CONTROL = (
+    "“Whole image” is SRCC of the same model shown the whole image in place of the region: one that it equals is not looking at the region."
+)
+_COUNTS = (
+    "Of the labelled regions: answers that did not parse, regions without an answer, and those left out because another model lacks them. "
+    "None is filled in."
+)
+_TIES = "“Distinct” is how many values were predicted, “tied” how many regions share theirs."
+_VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the same points; RMSE where predictions lie in [0, 1]."
+_SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
+_GRADED = "On the regions labelled with a distortion, whatever type was named."
+_SUBSETS = "SRCC within each; a dash where fewer than ten regions."
+_MOST = 8  # columns of groups in one table
 
 
-def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> dict[str, list[Column]]:
-    """The tables of a comparison by their titles, each narrow enough for a page; a score task that no model was asked has none."""
-    judged = {task.capitalize(): score_columns(task) for task in scores if any(task in m for m in models.values())}
-    dealt = {"Medians over splits": SPLITS} if any(value(m, c.path) is not None for m in models.values() for c in SPLITS) else {}
-    return {"Overview": HEADLINE, **judged, **dealt, "Cost, failures and ties": COST}
+def order_columns(task: str) -> list[Column]:
+    """How well a score task's order is met, over all regions and within images, beside the control."""
+    return [
+        Column("SRCC", (task, "srcc")),
+        _interval(task, "srcc"),
+        Column("KRCC", (task, "krcc")),
+        Column("In image", (task, "within_image_srcc")),
+        Column("Pairs", (task, "pair_accuracy")),
+        Column("Whole image", (task, "whole_image"), ""),
+    ]
+
+
+def value_columns(task: str) -> list[Column]:
+    """How well a score task's values are met."""
+    return [
+        Column("PLCC", (task, "plcc")),
+        _interval(task, "plcc"),
+        Column("4 parameters", (task, "plcc_fitted"), failed=(task, "fit_reason")),
+        Column("5 parameters", (task, "plcc_fitted_5"), failed=(task, "fit_5_reason")),
+        Column("RMSE", (task, "rmse"), "low"),
+        _interval(task, "rmse"),
+    ]
+
+
+def class_columns(task: str) -> list[Column]:
+    """How well classes are named: a region at a time and averaged, and over the classes."""
+    measured = [Column(title, (task, key)) for title, key in _CLASS_NUMBERS.items()]
+    return [*measured, _interval(task, "macro_f1"), Column("Regions", (task, "n"), "", 0)]
+
+
+_CLASS_NUMBERS = {"Accuracy": "accuracy", "Precision": "precision", "Recall": "recall", "F1": "f1", "Macro-F1": "macro_f1"}
+
+
+def count_columns(task: str) -> list[Column]:
+    """How many regions a task was judged on, why not on all of them, and how many predictions are ties."""
+    counts = {"Labelled": "labelled", "Unparsed": "unparsed", "Skipped": "skipped", "Left out": "left_out", "Judged": "judged"}
+    found = [Column(title, ("coverage", task, key), "", 0) for title, key in counts.items()]
+    ties = {"Distinct": "distinct", "Tied": "tied"}
+    return found + ([] if task == "distortion" else [Column(title, (task, key), "", 0) for title, key in ties.items()])
+
+
+def group_columns(models: Mapping[str, Mapping[str, Any]], task: str, group: str) -> list[Column]:
+    """SRCC within each group of regions that any model has, with the number of regions."""
+    sizes = {name: found["n"] for m in models.values() for name, found in m.get(task, {}).get(group, {}).items()}
+    return [Column(f"{name} ({n:,})", (task, group, name, "srcc")) for name, n in sizes.items()]
+
+
+def _interval(task: str, key: str) -> Column:
+    return Column("95 % interval", (task, "intervals", key), "", interval=True)
+
+
+def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> dict[str, Section]:
+    """The tables of a comparison by their titles, each narrow enough for a page; what no model was asked has none."""
+    overview = f"{_MARKS} {_CONTROL} “Unparsed” and “skipped” count answers over all tasks."
+    found = {"Overview": Section("", HEADLINE, overview)}
+    for task in scores:
+        found |= _score_sections(models, task)
+    for task, title, legend in (("distortion", "Distortion type", _SAMPLES), ("severity", "Severity", _GRADED)):
+        if any(task in m for m in models.values()):
+            found[title] = Section("distortion", class_columns(task), legend)
+    found |= _counts(models, "distortion")
+    if any(value(m, c.path) is not None for m in models.values() for c in SPLITS):
+        found["Medians over splits"] = Section("", SPLITS)
+    return found | {"Cost": Section("", COST, "Time and memory are ranked within one device only.")}
+
+
+def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
+    name, found = task.capitalize(), {}
+    if any(task in m for m in models.values()):
+        found[name] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_CONTROL}")
+        found[f"{name}: values"] = Section(task, value_columns(task), _VALUES)
+        for group, title in (("by_type", "by distortion"), ("by_area", "by share of the image")):
+            columns = group_columns(models, task, group)
+            parts = [columns[start : start + _MOST] for start in range(0, len(columns), _MOST)]
+            for number, part in enumerate(parts, 1):
+                found[f"{name} {title}" + (f", {number} of {len(parts)}" if len(parts) > 1 else "")] = Section(task, part, _SUBSETS)
+    return found | _counts(models, task)
+
+
+def _counts(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
+    if not any(task in m.get("coverage", {}) for m in models.values()):
+        return {}
+    title, legend = f"{task.capitalize()}: failures and skipped regions", _COUNTS
+    if task != "distortion":
+        title, legend = f"{task.capitalize()}: failures, skipped regions and ties", f"{_COUNTS} {_TIES}"
+    return {title: Section(task, count_columns(task), legend)}
+
+
+def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
+    """What the dashes stand for, a line for each reason that occurs."""
+    out = []
+    for task in (*scores, "distortion"):
+        answering = [n for n, m in models.items() if task in m.get("coverage", {})]
+        if answering and len(answering) < len(models):
+            out.append(f"{task}: not asked of {_names(models, lambda m, t=task: t not in m.get('coverage', {}))}")
+        out += [
+            f"{name}: all of its {task} is left out, see the notes"
+            for name in answering
+            if not value(models[name], ("coverage", task, "judged"))
+        ]
+    for task in scores:
+        judged = {n: m for n, m in models.items() if value(m, (task, "n"))}
+        for key, title in (("fit_reason", "four"), ("fit_5_reason", "five")):
+            out += [f"{task}: no logistic of {title} parameters for {n}, {m[task][key]}" for n, m in judged.items() if m[task].get(key)]
+        off = _names(judged, lambda m, t=task: m[t].get("rmse") is None)
+        out += [f"{task}: no RMSE for {off}, since predictions leave [0, 1]"] if off else []
+        flat = _names(judged, lambda m, t=task: m[t].get("srcc") is None)
+        out += [f"{task}: no correlation for {flat}, since predictions or labels are all equal or fewer than three"] if flat else []
+        bare = _names(judged, lambda m, t=task: m[t].get("srcc") is not None and m[t].get("whole_image") is None)
+        out += [f"{task}: no whole-image control for {bare}, whose predictions have none or whose control never varies"] if bare else []
+        unsure = _names(judged, lambda m, t=task: m[t].get("srcc") is not None and value(m, (t, "intervals", "srcc", "low")) is None)
+        out += [f"{task}: no interval of SRCC for {unsure}: one source, or too many draws without a correlation"] if unsure else []
+    files = _names(models, lambda m: m.get("file"))
+    out += [f"cost: not known of {files}, which came as a file"] if files else []
+    unmeasured = _names(models, lambda m: not m.get("file") and m.get("peak_gib") is None)
+    out += (
+        [f"peak memory: not measured for {unmeasured}, since the process that scored had also trained: python eval.py <run> measures it"]
+        if unmeasured
+        else []
+    )
+    untimed = _names(models, lambda m: not m.get("file") and m.get("ms_per_region") is None)
+    return out + ([f"time: not measured for {untimed}: python eval.py <run> measures it"] if untimed else [])
+
+
+def _names(models: Mapping[str, Mapping[str, Any]], chosen: Callable[[Mapping[str, Any]], Any]) -> str:
+    return ", ".join(name for name, m in models.items() if chosen(m))
 
 
 def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:
@@ -90,8 +227,8 @@ def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
     different `within` have none."""
     out: list[list[tuple[str, int]]] = [[] for _ in models]
     for column in columns:
-        numbers = [value(m, column.path) for m in models.values()]
-        texts = [DASH if n is None else f"{n:,.{column.digits}f}" for n in numbers]
+        numbers = [None if column.interval else value(m, column.path) for m in models.values()]
+        texts = [_text(m, column, n) for m, n in zip(models.values(), numbers, strict=True)]
         known = sorted({round(n, column.digits) for n in numbers if n is not None}, reverse=column.best == "high")
         places = (
             {_at(m, column.within) for m, n in zip(models.values(), numbers, strict=True) if n is not None} if column.within else {None}
@@ -101,6 +238,15 @@ def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
             place = known.index(round(number, column.digits)) + 1 if ranked and number is not None else 0
             row.append((text, place if place <= 2 else 0))
     return out
+
+
+def _text(model: Mapping[str, Any], column: Column, number: float | None) -> str:
+    if column.interval:
+        low, high = (value(model, (*column.path, end)) for end in ("low", "high"))
+        return DASH if low is None or high is None else f"{low:.{column.digits}f} to {high:.{column.digits}f}"
+    if number is None:
+        return "no fit" if column.failed and _at(model, column.failed) else DASH
+    return f"{number:,.{column.digits}f}"
 
 
 def console(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:

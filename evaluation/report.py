@@ -141,16 +141,18 @@ def gallery(table: pd.DataFrame, images: Images) -> list[Row]:
 
 def console_table(metrics: Mapping[str, Any]) -> str:
     """The headline numbers and the controls, aligned for a terminal."""
-    lines = [f"{'':14}{'SRCC':>8}{'PLCC':>8}{'fitted':>8}{'KRCC':>8}{'RMSE':>8}{'in-image':>10}{'pairs':>8}{'n':>9}"]
+    titles = [("SRCC", 8), ("PLCC", 8), ("4 par.", 8), ("5 par.", 8), ("KRCC", 8), ("RMSE", 8), ("in-image", 10), ("pairs", 8)]
+    lines = [" " * 14 + "".join(f"{t:>{width}}" for t, width in [*titles, ("n", 9), ("dropped", 9), ("distinct", 9)])]
     for task in SCORES:
         m = metrics[task]
-        numbers = "".join(f"{_number(m[key]):>8}" for key in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse"))
-        lines.append(f"{task:14}{numbers}{_number(m['within_image_srcc']):>10}{_percent(m['pair_accuracy']):>8}{m['n']:>9,}")
+        numbers = "".join(f"{_number(m[key]):>8}" for key in ("srcc", "plcc", "plcc_fitted", "plcc_fitted_5", "krcc", "rmse"))
+        numbers += f"{_number(m['within_image_srcc']):>10}{_percent(m['pair_accuracy']):>8}"
+        lines.append(f"{task:14}{numbers}" + "".join(f"{m[key]:>9,}" for key in ("n", "dropped", "distinct")))
         blank = f"{_MISSING:>8}"
         for name in CONTROLS:
             control = metrics["control"][name][task]
-            numbers = f"{_number(control['srcc']):>8}{_number(control['plcc']):>8}{blank}{blank}{_number(control['rmse']):>8}"
-            lines.append(f"{'  ' + name.replace('_', ' '):14}{numbers}{_MISSING:>10}{blank}{control['n']:>9,}")
+            numbers = f"{_number(control['srcc']):>8}{_number(control['plcc']):>8}{blank * 3}{_number(control['rmse']):>8}"
+            lines.append(f"{'  ' + name.replace('_', ' '):14}{numbers}{_MISSING:>10}{blank}{control['n']:>9,}{'':18}")
     lines += notes(metrics)
     lines += ["", f"{'':14}{'accuracy':>8}{'macro-F1':>10}{'precision':>11}{'recall':>8}{'F1':>8}{'n':>9}"]
     for key in ("distortion", "severity"):
@@ -172,6 +174,8 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
             found.append(f"{task}: no correlation over {m['n']} regions, at least {MIN_POINTS} are needed")
         elif m["n"] and not m["fit_converged"]:
             found.append(f"{task}: no fit ({m['fit_reason']})")
+        elif m["n"] and not m["fit_5_converged"]:
+            found.append(f"{task}: no fit of five parameters ({m['fit_5_reason']})")
     return found
 
 

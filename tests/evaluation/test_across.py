@@ -61,14 +61,17 @@ def test_the_tables_say_what_was_trained_on(across):
     assert [c.title for c in columns(result)["Quality"]] == [
         "photographs: SRCC",
         "photographs: PLCC",
+        "photographs: whole image",
         "roi_folder mine: SRCC",
         "roi_folder mine: PLCC",
+        "roi_folder mine: whole image",
     ]
     (line,) = [x for x in (out / "across.md").read_text().split("## ")[1].splitlines() if x.startswith("| b ")]
-    assert [c.strip() for c in line.split("|")[4:6]] == ["–", "–"]
+    assert [c.strip() for c in line.split("|")[5:8]] == ["–", "–", "–"]
     assert r"\textbf{1.000}" in (out / "across.tex").read_text()
     table = pd.read_csv(out / "across.csv")
     assert len(table) == 6
+    assert {"srcc_low", "whole_image", "plcc_fitted_5", "labelled", "unparsed", "skipped", "judged", "tied"} < set(table)
     assert set(table[table["dataset"] == "roi_folder mine"]["model"]) == {"a"}
 
 

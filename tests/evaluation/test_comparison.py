@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from evaluation.bootstrap import holm
 from evaluation.comparison import answered, compare
 from evaluation.comparison_page import headline
 from evaluation.entries import Entry, align, read_csv, read_run
+from evaluation.protocols import SCORES
 from evaluation.splits import draw_splits, read_splits
 from tests.evaluation.test_report import Page, images
 
@@ -132,8 +134,99 @@ def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
     assert set(theirs["quality"]["intervals"]) == {"srcc", "plcc"}
     assert "importance" not in theirs
     assert "distortion" not in theirs
-    (line,) = [x for x in (out / "comparison.md").read_text().split("## ")[3].splitlines() if x.startswith("| theirs & co")]
+    (line,) = [x for x in section(out, "Importance").splitlines() if x.startswith("| theirs & co")]
     assert set(line.split("|")[2:-1]) == {" – "}
+
+
+def section(out, title):
+    (found,) = [s for s in (out / "comparison.md").read_text().split("## ") if s.startswith(f"{title}\n")]
+    return found
+
+
+def test_each_number_stands_in_a_table(compared):
+    out, result = compared
+    good = result["models"]["good"]
+
+    def row(title):
+        head, *lines = [x.strip("| ").split(" | ") for x in section(out, title).splitlines() if x.startswith("| ")]
+        (own,) = [x for x in lines if x[0] == "good"]
+        return dict(zip(head, (c.strip("*").removeprefix("<u>").removesuffix("</u>") for c in own), strict=True))
+
+    def ends(task, key):
+        found = good[task]["intervals"][key]
+        return f"{found['low']:.3f} to {found['high']:.3f}"
+
+    assert row("Overview")["Unparsed"] == "2"
+    assert row("Quality")["95 % interval"] == ends("quality", "srcc")
+    values = row("Quality: values")
+    assert values["5 parameters"] == f"{good['quality']['plcc_fitted_5']:.3f}"
+    assert values["95 % interval"] == ends("quality", "rmse")  # the last of two columns of this name
+    for title, task in (("Distortion type", "distortion"), ("Severity", "severity")):
+        told = row(title)
+        assert told["95 % interval"] == ends(task, "macro_f1")
+        for column, key in (("Precision", "precision"), ("Recall", "recall"), ("F1", "f1"), ("Macro-F1", "macro_f1")):
+            assert told[column] == f"{good[task][key]:.3f}"
+    assert row("Quality by distortion")["blur (12)"] == f"{good['quality']['by_type']['blur']['srcc']:.3f}"
+    assert row("Importance by share of the image")["10%-20% (48)"] == f"{good['importance']['srcc']:.3f}"
+    counts = row("Quality: failures, skipped regions and ties")
+    assert counts == {
+        "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46", "Distinct": "46", "Tied": "0",
+    }  # fmt: skip
+    latex = (out / "comparison.tex").read_text()
+    assert all(f"% {title}\n" in latex for title in ranking.sections(result["models"], SCORES))
+    flat = pd.read_csv(out / "comparison.csv").set_index("model").loc["good"]
+    assert flat["quality.by_type.blur.srcc"] == pytest.approx(good["quality"]["by_type"]["blur"]["srcc"])
+    assert flat["severity.per_severity_f1.minor"] == pytest.approx(good["severity"]["per_severity_f1"]["minor"])
+    assert flat["quality.intervals.srcc.low"] == pytest.approx(good["quality"]["intervals"]["srcc"]["low"])
+    assert flat["coverage.quality.skipped"] == 0
+    page = (out / "report.html").read_text()
+    assert all(f">{title}</h" in page for title in ranking.sections(result["models"], SCORES))
+
+
+def test_the_control_stands_beside_both_scores(compared):
+    _, result = compared
+    for task in SCORES:
+        path = (task, "whole_image")
+        assert path in [c.path for c in ranking.HEADLINE]
+        assert path in [c.path for c in ranking.order_columns(task)]
+    good = result["models"]["good"]
+    assert good["quality"]["whole_image"] is not None
+    assert good["importance"]["whole_image"] is None  # it never varies
+
+
+def test_a_dash_is_explained(compared):
+    out, result = compared
+    told = ranking.explained(result["models"], SCORES)
+    assert told == [
+        "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
+        "quality: no whole-image control for theirs & co, whose predictions have none or whose control never varies",
+        "importance: not asked of theirs & co",
+        "importance: no whole-image control for good, noise, whose predictions have none or whose control never varies",
+        "distortion: not asked of theirs & co",
+        "cost: not known of theirs & co, which came as a file",
+    ]
+    for line in told:
+        assert f"- {line}\n" in (out / "comparison.md").read_text()
+        assert f"% {line}\n" in (out / "comparison.tex").read_text()
+        assert line in unescape((out / "report.html").read_text())
+
+
+def test_each_reason_is_told():
+    fitted = {"fit_reason": "too flat", "fit_5_reason": "", "plcc_fitted": None, "plcc_fitted_5": 0.5}
+    quality = {"n": 9, "srcc": 0.5, "rmse": 0.1, "whole_image": 0.2, **fitted}
+    model = {"coverage": {"quality": {"judged": 9}}, "quality": quality, "peak_gib": None, "ms_per_region": None}
+    told = ranking.explained({"x": model}, SCORES)
+    assert told == [
+        "quality: no logistic of four parameters for x, too flat",
+        "quality: no interval of SRCC for x: one source, or too many draws without a correlation",
+        "peak memory: not measured for x, since the process that scored had also trained: python eval.py <run> measures it",
+        "time: not measured for x: python eval.py <run> measures it",
+    ]
+    left = {**model, "coverage": {"quality": {"judged": 0}}, "quality": {"n": 0}}
+    assert "x: all of its quality is left out, see the notes" in ranking.explained({"x": left}, SCORES)
+    flat = {**model, "quality": {**quality, "srcc": None}}
+    assert any(line.startswith("quality: no correlation for x") for line in ranking.explained({"x": flat}, SCORES))
+    assert [t for t, _ in ranking.cells({"x": model}, ranking.value_columns("quality"))[0]] == ["–", "–", "no fit", "0.500", "0.100", "–"]
 
 
 def test_differences_are_paired_and_corrected(compared):
@@ -236,11 +329,15 @@ def test_the_best_is_bold_and_the_second_underlined():
 
 
 def test_no_table_is_wider_than_a_page(compared):
-    """Eight columns beside the names are what 1,200 pixels hold without scrolling."""
-    sections = ranking.sections(compared[1]["models"], ("quality", "importance"))
-    assert list(sections) == ["Overview", "Quality", "Importance", "Medians over splits", "Cost, failures and ties"]
-    assert max(map(len, sections.values())) <= 8
-    assert "Importance" not in ranking.sections({"x": {"quality": {"srcc": 0.5}}}, ("quality", "importance"))
+    """Ten columns beside the names are what 1,200 pixels hold without scrolling."""
+    sections = ranking.sections(compared[1]["models"], SCORES)
+    assert list(sections)[:2] == ["Overview", "Quality"]
+    assert {"Quality: values", "Quality by distortion", "Severity", "Medians over splits", "Cost"} < set(sections)
+    assert max(len(s.columns) for s in sections.values()) == len(ranking.HEADLINE) == 10
+    many = {"x": {"quality": {"by_type": {f"type {i}": {"srcc": 0.5, "n": 10} for i in range(10)}}}}
+    found = ranking.sections(many, SCORES)
+    assert [len(found[f"Quality by distortion, {n} of 2"].columns) for n in (1, 2)] == [8, 2]
+    assert "Importance" not in found
 
 
 def test_what_depends_on_the_device_is_ranked_within_one():
@@ -249,10 +346,6 @@ def test_what_depends_on_the_device_is_ranked_within_one():
     assert ranking.cells(models, columns) == [[("1.0", 1)], [("2.0", 2)], [("–", 0)]]
     assert ranking.cells(models | {"z": {"ms": 3.0, "device": "b"}}, columns) == [[("1.0", 0)], [("2.0", 0)], [("3.0", 0)]]
     assert all(c.within == ("device",) for c in ranking.COST if c.title in ("ms/region", "Peak GiB"))
-
-
-def test_the_regions_of_a_task_are_in_the_table_of_costs():
-    assert "| x | – | – | – | – | 46 | – | – | – |" in ranking.markdown({"x": {"quality": {"n": 46}}}, ranking.COST)
 
 
 def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
@@ -342,5 +435,5 @@ def test_who_is_missing_is_named_and_figures_of_who_left_are_removed(three, tmp_
     page = (tmp_path / "report.html").read_text()
     assert "1 of 3 models are missing: broken &lt;b&gt; (failed with status 1)." in page
     plots = {p.stem for p in (tmp_path / "plots").iterdir()}
-    assert {"mine", "confusion_good"} <= plots
+    assert {"mine", "types_good", "severities_good"} <= plots
     assert "confusion_gone" not in plots

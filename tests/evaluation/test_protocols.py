@@ -34,8 +34,9 @@ def distortions(types, severities, types_pred, severities_pred, parsed=True):
 
 def test_every_key_is_there_and_json(answers):
     metrics = json.loads(json.dumps(evaluate(answers), allow_nan=False))
-    score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "fit_reason", "distinct"}
+    score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "fit_reason", "distinct", "tied"}
     score |= {"within_image_srcc", "within_image_images", "pair_accuracy"}
+    score |= {"by_type", "by_area"}
     score |= {"at_bounds", "plcc_fitted_5", "fit_5_converged", "fit_5_reason"}
     assert score == set(metrics["quality"]) == set(metrics["importance"])
     assert {"accuracy", "macro_f1", "per_type_f1", "precision", "recall", "f1", "n", "labels", "confusion"} == set(metrics["distortion"])
@@ -116,7 +117,7 @@ def test_constant_predictions_have_no_correlation_but_a_flag():
 def test_predictions_at_the_ends_of_the_scale_are_counted():
     """Which networks without a sigmoid put there, where they are ties."""
     quality = evaluate(table([0.1, 0.2, 0.3, 0.4, 0.5], [0.0, 0.0, 0.3, 0.999, 1.0]))["quality"]
-    assert (quality["at_bounds"], quality["distinct"]) == (3, 4)
+    assert (quality["at_bounds"], quality["distinct"], quality["tied"]) == (3, 4, 2)
 
 
 def test_the_control_is_taken_on_the_models_own_rows():

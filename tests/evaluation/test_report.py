@@ -73,7 +73,9 @@ def test_foreign_text_is_escaped(written):
 def test_the_page_holds_the_numbers(written, answers):
     _, _, page = written
     metrics = evaluate(answers)
-    for value in (metrics["quality"]["srcc"], metrics["importance"]["krcc"], metrics["distortion"]["macro_f1"]):
+    quality = metrics["quality"]
+    numbers = (quality["srcc"], quality["plcc_fitted_5"], quality["by_type"]["blur"]["srcc"], metrics["importance"]["krcc"])
+    for value in (*numbers, metrics["distortion"]["macro_f1"]):
         assert f"{value:.3f}" in page.text
     assert headline(metrics) in page.text
     assert "quick & dirty" in page.text
@@ -141,6 +143,8 @@ def test_the_terminal_table_is_aligned_and_complete(answers):
     assert len({len(line) for line in lines[:5]}) == 1
     assert len({len(line) for line in lines[8:11]}) == 1
     assert f"{metrics['quality']['srcc']:.3f}" in lines[1]
+    assert f"{metrics['quality']['plcc_fitted_5']:.3f}" in lines[1]
+    assert lines[1].split()[-3:] == ["47", "1", "47"]
     assert f"{metrics['control']['whole_image']['quality']['srcc']:.3f}" in lines[2]
     assert "parse failures 2 (quality 1, importance 0, distortion 1)" in text
     assert lines[7] == ""
