@@ -20,6 +20,7 @@ CARDS = 6
 SIGNIFICANT = 0.05
 _FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "types_", "severities_", "confusion_")  # how their names begin
 _PARTS = {"quality": "Quality", "importance": "Importance", "distortion": "Distortions"}
+_ENDS = 3  # models at each end of a disagreement
 _SHOWN = 20  # differences drawn; all are in the table of differences.csv
 
 
@@ -130,7 +131,11 @@ def _p(p: float) -> str:
 
 
 def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Images) -> list[dict[str, Any]]:
-    """The regions that the models rank most differently, at most one of an image; ranks, so that scales may differ."""
+    """The regions that the models rank most differently, at most one of an image; ranks, so that scales may differ.
+
+    Of each its picture, and rows from the highest rank to the lowest: a model's name or "label", and its rank in [0, 1]. Of many models
+    those are shown that rank it highest and lowest; `between` counts the others.
+    """
     task: Score | None = next((t for t in SCORES if len(tables[t]) > 1 and len(next(iter(tables[t].values())))), None)
     if task is None:
         return []
@@ -144,12 +149,20 @@ def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Imag
         {
             "id": region,
             "picture": address(encode_jpeg(region_card(*images(region))), "jpeg"),
-            "label": float(labels[region]),
-            "ranks": {n: float(ranks.loc[region, n]) for n in rows},
+            "rows": _extremes([*((n, float(ranks.loc[region, n])) for n in rows), ("label", float(labels[region]))]),
+            "between": max(0, len(rows) - 2 * _ENDS),
             "task": task,
         }
         for region in chosen
     ]
+
+
+def _extremes(rows: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """The label, and the models of the highest and of the lowest ranks, sorted from high to low."""
+    ranked = sorted(rows, key=lambda row: -row[1])
+    models = [row for row in ranked if row[0] != "label"]
+    kept = models if len(models) <= 2 * _ENDS else models[:_ENDS] + models[-_ENDS:]
+    return [row for row in ranked if row[0] == "label" or row in kept]
 
 
 def _ordered(rows: Sequence[tuple[str, Mapping[str, Any] | None]]) -> list[tuple[str, float, float, float]]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from evaluation.correlations import srcc
 from evaluation.plots import DPI, LIGHT, Theme, _figure, _number, _style, _title
 from evaluation.protocols import Score
 
@@ -58,7 +59,9 @@ def scatters(tables: Mapping[str, pd.DataFrame], task: Score, theme: Theme = LIG
         _style(axes, theme)
         size = float(np.clip(3000 / max(len(rows), 1), 2, 14))
         axes.scatter(rows[f"{task}_pred"], rows[task], s=size, color=theme.series[0], alpha=0.45, lw=0)
-        axes.set_title(short(name, 26), loc="left", color=theme.ink, fontsize=10, fontweight="bold")
+        axes.set_title(short(name, 26), loc="left", color=theme.ink, fontsize=10, fontweight="bold", pad=17)
+        told = f"SRCC {_number(srcc(rows[f'{task}_pred'], rows[task]))}"
+        axes.annotate(told, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=theme.muted, fontsize=9)
     figure.supxlabel(f"predicted {task}", color=theme.muted, fontsize=10.5)
     figure.supylabel(f"labelled {task}", color=theme.muted, fontsize=10.5)
     return figure

@@ -10,7 +10,7 @@ import pytest
 from evaluation import comparison, ranking
 from evaluation.bootstrap import holm
 from evaluation.comparison import answered, compare
-from evaluation.comparison_page import headline
+from evaluation.comparison_page import disagreements, headline
 from evaluation.entries import Entry, align, read_csv, read_run
 from evaluation.protocols import SCORES
 from evaluation.splits import draw_splits, read_splits
@@ -192,6 +192,24 @@ def test_the_control_stands_beside_both_scores(compared):
     good = result["models"]["good"]
     assert good["quality"]["whole_image"] is not None
     assert good["importance"]["whole_image"] is None  # it never varies
+
+
+def test_disagreements_are_shown_from_the_highest_rank_to_the_lowest(answers):
+    """Of seven models the three highest and the three lowest, and the label where it lies."""
+    rows = answers.iloc[[0, 4, 8, 12]].reset_index(drop=True)
+    preds = {f"m{k}": rows.assign(quality_pred=[0.5 + (k - 3) / 10, 0.2, 0.5, 0.8], quality=[0.1, 0.2, 0.3, 0.4]) for k in range(7)}
+    cards = disagreements({"quality": preds, "importance": {}}, images)
+    first = next(c for c in cards if c["id"] == rows["id"][0])
+    assert first["between"] == 1
+    assert first["task"] == "quality"
+    assert [n for n, _ in first["rows"][:3]] == ["m6", "m4", "m5"]
+    assert first["rows"][-1][0] == "label"
+    assert first["rows"][-1][1] == 0.25
+    assert "m3" not in dict(first["rows"])
+    assert cards[0]["id"] == first["id"]  # where they differ most
+    two = disagreements({"quality": dict(list(preds.items())[:2]), "importance": {}}, images)
+    assert two[0]["between"] == 0
+    assert {n for n, _ in two[0]["rows"]} == {"m0", "m1", "label"}
 
 
 def test_a_dash_is_explained(compared):
