@@ -37,7 +37,7 @@ def within(pred: ArrayLike, label: ArrayLike, group: ArrayLike) -> Within:
     a, b = (_ranks(v, own) - middle for v in (x, y))
     both, power_a, power_b = (np.bincount(own, weights=w) for w in (a * b, a * a, b * b))
     power = np.sqrt(power_a * power_b)
-    srcc = np.divide(both, power, out=np.zeros_like(both), where=power > 0)
+    srcc = np.divide(both, power, out=np.zeros(len(both)), where=power > 0)
     srcc[power_b == 0] = np.nan
     return Within(srcc, sizes)
 
@@ -64,8 +64,9 @@ def _sorted(own: Indices, values: Vector) -> tuple[Indices, Vector]:
 
 def _starts(*columns: NDArray[np.generic]) -> Indices:
     """Where runs of equal rows begin."""
-    new = np.any([c[1:] != c[:-1] for c in columns], axis=0)
-    return np.flatnonzero(np.concatenate([[True], new]))
+    new = np.ones(len(columns[0]), np.bool_)
+    new[1:] = np.any([c[1:] != c[:-1] for c in columns], axis=0)
+    return np.flatnonzero(new)
 
 
 def _lengths(starts: Indices, n: int) -> Indices:

@@ -44,7 +44,13 @@ def test_data_sets_of_one_name_are_told_apart(entries):
 
 def test_each_model_stands_in_the_columns_of_its_data(across):
     out, result = across
-    assert result["datasets"] == {d: {"regions": 48, "sources": 4, "notes": []} for d in ("photographs", "roi_folder mine")}
+    assert {d: (own["regions"], own["sources"]) for d, own in result["datasets"].items()} == {
+        "photographs": (48, 4),
+        "roi_folder mine": (48, 4),
+    }
+    (note,) = result["datasets"]["roi_folder mine"]["notes"]
+    assert note.startswith("a orders quality against the labels")
+    assert f"- roi_folder mine: {note}\n" in (out / "across.md").read_text()
     a, b = result["models"]["a"], result["models"]["b"]
     assert a["photographs"]["quality"]["srcc"] == pytest.approx(-a["roi_folder mine"]["quality"]["srcc"])
     assert b["photographs"]["quality"]["srcc"] == pytest.approx(1)

@@ -12,7 +12,7 @@ from evaluation.bootstrap import holm
 from evaluation.comparison import answered, compare
 from evaluation.comparison_page import disagreements, headline
 from evaluation.entries import Entry, align, read_csv, read_run
-from evaluation.protocols import SCORES
+from evaluation.protocols import SCORES, distortion_agreement
 from evaluation.splits import draw_splits, read_splits
 from tests.evaluation.test_report import Page, images
 
@@ -166,11 +166,12 @@ def test_each_number_stands_in_a_table(compared):
         assert told["95 % interval"] == ends(task, "macro_f1")
         for column, key in (("Precision", "precision"), ("Recall", "recall"), ("F1", "f1"), ("Macro-F1", "macro_f1")):
             assert told[column] == f"{good[task][key]:.3f}"
-    assert row("Quality by distortion")["blur (12)"] == f"{good['quality']['by_type']['blur']['srcc']:.3f}"
+    assert row("Quality by distortion")["blur (11)"] == f"{good['quality']['by_type']['blur']['srcc']:.3f}"
     assert row("Importance by share of the image")["10%-20% (48)"] == f"{good['importance']['srcc']:.3f}"
     counts = row("Quality: failures, skipped regions and ties")
     assert counts == {
-        "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46", "Distinct": "46", "Tied": "0",
+        "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46",
+        "Distinct": str(good["quality"]["distinct"]), "Tied": str(good["quality"]["tied"]),
     }  # fmt: skip
     latex = (out / "comparison.tex").read_text()
     assert all(f"% {title}\n" in latex for title in ranking.sections(result["models"], SCORES))
@@ -181,6 +182,19 @@ def test_each_number_stands_in_a_table(compared):
     assert flat["coverage.quality.skipped"] == 0
     page = (out / "report.html").read_text()
     assert all(f">{title}</h" in page for title in ranking.sections(result["models"], SCORES))
+
+
+@pytest.mark.parametrize("task", ["distortion", "severity"])
+def test_what_is_drawn_of_classes_is_what_the_table_says(answers, task):
+    """Also where an answer names no severity, which is no class."""
+    rows = answers.assign(types_pred=["", *answers["types_pred"][1:]], severities_pred=["", *answers["severities_pred"][1:]])
+    rows.loc[4, ["types_pred", "severities_pred"]] = ["noise", ""]
+    _, statistics, sources = comparison._class_statistics({"m": rows}, task)
+    expected = distortion_agreement(rows)[task]
+    assert expected["macro_f1"] < 1
+    weights = np.ones((1, len(sources)))
+    assert len(sources) == expected["n"]
+    assert statistics["m"]["macro_f1"](weights)[0] == pytest.approx(expected["macro_f1"])
 
 
 def test_the_control_stands_beside_both_scores(compared):
@@ -216,11 +230,11 @@ def test_a_dash_is_explained(compared):
     out, result = compared
     told = ranking.explained(result["models"], SCORES)
     assert told == [
+        "importance: not asked of theirs & co",
+        "distortion: not asked of theirs & co",
         "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
         "quality: no whole-image control for theirs & co, whose predictions have none or whose control never varies",
-        "importance: not asked of theirs & co",
         "importance: no whole-image control for good, noise, whose predictions have none or whose control never varies",
-        "distortion: not asked of theirs & co",
         "cost: not known of theirs & co, which came as a file",
     ]
     for line in told:

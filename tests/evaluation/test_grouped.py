@@ -59,6 +59,7 @@ def test_by_hand():
     assert ordered_pairs([3, 2, 1], [1, 2, 3], [0, 0, 0]) == (0, 3)
     assert ordered_pairs([1, 2], [5, 5], [0, 0]) == (0, 0)
     assert ordered_pairs([], [], []) == (0, 0)
+    assert len(within([], [], []).srcc) == 0
 
 
 def test_one_group_of_many_is_counted_without_a_table_of_its_pairs():
