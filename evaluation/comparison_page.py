@@ -98,7 +98,7 @@ def figures(
 
 def _placed(sections: Mapping[str, ranking.Section]) -> dict[str, str]:
     """The last table of a task's types, or areas -> the figure below it."""
-    found = {}
+    found: dict[str, str] = {}
     for task in SCORES:
         for figure, part in (("by_type", "by distortion"), ("by_area", "by share of the image")):
             titles = [t for t, s in sections.items() if s.about == task and part in t]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -173,40 +173,38 @@ def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) ->
     """What the dashes stand for, a line for each reason that occurs."""
     out = []
     for task in (*scores, "distortion"):
-        answering = [n for n, m in models.items() if task in m.get("coverage", {})]
-        if answering and len(answering) < len(models):
-            out.append(f"{task}: not asked of {_names(models, lambda m, t=task: t not in m.get('coverage', {}))}")
-        out += [
-            f"{name}: all of its {task} is left out, see the notes"
-            for name in answering
-            if not value(models[name], ("coverage", task, "judged"))
-        ]
+        asked = [n for n, m in models.items() if task in m.get("coverage", {})]
+        out += _line(f"{task}: not asked of {{}}", [n for n in models if n not in asked] if asked else [])
+        left_out = [n for n in asked if not value(models[n], ("coverage", task, "judged"))]
+        out += [f"{name}: all of its {task} is left out, see the notes" for name in left_out]
     for task in scores:
-        judged = {n: m for n, m in models.items() if value(m, (task, "n"))}
-        for key, title in (("fit_reason", "four"), ("fit_5_reason", "five")):
-            out += [f"{task}: no logistic of {title} parameters for {n}, {m[task][key]}" for n, m in judged.items() if m[task].get(key)]
-        off = _names(judged, lambda m, t=task: m[t].get("rmse") is None)
-        out += [f"{task}: no RMSE for {off}, since predictions leave [0, 1]"] if off else []
-        flat = _names(judged, lambda m, t=task: m[t].get("srcc") is None)
-        out += [f"{task}: no correlation for {flat}, since predictions or labels are all equal or fewer than three"] if flat else []
-        bare = _names(judged, lambda m, t=task: m[t].get("srcc") is not None and m[t].get("whole_image") is None)
-        out += [f"{task}: no whole-image control for {bare}, whose predictions have none or whose control never varies"] if bare else []
-        unsure = _names(judged, lambda m, t=task: m[t].get("srcc") is not None and value(m, (t, "intervals", "srcc", "low")) is None)
-        out += [f"{task}: no interval of SRCC for {unsure}: one source, or too many draws without a correlation"] if unsure else []
-    files = _names(models, lambda m: m.get("file"))
-    out += [f"cost: not known of {files}, which came as a file"] if files else []
-    unmeasured = _names(models, lambda m: not m.get("file") and m.get("peak_gib") is None)
-    out += (
-        [f"peak memory: not measured for {unmeasured}, since the process that scored had also trained: python eval.py <run> measures it"]
-        if unmeasured
-        else []
-    )
-    untimed = _names(models, lambda m: not m.get("file") and m.get("ms_per_region") is None)
-    return out + ([f"time: not measured for {untimed}: python eval.py <run> measures it"] if untimed else [])
+        out += _missing_numbers({n: m[task] for n, m in models.items() if value(m, (task, "n"))}, task)
+    runs = {n: m for n, m in models.items() if not m.get("file")}
+    out += _line("cost: not known of {}, which came as a file", [n for n in models if n not in runs])
+    again = "python eval.py <run> measures it"
+    unmeasured = [n for n, m in runs.items() if m.get("peak_gib") is None]
+    out += _line(f"peak memory: not measured for {{}}, since the process that scored had also trained: {again}", unmeasured)
+    return out + _line(f"time: not measured for {{}}: {again}", [n for n, m in runs.items() if m.get("ms_per_region") is None])
 
 
-def _names(models: Mapping[str, Mapping[str, Any]], chosen: Callable[[Mapping[str, Any]], Any]) -> str:
-    return ", ".join(name for name, m in models.items() if chosen(m))
+def _missing_numbers(judged: Mapping[str, Mapping[str, Any]], task: str) -> list[str]:
+    """Why numbers of a score task do not exist, of the models that were judged: name -> their results of the task."""
+    out = []
+    for key, title in (("fit_reason", "four"), ("fit_5_reason", "five")):
+        out += [f"{task}: no logistic of {title} parameters for {n}, {m[key]}" for n, m in judged.items() if m.get(key)]
+    out += _line(f"{task}: no RMSE for {{}}, since predictions leave [0, 1]", [n for n, m in judged.items() if m.get("rmse") is None])
+    ordered = {n: m for n, m in judged.items() if m.get("srcc") is not None}
+    flat = [n for n in judged if n not in ordered]
+    out += _line(f"{task}: no correlation for {{}}, since predictions or labels are all equal or fewer than three", flat)
+    bare = [n for n, m in ordered.items() if m.get("whole_image") is None]
+    out += _line(f"{task}: no whole-image control for {{}}, whose predictions have none or whose control never varies", bare)
+    unsure = [n for n, m in ordered.items() if value(m, ("intervals", "srcc", "low")) is None]
+    return out + _line(f"{task}: no interval of SRCC for {{}}: one source, or too many draws without a correlation", unsure)
+
+
+def _line(text: str, names: Sequence[str]) -> list[str]:
+    """The line about these models; none where there are none."""
+    return [text.format(", ".join(names))] if names else []
 
 
 def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:
