@@ -231,9 +231,9 @@ def _write_tables(out: Path, result: Mapping[str, Any]) -> None:
     write_whole(out / "comparison.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
     sections = ranking.sections(models, SCORES).items()
     told = [*result["notes"], *ranking.explained(models, SCORES)]
-    tables = "\n".join(f"## {title}\n\n{s.legend}\n\n{ranking.markdown(models, s.columns)}" for title, s in sections)
+    tables = "\n".join(f"## {title}\n\n{s.legend}\n\n{ranking.markdown(ranking.rows_of(models, s), s.columns)}" for title, s in sections)
     write_whole(out / "comparison.md", (tables + "".join(["\n## Notes\n\n", *(f"- {line}\n" for line in told)])).encode())
-    drawn = "\n".join(f"% {title}\n{ranking.latex(models, s.columns)}" for title, s in sections)
+    drawn = "\n".join(f"% {title}\n{ranking.latex(ranking.rows_of(models, s), s.columns)}" for title, s in sections)
     write_whole(out / "comparison.tex", (drawn + "".join(f"% {line}\n" for line in told)).encode())
     flat = pd.json_normalize([{"model": name, **m} for name, m in models.items()])
     kept = [c for c in flat if not str(c).endswith((".confusion", ".labels"))]  # tables of their own, in comparison.json

@@ -50,7 +50,7 @@ def write_page(
             title=" · ".join(models) if len(models) < 4 else f"{len(models)} models",
             headline=headline(result),
             result=result,
-            sections={t: (s, dict(zip(models, ranking.cells(models, s.columns), strict=True))) for t, s in sections.items()},
+            sections={t: (s, _rows(ranking.rows_of(models, s), s)) for t, s in sections.items()},
             sections_of=lambda about: [title for title, s in sections.items() if s.about == about],
             parts=_PARTS,
             placed=_placed(sections),
@@ -94,6 +94,10 @@ def figures(
         for name, m in models.items():
             if m.get(key, {}).get("n"):
                 yield f"{kind}_{name}", plots.confusion_matrix(m[key]["confusion"], m[key]["labels"], drawn.short(name), theme)
+
+
+def _rows(models: Mapping[str, Mapping[str, Any]], section: ranking.Section) -> dict[str, list[tuple[str, int]]]:
+    return dict(zip(models, ranking.cells(models, section.columns), strict=True))
 
 
 def _placed(sections: Mapping[str, ranking.Section]) -> dict[str, str]:

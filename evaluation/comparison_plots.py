@@ -50,7 +50,7 @@ def forest(rows: list[tuple[str, float, float, float]], title: str, detail: str,
 
 
 def scatters(tables: Mapping[str, pd.DataFrame], task: Score, theme: Theme = LIGHT) -> Figure:
-    """Labels over predictions, one small panel a model, each on its own scale of predictions."""
+    """Labels over predictions, one small panel a model, from 0 to 1; on its own scale where predictions leave that."""
     columns = min(4, len(tables))
     lines = -(-len(tables) // columns)
     figure = Figure(figsize=(2.65 * columns, 2.75 * lines), dpi=DPI, facecolor=theme.surface, layout="constrained")
@@ -59,6 +59,8 @@ def scatters(tables: Mapping[str, pd.DataFrame], task: Score, theme: Theme = LIG
         _style(axes, theme)
         size = float(np.clip(3000 / max(len(rows), 1), 2, 14))
         axes.scatter(rows[f"{task}_pred"], rows[task], s=size, color=theme.series[0], alpha=0.45, lw=0)
+        if rows[f"{task}_pred"].between(0, 1).all():
+            axes.set(xlim=(-0.03, 1.03), xticks=(0, 0.5, 1))
         axes.set_title(short(name, 26), loc="left", color=theme.ink, fontsize=10, fontweight="bold", pad=17)
         told = f"SRCC {_number(srcc(rows[f'{task}_pred'], rows[task]))}"
         axes.annotate(told, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", color=theme.muted, fontsize=9)
@@ -71,7 +73,7 @@ def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, 
     """SRCC within each group of regions: groups side by side, a bar for each model."""
     asked = {name: m[task][group] for name, m in models.items() if task in m and m[task][group]}
     groups = {g: v["n"] for own in asked.values() for g, v in own.items()}
-    columns = min(4, len(groups))
+    columns = len(groups) if len(groups) <= 5 else min(4, -(-len(groups) // 2))
     lines = -(-len(groups) // columns)
     figure = Figure(figsize=(_WIDE, (1.0 + 0.24 * len(asked)) * lines), dpi=DPI, facecolor=theme.surface, layout="constrained")
     names = [short(n, 24) for n in asked]

@@ -7,6 +7,7 @@ in is refused: what is dropped is the caller's decision, and is counted there.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,8 @@ MIN_FIT_POINTS = 10
 _STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in standard deviations of pred
 _MOST_STEPS = 200  # of a start
 _SETTLED = 1e-6  # relative gain of a step below which a start has converged: no digit of a correlation that is shown depends on it
+
+_MANY = 20_000  # points from which on the best start is looked for among some
 
 Parameters = Literal[4, 5]
 
@@ -114,14 +117,28 @@ def fit_logistic(pred: ArrayLike, label: ArrayLike, parameters: Parameters = 4) 
 def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
     """The parameters of least squared error over all starts, of standardised predictions; None where none converged.
 
-    The curve of five also starts from the best one of four, which it holds, and so is never behind it.
+    Of very many points, which start is best is asked of some of them, evenly over the predictions; all of them then settle it.
     """
+    if len(z) <= _MANY:
+        return _settled(z, y, parameters, _starts(z, y, parameters))
+    some = np.argsort(z, kind="stable")[:: len(z) // _MANY]
+    first = _best(z[some], y[some], parameters)
+    return None if first is None else _settled(z, y, parameters, [first])
+
+
+def _starts(z: Vector, y: Vector, parameters: Parameters) -> list[Vector]:
+    """The curve of five also starts from the best one of four, which it holds, and so is never behind it."""
     lowest, span = float(y.min()), float(np.ptp(y))
     starts = [np.array([lowest, span, *start]) for start in _STARTS]
+    if parameters == 4:
+        return starts
+    four = _best(z, y, 4)
+    return [np.append(s, span / np.ptp(z)) for s in starts] + ([] if four is None else [np.append(four, 0.0)])
+
+
+def _settled(z: Vector, y: Vector, parameters: Parameters, starts: Sequence[Vector]) -> Vector | None:
     low, high = [-np.inf, 0, -10, 0.01], [np.inf, np.inf, 10, 100]
     if parameters == 5:
-        four = _best(z, y, 4)
-        starts = [np.append(s, span / np.ptp(z)) for s in starts] + ([] if four is None else [np.append(four, 0.0)])
         low, high = [*low, 0], [*high, np.inf]
     options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "ftol": _SETTLED, "args": (z, y)}
     tries = [least_squares(_residuals, s, **options) for s in starts]

@@ -52,13 +52,17 @@ HEADLINE = [
     Column("whole image", ("importance", "whole_image"), ""),
     Column("Type macro-F1", ("distortion", "macro_f1")),
     Column("Severity macro-F1", ("severity", "macro_f1")),
-    Column("Unparsed", ("failures",), "low", 0),
-    Column("Skipped", ("skipped",), "low", 0),
+    Column("Unparsed", ("failures",), "", 0),
+    Column("Skipped", ("skipped",), "", 0),
 ]
 COST = [
     Column("Parameters", ("parameters",), "low", 0),
     Column("ms/region", ("ms_per_region",), "low", 2, ("device",)),
     Column("Peak GiB", ("peak_gib",), "low", 2, ("device",)),
+    Column("Regions quality", ("quality", "n"), "", 0),
+    Column("Distinct quality", ("quality", "distinct"), "", 0),
+    Column("Regions importance", ("importance", "n"), "", 0),
+    Column("Distinct importance", ("importance", "distinct"), "", 0),
 ]
 SPLITS = [
     Column(f"{task.capitalize()} {title}" if title == "SRCC" else title, (task, "splits", key))
@@ -78,6 +82,7 @@ _VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the sa
 _SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
 _GRADED = "On the regions labelled with a distortion, whatever type was named."
 _SUBSETS = "SRCC within each; a dash where fewer than ten regions."
+_NAMED = 6  # models in a line
 _MOST = 8  # columns of groups in one table
 
 
@@ -144,13 +149,14 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
     found |= _counts(models, "distortion")
     if any(value(m, c.path) is not None for m in models.values() for c in SPLITS):
         found["Medians over splits"] = Section("", SPLITS)
-    return found | {"Cost": Section("", COST, "Time and memory are ranked within one device only.")}
+    legend = f"Time and memory are ranked within one device only. {_TIES}"
+    return found | {"Cost, regions and ties": Section("", COST, legend)}
 
 
 def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
     name, found = task.capitalize(), {}
     if any(task in m for m in models.values()):
-        found[name] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_CONTROL}")
+        found[f"{name}: order"] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_CONTROL}")
         found[f"{name}: values"] = Section(task, value_columns(task), _VALUES)
         for group, title in (("by_type", "by distortion"), ("by_area", "by share of the image")):
             columns = group_columns(models, task, group)
@@ -167,6 +173,11 @@ def _counts(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Sec
     if task != "distortion":
         title, legend = f"{task.capitalize()}: failures, skipped regions and ties", f"{_COUNTS} {_TIES}"
     return {title: Section(task, count_columns(task), legend)}
+
+
+def rows_of(models: Mapping[str, Mapping[str, Any]], section: Section) -> dict[str, Mapping[str, Any]]:
+    """The models of a table: of one that is about a task, those that were asked."""
+    return {n: m for n, m in models.items() if not section.about or section.about in m.get("coverage", {})}
 
 
 def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
@@ -203,8 +214,9 @@ def _missing_numbers(judged: Mapping[str, Mapping[str, Any]], task: str) -> list
 
 
 def _line(text: str, names: Sequence[str]) -> list[str]:
-    """The line about these models; none where there are none."""
-    return [text.format(", ".join(names))] if names else []
+    """The line about these models, of many the first; none where there are none."""
+    told = [*names[:_NAMED], f"{len(names) - _NAMED} more"] if len(names) > _NAMED + 1 else names
+    return [text.format(", ".join(told))] if names else []
 
 
 def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:
@@ -241,10 +253,12 @@ def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
 def _text(model: Mapping[str, Any], column: Column, number: float | None) -> str:
     if column.interval:
         low, high = (value(model, (*column.path, end)) for end in ("low", "high"))
-        return DASH if low is None or high is None else f"{low:.{column.digits}f} to {high:.{column.digits}f}"
+        return (
+            DASH if low is None or high is None else " to ".join(f"{round(v, column.digits) + 0.0:.{column.digits}f}" for v in (low, high))
+        )
     if number is None:
         return "no fit" if column.failed and _at(model, column.failed) else DASH
-    return f"{number:,.{column.digits}f}"
+    return f"{round(number, column.digits) + 0.0:,.{column.digits}f}"  # which turns -0.0 into 0.0
 
 
 def console(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:

@@ -156,6 +156,24 @@ def test_a_fit_that_fails_says_why(pred, label, reason, parameters):
         fit.predict(pred)
 
 
+@pytest.mark.parametrize("parameters", [4, 5])
+def test_of_many_points_the_fit_is_that_of_all_starts(monkeypatch, parameters):
+    """Only one start goes over all of them, and what it finds is as good."""
+    rng = np.random.default_rng(2)
+    pred = rng.normal(50, 20, 3000)
+    label = expit((pred - 60) / 5) + 0.2 * rng.normal(size=3000)
+    slow = fit_logistic(pred, label, parameters)
+    sizes = []
+    monkeypatch.setattr(correlations, "_MANY", 500)
+    monkeypatch.setattr(correlations, "_residuals", lambda beta, z, y, f=correlations._residuals: sizes.append(len(z)) or f(beta, z, y))
+    quick = fit_logistic(pred, label, parameters)
+    assert quick.converged
+    assert plcc_fitted(pred, label, quick) == pytest.approx(plcc_fitted(pred, label, slow), abs=1e-6)
+    assert quick.params != slow.params
+    assert sizes.count(3000) < 10 < len(sizes)
+    assert {s for s in sizes if s < 3000} == {500}
+
+
 def test_an_optimiser_that_never_converges_is_flagged(monkeypatch, pair):
     monkeypatch.setattr(correlations, "least_squares", lambda *_, **__: type("Result", (), {"success": False}))
     assert "did not converge" in fit_logistic(*pair).reason
