@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from components.batch import Batch
 from lightning_modules.plan import GIB, Plan
+from lightning_modules.resident import resident_peak
 from lightning_modules.runs import NonFiniteError, Run, write_json
 from lightning_modules.scorer import ScorerModule, scaled
 
@@ -158,9 +158,7 @@ def peak(device: torch.device) -> dict[str, float]:
             "gpu_allocated_gib": torch.cuda.max_memory_allocated(device) / GIB,
             "gpu_reserved_gib": torch.cuda.max_memory_reserved(device) / GIB,
         }
-    import resource  # not on Windows
-
-    return {"process_resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB}
+    return {"process_resident_gib": resident_peak() / GIB}
 
 
 def note(run: Run, more: Mapping[str, Any]) -> None:
