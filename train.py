@@ -54,7 +54,7 @@ SURELY = 0.9  # of what was planned, to be aimed at when that was too much
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Trains and evaluates; returns the metrics (empty for --list)."""
+    """Trains and evaluates; returns the metrics (empty for --list and --no-evaluation)."""
     parser = argparse.ArgumentParser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join([*benchmarks(), *experiments()])}")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--plan", action="store_true", help="parameters, checkpoint size and predicted GPU memory; trains nothing")
     parser.add_argument(
         "--gpu", type=float, metavar="GB", help="with --plan: the card it is for, as sold; says whether it fits, and what to change if not"
+    )
+    parser.add_argument(
+        "--no-evaluation", action="store_true", help="train only; python eval.py <run> measures it, in a process of its own"
     )
     parser.add_argument("--regions", type=int, metavar="N", help="with --plan: regions an image (default: the data's)")
     args = parser.parse_intermixed_args(argv)  # key=value may stand behind an option
@@ -74,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     benchmark = find_benchmark(args.experiment)
     if benchmark is not None and args.plan:
         parser.error(f"--plan plans one experiment, and {args.experiment} is a benchmark of several")
+    if args.no_evaluation and (benchmark is not None or args.plan):
+        parser.error("--no-evaluation trains one experiment")
     if benchmark is not None:
         return run_benchmark(benchmark, args.overrides)
     if args.plan:
         return plan_run(args.experiment, args.overrides, args.gpu, args.regions)
-    return run(load_config(args.experiment, args.overrides))
+    return run(load_config(args.experiment, args.overrides), evaluate=not args.no_evaluation)
 
 
 def _check_plan(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -178,8 +183,9 @@ def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     return compared
 
 
-def run(config: Experiment) -> dict[str, Any]:
-    """One experiment from configuration to report. Ranks other than the first have nothing to report, and return nothing."""
+def run(config: Experiment, evaluate: bool = True) -> dict[str, Any]:
+    """One experiment from configuration to report, or to its checkpoint. Ranks other than the first have nothing to report, and return
+    nothing."""
     from eval import evaluate_run  # these take seconds, and --plan and --list answer without them
     from inference.load import choose_device, load
     from lightning_modules.ranks import devices, ranks
@@ -199,13 +205,13 @@ def run(config: Experiment) -> dict[str, Any]:
         scorer, data = fit(config, folder, team, device)
     if not team.first:
         return {}
-    if sharded:
+    if sharded and (evaluate or config.save_vision_encoder):
         data.trainer = None  # which holds the optimizer's shards
         release(scorer)
         scorer = load(folder.folder, device)  # whole
     if config.save_vision_encoder:
         save_vision_encoder(scorer, folder.folder / "vision_encoder.safetensors")
-    return evaluate_run(folder, config, scorer, data, device)
+    return evaluate_run(folder, config, scorer, data, device) if evaluate else {}
 
 
 def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> tuple[Scorer, RoiIQA]:

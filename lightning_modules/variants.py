@@ -1,4 +1,4 @@
-"""Runs that are trained one after another, each by a process of its own: memory, seeds and failures are its alone.
+"""Runs that are trained one after another, each by a process of its own, and measured by another: memory, seeds and failures are its alone.
 
 A run that is finished is left as it is, one that was interrupted goes on, and one that fails is told of and left behind.
 """
@@ -29,7 +29,7 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
 
     Args:
         configs: folder of each run -> its resolved configuration as YAML.
-        start: trains one, given its config.yaml, and returns its exit status; None for a process with `train.py`.
+        start: trains and measures one, given its config.yaml, and returns its exit status; None for `start_process`.
 
     Returns:
         The folders of those that failed, with their exit status.
@@ -90,24 +90,29 @@ def _time_left(taken: Sequence[float], left: int) -> str:
 
 
 def start_process(config: Path) -> int:
-    """Trains in a process that is told what this one is told, and ends with it.
+    """Trains in a process that is told what this one is told, and ends with it; then measures in another, whose peak of memory is that of
+    scoring.
 
     Returns:
         Its exit status; where it was told to go, always that of a training that goes on later, though it may just have ended by itself:
         nothing may be begun after that.
     """
-    command = [sys.executable, str(ROOT / "train.py"), str(config)]
+    commands = [["train.py", str(config), "--no-evaluation"], ["eval.py", str(config.parent)]]
     running: list[subprocess.Popen[bytes]] = []
+    status = 0
     with _noting(running) as told:
-        process = subprocess.Popen(command, env={**os.environ, STARTER: str(os.getpid())})
-        running.append(process)
-        for number in told:  # before there was anybody to tell
-            process.send_signal(number)
-        try:
-            status = process.wait()
-        except KeyboardInterrupt:  # which the terminal has sent to the training, too
-            process.wait()
-            raise
+        for entry, *words in commands:
+            if status or told:
+                break
+            process = subprocess.Popen([sys.executable, str(ROOT / entry), *words], env={**os.environ, STARTER: str(os.getpid())})
+            running[:] = [process]
+            for number in told:  # before there was anybody to tell
+                process.send_signal(number)
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:  # which the terminal has sent to the process, too
+                process.wait()
+                raise
     return STATUS if told else status
 
 

@@ -376,7 +376,27 @@ def test_a_benchmark_trains_its_variants_and_compares_them(tmp_path, capsys):
     scores = [pd.read_parquet(tmp_path / "mine" / name / "scores.parquet") for name in ("levels", "head")]
     assert list(scores[0]["id"]) == list(scores[1]["id"])
     assert not scores[0]["quality_pred"].equals(scores[1]["quality_pred"])
+    compared = json.loads((tmp_path / "mine" / "comparison.json").read_text())
+    assert all(0.1 < m["peak_gib"] < 8 for m in compared["models"].values())  # each was measured by a process that had not trained
     assert "1 of 3 models are missing: broken (failed with status 1)." in (tmp_path / "mine" / "report.html").read_text()
+
+
+def test_a_run_can_be_trained_and_measured_by_two_processes(run, tmp_path):
+    """To the same numbers, and with a peak of memory that is that of scoring."""
+    folder, metrics = run
+    assert train.main([*small(tmp_path, name="apart"), "--no-evaluation"]) == {}
+    assert not (tmp_path / "apart" / "metrics.json").exists()
+    measured = evaluation_entry.main([str(tmp_path / "apart")])
+    assert measured["quality"]["srcc"] == pytest.approx(metrics["quality"]["srcc"], abs=1e-6)
+    cost = json.loads((tmp_path / "apart" / "run.json").read_text())["evaluation"]
+    assert cost["peak_gib"] > 0.1
+    assert json.loads((folder / "run.json").read_text())["evaluation"]["peak_gib"] is None  # it had trained
+
+
+def test_a_benchmark_is_trained_and_measured(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["benchmark_quickstart", "--no-evaluation"])
+    assert "--no-evaluation trains one experiment" in capsys.readouterr().err
 
 
 def test_a_benchmark_is_not_planned(capsys):

@@ -99,10 +99,11 @@ def test_told_to_go_while_a_variant_ends_or_between_two(tmp_path, number):
 
 @pytest.fixture
 def root_of(tmp_path, monkeypatch):
-    """Puts a script in the place of train.py."""
+    """Puts scripts in the places of train.py and eval.py."""
 
-    def put(code):
+    def put(code, measuring=""):
         (tmp_path / "train.py").write_text(code)
+        (tmp_path / "eval.py").write_text(measuring)
         monkeypatch.setattr(variants, "ROOT", tmp_path)
         return tmp_path
 
@@ -128,6 +129,29 @@ def test_a_training_that_is_told_when_it_has_ended_is_the_last(root_of):
 def test_a_status_is_passed_back(root_of):
     folder = root_of("import sys\nsys.exit(3 if sys.argv[1].endswith('config.yaml') else 4)")
     assert start_process(folder / "config.yaml") == 3
+
+
+def test_a_process_trains_and_another_measures(root_of):
+    note = (
+        "import os, pathlib, sys\nwith (pathlib.Path(__file__).parent / 'told').open('a') as f: print(os.getpid(), *sys.argv[1:], file=f)\n"
+    )
+    folder = root_of(note, note + "sys.exit(5)")
+    assert start_process(folder / "config.yaml") == 5
+    (first, *trained), (second, *measured) = (line.split() for line in (folder / "told").read_text().splitlines())
+    assert trained == [str(folder / "config.yaml"), "--no-evaluation"]
+    assert measured == [str(folder)]
+    assert first != second
+
+
+def test_what_fails_is_not_measured(root_of):
+    folder = root_of("import sys; sys.exit(3)", "import pathlib; (pathlib.Path(__file__).parent / 'told').touch()")
+    assert start_process(folder / "config.yaml") == 3
+    assert not (folder / "told").exists()
+
+
+def test_a_signal_while_it_is_measured_is_passed_on(root_of):
+    folder = root_of("", "import os, signal, time\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)")
+    assert start_process(folder / "config.yaml") == STATUS
 
 
 def test_a_training_ends_with_its_starter(tmp_path, root):
