@@ -206,7 +206,7 @@ def _kept_pictures(run: Path) -> tuple[_Pictures | None, str]:
 
 
 class _Pictures:
-    """Region id -> its image (H, W, 3) uint8 and its mask (H, W) bool."""
+    """Region id -> its image (H, W, 3) uint8 and its mask (H, W) bool; KeyError for one of other samples."""
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples

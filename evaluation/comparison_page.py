@@ -138,7 +138,8 @@ def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Imag
     """The regions that the models rank most differently, at most one of an image; ranks, so that scales may differ.
 
     Of each its picture, and rows from the highest rank to the lowest: a model's name or "label", and its rank in [0, 1]. Of many models
-    those are shown that rank it highest and lowest; `between` counts the others.
+    those are shown that rank it highest and lowest; `between` counts the others. A region that `images` does not know (KeyError), since
+    they are those of one run and another has more, is passed over.
     """
     task: Score | None = next((t for t in SCORES if len(tables[t]) > 1 and len(next(iter(tables[t].values())))), None)
     if task is None:
@@ -147,18 +148,19 @@ def disagreements(tables: Mapping[str, Mapping[str, pd.DataFrame]], images: Imag
     ranks = pd.DataFrame({n: t.set_index("id")[f"{task}_pred"].rank(pct=True) for n, t in rows.items()})
     first = next(iter(rows.values())).set_index("id")
     order = (ranks.max(axis=1) - ranks.min(axis=1)).sort_values(ascending=False, kind="stable").index
-    chosen = first.loc[order].drop_duplicates("image").index[:CARDS]
     labels = first[task].rank(pct=True)
-    return [
-        {
-            "id": region,
-            "picture": address(encode_jpeg(region_card(*images(region))), "jpeg"),
-            "rows": _extremes([*((n, float(ranks.loc[region, n])) for n in rows), ("label", float(labels[region]))]),
-            "between": max(0, len(rows) - 2 * _ENDS),
-            "task": task,
-        }
-        for region in chosen
-    ]
+    cards: list[dict[str, Any]] = []
+    for region in first.loc[order].drop_duplicates("image").index:
+        try:
+            shown = images(region)
+        except KeyError:
+            continue
+        told = _extremes([*((n, float(ranks.loc[region, n])) for n in rows), ("label", float(labels[region]))])
+        picture = address(encode_jpeg(region_card(*shown)), "jpeg")
+        cards.append({"id": region, "picture": picture, "rows": told, "between": max(0, len(rows) - 2 * _ENDS), "task": task})
+        if len(cards) == CARDS:
+            break
+    return cards
 
 
 def _extremes(rows: list[tuple[str, float]]) -> list[tuple[str, float]]:

@@ -20,7 +20,7 @@ from evaluation.correlations import MIN_POINTS
 from evaluation.gallery import Mask, Pixels, encode_jpeg, region_card
 from evaluation.protocols import CONTROLS, SCORES, Score, asked, usable
 
-Images = Callable[[str], tuple[Pixels, Mask]]
+Images = Callable[[str], tuple[Pixels, Mask]]  # KeyError: none of this region
 
 CARDS = 3  # in each row of the gallery
 _MISSING = "–"

@@ -133,6 +133,18 @@ def test_a_file_stands_in_the_columns_of_each_data_set_that_it_has_rows_of(runs,
         entry.compare_runs([tmp_path / "few.csv", runs / "good", run], tmp_path / "out", draws=5)
 
 
+def test_a_first_run_on_fewer_regions_is_left_out_and_the_others_are_shown(runs, tmp_path, capsys):
+    """Its pictures are shown where they are of regions that are compared."""
+    few = shutil.copytree(runs / "good", tmp_path / "few")
+    rows = pd.read_parquet(few / "scores.parquet")
+    rows[: len(rows) // 2].to_parquet(few / "scores.parquet")
+    result = entry.compare_runs([few, runs / "good", runs / "poor"], tmp_path / "out", draws=5)
+    assert "quality" not in result["models"]["few"]
+    assert result["judged"]["quality"] == len(rows)
+    assert "few is left out of quality" in capsys.readouterr().out
+    assert "Where they disagree" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_other_data_are_given_as_overrides_of_the_data(runs, tmp_path, capsys):
     config = load_config(str(runs / "good" / "config.yaml"))
     with pytest.raises(ConfigError, match=r"--on seed=3: only data can be another"):

@@ -228,6 +228,21 @@ def test_disagreements_are_shown_from_the_highest_rank_to_the_lowest(answers):
     assert {n for n, _ in two[0]["rows"]} == {"m0", "m1", "label"}
 
 
+def test_a_region_without_a_picture_is_passed_over(answers):
+    """The pictures are those of one run, and another may have been measured on more regions."""
+    known = {f"region-{i}" for i in range(24)}
+
+    def some(region):
+        if region not in known:
+            raise KeyError(region)
+        return images(region)
+
+    preds = {"a": answers, "b": answers.assign(quality_pred=np.random.default_rng(3).random(48))}
+    cards = disagreements({"quality": {n: t.drop(index=5) for n, t in preds.items()}, "importance": {}}, some)
+    assert 0 < len(cards) <= 6
+    assert {c["id"] for c in cards} <= known
+
+
 def test_a_dash_is_explained(compared):
     out, result = compared
     told = ranking.explained(result["models"], SCORES)
