@@ -26,7 +26,7 @@ from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.across import by_data, columns, compare_across, labelled
-from evaluation.bootstrap import FEW_SOURCES
+from evaluation.bootstrap import FEW_SOURCES, UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
 from evaluation.protocols import SCORES, evaluate
@@ -127,7 +127,9 @@ def compare_runs(
     for note in [*result["notes"], *explained(result["models"], SCORES)]:
         print(f"note: {note}")
     if any(d["few"] for d in result["differences"]):
-        print(f"note: fewer than {FEW_SOURCES} sources, so intervals are hints and differences have no p-value")
+        print(f"note: the sources count as fewer than {FEW_SOURCES} of equal size, so intervals are hints")
+    if any(d["untested"] for d in result["differences"]):
+        print(f"note: fewer than {UNTESTED_SOURCES} sources, so differences have no p-value")
     if images is None:
         print(f"note: no gallery of disagreements, {missing}")
     print(f"all tables: {out / 'comparison.md'}\nreport: {out / 'report.html'}")

@@ -1,8 +1,8 @@
-"""Uncertainty of a comparison: a cluster bootstrap over source images, paired differences, and Holm's correction.
+"""Uncertainty of a comparison: a jackknife and a bootstrap over source images, paired differences, and Holm's correction.
 
-Regions of one photograph are not independent, so photographs are drawn, with replacement, and each brings all of its regions. A draw is
-a vector of integer weights on the rows: correlations under weights equal those of the rows written out that often, ties included, and
-nothing is sorted twice. The draws give a standard error, and that gives interval and p-value alike, so that the two agree.
+Regions of one photograph are not independent, so photographs are left out one at a time, and drawn with replacement, and each takes all of
+its regions along. Where they are few the first gives the standard error, since the second's is too small; Student's t on it, on a scale
+on which the error depends little on the value, gives interval and p-value alike, so that the two agree.
 """
 
 from __future__ import annotations
@@ -14,27 +14,32 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
-from evaluation.correlations import Vector, paired
+from evaluation.correlations import Vector
+from evaluation.weighted import Statistic
 
-Weights = NDArray[np.float64]  # (draws, N): how often each row stands in each draw
-Statistic = Callable[[Weights], Vector]  # -> (draws,), nan where a draw has no such number
-Scale = Literal["plain", "fisher", "log", "logit"]
+Scale = Literal["plain", "fisher", "reciprocal", "logit", "ceiling"]
 
-FEW_SOURCES = 10  # below it an interval is given, and said to be no more than a hint; a p-value is not
+FEW_SOURCES = 20  # effective ones; below it an interval is given, and said to be no more than a hint
+UNTESTED_SOURCES = 10  # below it there is no p-value either
+MANY_SOURCES = 200  # above it none is left out: jackknife and bootstrap agree, and the first would take longer
 UNDEFINED = 0.01  # the share of draws without a number from which on there is no interval
 _SAME = 1e-12  # differences of two correlations below it are rounding
 _LEAST = float(np.finfo(np.float64).eps)  # of a p-value: 0 would claim what no sample shows
 _CHUNK = 2**20  # weights held at once
 
 # Of each scale: there, its slope, and back. Off the plain one no interval leaves the values that the statistic can have.
-_SCALES: dict[Scale, tuple[Callable[[float], float], Callable[[float], float], Callable[[float], float]]] = {
-    "plain": (lambda x: x, lambda x: 1.0, lambda z: z),
-    "fisher": (math.atanh, lambda x: 1 / (1 - x * x), math.tanh),
-    "log": (math.log, lambda x: 1 / x, math.exp),
-    "logit": (lambda x: math.log(x / (1 - x)), lambda x: 1 / (x * (1 - x)), lambda z: 0.5 + 0.5 * math.tanh(z / 2)),
+_SCALES: dict[Scale, tuple[Callable[[Vector], Vector], Callable[[Vector], Vector], Callable[[Vector], Vector]]] = {
+    "plain": (lambda x: x, np.ones_like, lambda z: z),
+    "fisher": (np.arctanh, lambda x: 1 / (1 - x * x), np.tanh),
+    "logit": (lambda x: np.log(x / (1 - x)), lambda x: 1 / (x * (1 - x)), lambda z: 0.5 + 0.5 * np.tanh(z / 2)),
+    # of an error within [0, 1], by its square
+    "reciprocal": (lambda x: -1 / x**2, lambda x: 2 / x**3, lambda z: 1 / np.sqrt(np.maximum(1, -z))),
+    # of a mean within [-1, 1], by what it lacks of 1
+    "ceiling": (lambda x: (1 - x) ** -0.5, lambda x: 0.5 * (1 - x) ** -1.5, lambda z: 1 - np.maximum(z, 0.5**0.5) ** -2),
 }
 
 
@@ -45,7 +50,7 @@ class Interval:
     Attributes:
         estimate: the statistic of the data themselves.
         se: its standard error, over sources.
-        few: whether the sources are fewer than `FEW_SOURCES`: the interval is then a hint.
+        few: whether the effective sources are fewer than `FEW_SOURCES`: the interval is then a hint.
         undefined: how many draws had no such number; with more than 1 % of them there is no interval.
     """
 
@@ -62,66 +67,12 @@ class Difference(Interval):
     """A paired difference of two models.
 
     Attributes:
-        p: two-sided, of the hypothesis that the two are equal; nan where the sources are few, there is no interval, or no draw varies.
+        p: two-sided, of the hypothesis that the two are equal; nan where it is untested, there is no interval, or no draw varies.
+        untested: whether the sources are fewer than `UNTESTED_SOURCES`.
     """
 
     p: float
-
-
-class Ranks:
-    """A column's order, found once; its mean ranks under any integer weights, in linear time."""
-
-    def __init__(self, values: ArrayLike) -> None:
-        _, self.level, sizes = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-        self.order = np.argsort(self.level, kind="stable")
-        self.starts = np.cumsum(sizes) - sizes
-
-    def __call__(self, weights: Weights) -> Weights:
-        """Mean ranks (draws, N) of the rows, each standing `weights` (draws, N) times."""
-        total = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        ranks: Weights = (np.cumsum(total, axis=1) - (total - 1) / 2)[:, self.level]
-        return ranks
-
-
-def weighted_plcc(x: NDArray[np.float64], y: NDArray[np.float64], weights: Weights) -> Vector:
-    """Pearson's correlation (draws,) of (N,) or (draws, N) each, rows standing `weights` times; nan where one side is constant."""
-    a, power_a = _centred(x, weights)
-    b, power_b = _centred(y, weights)
-    power = np.sqrt(power_a) * np.sqrt(power_b)
-    return np.divide(_dot(weights * a, b), power, out=np.full(len(weights), math.nan), where=power > 0)
-
-
-def srcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
-    """Spearman's correlation as a function of the rows' weights; 0 in a draw of equal predictions, as `protocols.within_image` has it."""
-    x, y = paired(pred, label)
-    first, second = Ranks(x), Ranks(y)
-    return _unordered_is_zero(lambda weights: weighted_plcc(first(weights), second(weights), weights), x, y)
-
-
-def plcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
-    """Pearson's correlation, without a fit, as a function of the rows' weights; 0 in a draw of equal predictions."""
-    x, y = paired(pred, label)
-    return _unordered_is_zero(lambda weights: weighted_plcc(x, y, weights), x, y)
-
-
-def rmse_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
-    """Root mean squared error as a function of the rows' weights."""
-    x, y = paired(pred, label)
-    squares = (x - y) ** 2
-    return lambda weights: np.sqrt(weights @ squares / weights.sum(axis=1))
-
-
-def macro_f1_of(label: NDArray[np.bool_], pred: NDArray[np.bool_]) -> Statistic:
-    """Mean F1 over the classes that occur in a draw, as a function of the rows' weights; both sides are (N, classes)."""
-    both, either = (label & pred).astype(np.float64), label.astype(np.float64) + pred
-
-    def statistic(weights: Weights) -> Vector:
-        size = weights @ either  # (draws, classes)
-        f1 = np.divide(2 * (weights @ both), size, out=np.zeros_like(size), where=size > 0)
-        seen = (size > 0).sum(axis=1)
-        return np.divide(f1.sum(axis=1), seen, out=np.full(len(weights), math.nan), where=seen > 0)
-
-    return statistic
+    untested: bool
 
 
 def resample(
@@ -152,66 +103,157 @@ def resample(
     return out
 
 
-def interval(values: Vector, sources: int, scale: Scale = "plain", level: float = 0.95) -> Interval:
-    """The interval of one statistic, from its values (draws + 1,), the data's own first: Student's t on the bootstrap's standard error.
+def leave_out(statistics: Sequence[Statistic], sources: ArrayLike) -> NDArray[np.float64] | None:
+    """The statistics (n, S) without each of the n sources in turn; None where these are more than `MANY_SOURCES`."""
+    source = np.unique(np.asarray(sources), return_inverse=True)[1]
+    n = int(source.max(initial=-1)) + 1
+    if n > MANY_SOURCES:
+        return None
+    out = np.full((n, len(statistics)), math.nan)
+    at_once = max(1, _CHUNK // max(1, len(source)))
+    for start in range(0, n if n > 1 else 0, at_once):
+        left = np.arange(start, min(start + at_once, n))
+        weights = (source != left[:, None]).astype(np.float64)
+        out[left] = np.stack([statistic(weights) for statistic in statistics], axis=1)
+    return out
 
-    Of n sources the draws' standard deviation is that of n, not n - 1, so it is widened by sqrt(n / (n - 1)), and t has n - 1 degrees of
-    freedom (Hesterberg, "What teachers should know about the bootstrap", 2015). On another scale than the plain one the error is carried
-    there by the scale's slope.
+
+def effective(sizes: ArrayLike) -> float:
+    """How many sources of equal size would tell as much where the regions of one are alike; of the sources' regions, (n,).
+
+    A source's share of a statistic's variance is then as the square of its regions: (sum k^2)^2 / sum k^4, at most n, which are also the
+    degrees of freedom of that variance's estimate (Satterthwaite, "An approximate distribution of estimates of variance components", 1946).
     """
-    estimate, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
-    few, undefined = sources < FEW_SOURCES, len(values) - 1 - len(drawn)
-    if sources < 2 or len(drawn) < 2 or undefined > UNDEFINED * (len(values) - 1) or math.isnan(estimate):
-        return Interval(estimate, math.nan, math.nan, math.nan, few, undefined)
-    se = float(np.std(drawn, ddof=1)) * math.sqrt(sources / (sources - 1))
+    squares = np.asarray(sizes, np.float64) ** 2
+    return float(squares.sum() ** 2 / (squares**2).sum()) if len(squares) else 0.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A statistic of the data themselves, of the draws, and of what is left without each source.
+
+    Attributes:
+        values: (draws + 1,), the data's own first.
+        sizes: regions of each source, (n,).
+        without: (n,), None where the draws are to give the error.
+    """
+
+    values: Vector
+    sizes: NDArray[np.int64]
+    without: Vector | None = None
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of t: one fewer than there are effective sources."""
+        return max(1.0, effective(self.sizes) - 1)
+
+    @property
+    def undefined(self) -> int:
+        """How many draws have no number."""
+        return int(np.isnan(self.values[1:]).sum())
+
+    def exists(self) -> bool:
+        """Whether there is an error: two sources, a number without each of them, and one in all but 1 % of the draws."""
+        enough = len(self.sizes) > 1 and len(self.values) - self.undefined > 2 and self.undefined <= UNDEFINED * (len(self.values) - 1)
+        return bool(enough and not np.isnan(self.values[0]) and (self.without is None or not np.isnan(self.without).any()))
+
+    def error(self) -> float:
+        """The standard error over sources: the jackknife's, or the bootstrap's; nan where a number is infinite.
+
+        The draws' standard deviation is that of n sources, not n - 1, so it is widened by sqrt(n / (n - 1)) (Hesterberg, "What teachers
+        should know about the bootstrap", 2015).
+        """
+        n = len(self.sizes)
+        with np.errstate(invalid="ignore"):  # of what is infinite there is none
+            if self.without is not None:
+                return float(np.std(self.without)) * math.sqrt(n - 1)
+            return float(np.nanstd(self.values[1:], ddof=1)) * math.sqrt(n / (n - 1))
+
+    def follows(self, other: Sample) -> float:
+        """The correlation of two statistics' errors, 0 where one has none."""
+        a, b = (s.values[1:] if s.without is None else s.without for s in (self, other))
+        known = np.isfinite(a) & np.isfinite(b)
+        a, b = a[known] - a[known].mean(), b[known] - b[known].mean()
+        power = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
+        return float(a @ b) / power if power > 0 else 0.0
+
+    def map(self, function: Callable[[Vector], Vector]) -> Sample:
+        """The same on another scale, infinite beyond its ends."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return Sample(function(self.values), self.sizes, None if self.without is None else function(self.without))
+
+    def minus(self, other: Sample) -> Sample:
+        """The difference of two statistics of the same draws."""
+        with np.errstate(invalid="ignore"):
+            without = None if self.without is None or other.without is None else self.without - other.without
+            return Sample(self.values - other.values, self.sizes, without)
+
+
+def interval(sample: Sample, scale: Scale = "plain") -> Interval:
+    """The interval of one statistic: Student's t on its standard error on the scale.
+
+    Where a single source or a draw keeps the statistic from the scale's end, the plain error is carried there by the scale's slope.
+    """
+    estimate, few = float(sample.values[0]), effective(sample.sizes) < FEW_SOURCES
+    if not sample.exists():
+        return Interval(estimate, math.nan, math.nan, math.nan, few, sample.undefined)
+    se = sample.error()
     if se < _SAME:
-        return Interval(estimate, estimate, estimate, 0.0, few, undefined)
+        return Interval(estimate, estimate, estimate, 0.0, few, sample.undefined)
     there, slope, back = _SCALES[scale]
-    half = float(student.ppf((1 + level) / 2, sources - 1)) * se * slope(estimate)
-    return Interval(estimate, back(there(estimate) - half), back(there(estimate) + half), se, few, undefined)
+    moved = sample.map(there).error()
+    at = np.array(estimate)
+    half = _quantile(sample.freedom) * (moved if math.isfinite(moved) else se * float(slope(at)))
+    low, high = (float(back(there(at) + step)) for step in (-half, half))
+    return Interval(estimate, low, high, se, few, sample.undefined)
 
 
-def difference(first: Vector, second: Vector, sources: int) -> Difference:
-    """The difference first - second of a statistic drawn together, (draws + 1,) each: p is below 0.05 where the interval lacks 0."""
-    found = interval(first - second, sources)
-    return Difference(**vars(found), p=math.nan if found.few else _p(found, sources))
+def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Difference:
+    """The difference first - second of a statistic drawn together: p is below 0.05 where the interval lacks 0.
+
+    Both are put together from the distances to the ends of the two statistics' own intervals, and from how far the statistics go together
+    (Zou, "Toward using confidence intervals to compare correlations", 2007): on the plain scale that is t on the difference's error.
+    Where a statistic has no place or no error on the scale, the plain one takes its part.
+    """
+    apart = first.minus(second)
+    estimate, few = float(apart.values[0]), effective(apart.sizes) < FEW_SOURCES
+    untested = len(apart.sizes) < UNTESTED_SOURCES
+    if not apart.exists():
+        return Difference(estimate, math.nan, math.nan, math.nan, few, apart.undefined, math.nan, untested)
+    se = apart.error()
+    if se < _SAME:
+        p = 1.0 if abs(estimate) < _SAME and not untested else math.nan
+        return Difference(estimate, estimate, estimate, 0.0, few, apart.undefined, p, untested)
+    there, _, back = _SCALES[scale]
+    sides = first.map(there), second.map(there)
+    errors = [side.error() for side in sides]
+    if not np.isfinite([*errors, *(side.values[0] for side in sides)]).all():
+        return difference(first, second)
+    together = sides[0].follows(sides[1])
+
+    def end(quantile: float, sign: int) -> float:
+        """The interval's lower end, of sign -1, or its upper one, at a quantile of t."""
+        moves = [side.values[0] + sign * turn * quantile * error for side, error, turn in zip(sides, errors, (1, -1), strict=True)]
+        one, two = (abs(float(back(move)) - float(back(side.values[0]))) for move, side in zip(moves, sides, strict=True))
+        return estimate + sign * math.sqrt(max(0.0, one * one + two * two - 2 * together * one * two))
+
+    low, high = (end(_quantile(apart.freedom), sign) for sign in (-1, 1))
+    p = math.nan if untested else _p(lambda quantile: end(quantile, -1 if estimate > 0 else 1), apart.freedom)
+    return Difference(estimate, low, high, se, few, apart.undefined, p, untested)
 
 
-def _p(found: Interval, sources: int) -> float:
-    if found.se > 0:
-        return max(_LEAST, float(2 * student.sf(abs(found.estimate) / found.se, sources - 1)))
-    return 1.0 if found.se == 0 and abs(found.estimate) < _SAME else math.nan
+def _quantile(freedom: float) -> float:
+    return float(student.ppf(0.975, freedom))
 
 
-def _centred(x: NDArray[np.float64], weights: Weights) -> tuple[NDArray[np.float64], Vector]:
-    """The deviations (draws, N) from each draw's mean, and their power (draws,): 0 where the rows that stand are equal."""
-    mean = _dot(weights, x) / weights.sum(axis=1)
-    deviation = x - mean[:, None]
-    power = np.einsum("dn,dn,dn->d", weights, deviation, deviation)
-    # a rounded mean leaves some power to a constant: where it is as small as that, the values themselves are asked
-    for draw in np.flatnonzero(power <= weights.sum(axis=1) * (1e-8 * mean) ** 2):
-        standing = np.broadcast_to(x, weights.shape)[draw][weights[draw] > 0]
-        power[draw] *= np.ptp(standing) > 0
-    return deviation, power
-
-
-def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> Vector:
-    found: Vector = a @ b if b.ndim == 1 else np.einsum("dn,dn->d", a, b)
-    return found
-
-
-def _unordered_is_zero(correlation: Statistic, pred: Vector, label: Vector) -> Statistic:
-    """A draw of equal predictions orders nothing: 0, unless they never vary, or its labels do not either."""
-    if np.ptp(pred) == 0:
-        return correlation
-
-    def statistic(weights: Weights) -> Vector:
-        found = correlation(weights)
-        for draw in np.flatnonzero(np.isnan(found)):
-            found[draw] = 0.0 if np.ptp(label[weights[draw] > 0]) > 0 else math.nan
-        return found
-
-    return statistic
+def _p(end: Callable[[float], float], freedom: float) -> float:
+    """Twice the probability beyond the quantile of t at which the interval's end that is nearer to 0 reaches it."""
+    if end(0.0) == 0:
+        return 1.0
+    last = float(student.isf(_LEAST / 2, freedom))
+    if end(0.0) * end(last) > 0:
+        return _LEAST
+    return float(2 * student.sf(brentq(end, 0.0, last), freedom))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -14,18 +14,35 @@ import pandas as pd
 
 from components.batch import TASKS
 from evaluation import ranking
-from evaluation.bootstrap import Scale, Statistic, difference, holm, interval, macro_f1_of, plcc_of, resample, rmse_of, srcc_of
+from evaluation.bootstrap import Sample, Scale, difference, holm, interval, leave_out, resample
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import srcc
 from evaluation.entries import Entry, align, heard
-from evaluation.protocols import CLEAN, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
+from evaluation.protocols import CLEAN, MIN_REGIONS, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
+from evaluation.weighted import (
+    Statistic,
+    krcc_of,
+    macro_f1_of,
+    pair_accuracy_of,
+    plcc_fitted_of,
+    plcc_of,
+    ratio_of,
+    rmse_of,
+    srcc_of,
+    within_of,
+)
 
 REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
 MIN_SHARE = 0.9  # of a task's labelled regions: fewer answers, and a model is left out of the task, for it would take the others' regions
-SCALE: dict[str, Scale] = {"srcc": "fisher", "plcc": "fisher", "rmse": "log", "macro_f1": "logit"}
+SCALE: dict[str, Scale] = {
+    **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), "fisher"),
+    "rmse": "reciprocal",
+    "within_image_srcc": "ceiling",
+    **dict.fromkeys(("pair_accuracy", "macro_f1", "accuracy"), "logit"),
+}
 
 
 def compare(
@@ -182,9 +199,19 @@ def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[
         if rows.empty:
             continue
         pair = rows[f"{task}_pred"].to_numpy(np.float64), rows[task].to_numpy(np.float64)
-        error = {"rmse": rmse_of(*pair)} if _on_scale(rows, task) else {}
-        statistics[name] = {"srcc": srcc_of(*pair), "plcc": plcc_of(*pair), **error}
         sources = rows["source"].to_numpy()
+        statistics[name] = {
+            "srcc": srcc_of(*pair),
+            "plcc": plcc_of(*pair),
+            "krcc": krcc_of(*pair, sources),
+            "within_image_srcc": within_of(*pair, rows["image"], MIN_REGIONS),
+            "pair_accuracy": pair_accuracy_of(*pair, rows["image"]),
+        }
+        fitted = plcc_fitted_of(*pair)
+        if fitted is not None:
+            statistics[name]["plcc_fitted"] = fitted
+        if _on_scale(rows, task):
+            statistics[name]["rmse"] = rmse_of(*pair)
     return task, statistics, sources
 
 
@@ -201,7 +228,8 @@ def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[st
         pred = [(read_classes(t, empty) or frozenset()) if ok else frozenset() for t, ok in zip(own[f"{column}_pred"], parsed, strict=True)]
         classes = sorted(frozenset().union(*label, *pred) - {drop})
         truth, answer = (np.array([[c in s for c in classes] for s in side], np.bool_) for side in (label, pred))
-        statistics[name] = {"macro_f1": macro_f1_of(truth, answer)}
+        right = [t == a for t, a in zip(label, pred, strict=True)]
+        statistics[name] = {"macro_f1": macro_f1_of(truth, answer), "accuracy": ratio_of(right)}
     return task, statistics, next((r["source"].to_numpy() for r in rows.values()), [])
 
 
@@ -212,14 +240,15 @@ def _uncertainty(
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
-    drawn = resample([statistics[name][key] for name, key in flat], sources, draws, seed, bar=True)
-    n = len(np.unique(sources))
-    column = {pair: drawn[:, k] for k, pair in enumerate(flat)}
-    for name, key in flat:
-        models[name][task].setdefault("intervals", {})[key] = asdict(interval(column[name, key], n, SCALE[key]))
+    each = [statistics[name][key] for name, key in flat]
+    drawn, without = resample(each, sources, draws, seed, bar=True), leave_out(each, sources)
+    sizes = np.unique(sources, return_counts=True)[1]
+    samples = {pair: Sample(drawn[:, k], sizes, None if without is None else without[:, k]) for k, pair in enumerate(flat)}
+    for (name, key), sample in samples.items():
+        models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key]))
     key = flat[0][1]
     pairs = list(combinations(statistics, 2))
-    found = [difference(column[a, key], column[b, key], n) for a, b in pairs]
+    found = [difference(samples[a, key], samples[b, key], SCALE[key]) for a, b in pairs]
     return [
         {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p}
         for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from evaluation import comparison_plots as drawn
 from evaluation import plots, ranking
+from evaluation.bootstrap import FEW_SOURCES, UNTESTED_SOURCES
 from evaluation.entries import Entry
 from evaluation.gallery import encode_jpeg, region_card
 from evaluation.protocols import SCORES, Score
@@ -60,6 +61,9 @@ def write_page(
             pictures=images is not None,
             devices=sorted({m["device"] for m in models.values() if m["device"]}),
             few=any(d["few"] for d in result["differences"]),
+            untested=any(d["untested"] for d in result["differences"]),
+            few_sources=FEW_SOURCES,
+            untested_sources=UNTESTED_SOURCES,
         )
     )
     write_whole(out / "report.html", html.encode())
@@ -124,7 +128,7 @@ def headline(result: Mapping[str, Any]) -> str:
         if p is not None and p < SIGNIFICANT:
             return f"{first} leads on {task} with SRCC {value:.3f}; {second} is {by} behind ({_p(p)} after Holm's correction)."
         why = "not told from chance: "
-        why += f"{_p(p)} after Holm's correction" if p is not None else "too few sources" if pair["few"] else "there is no interval"
+        why += f"{_p(p)} after Holm's correction" if p is not None else "too few sources" if pair["untested"] else "there is no interval"
         return f"{first} has the highest SRCC of {task}, {value:.3f}; {second} is {by} behind, which is {why}."
     return "No two models have a correlation to compare."
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from evaluation.bootstrap import FEW_SOURCES
+
 DASH = "–"
 
 
@@ -81,6 +83,7 @@ _TIES = "“Distinct” is how many values were predicted, “tied” how many r
 _VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the same points; RMSE where predictions lie in [0, 1]."
 _SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
 _GRADED = "On the regions labelled with a distortion, whatever type was named."
+_CLASSED = {"distortion": ("Distortion type", _SAMPLES), "severity": ("Severity", _GRADED)}
 _SUBSETS = "SRCC within each; a dash where fewer than ten regions."
 _NAMED = 6  # models in a line
 _MOST = 8  # columns of groups in one table
@@ -93,7 +96,9 @@ def order_columns(task: str) -> list[Column]:
         _interval(task, "srcc"),
         Column("KRCC", (task, "krcc")),
         Column("In image", (task, "within_image_srcc")),
+        _interval(task, "within_image_srcc"),
         Column("Pairs", (task, "pair_accuracy")),
+        _interval(task, "pair_accuracy"),
         Column("Whole image", (task, "whole_image"), ""),
     ]
 
@@ -104,6 +109,7 @@ def value_columns(task: str) -> list[Column]:
         Column("PLCC", (task, "plcc")),
         _interval(task, "plcc"),
         Column("4 parameters", (task, "plcc_fitted"), failed=(task, "fit_reason")),
+        _interval(task, "plcc_fitted"),
         Column("5 parameters", (task, "plcc_fitted_5"), failed=(task, "fit_5_reason")),
         Column("RMSE", (task, "rmse"), "low"),
         _interval(task, "rmse"),
@@ -113,6 +119,7 @@ def value_columns(task: str) -> list[Column]:
 def class_columns(task: str) -> list[Column]:
     """How well classes are named: a region at a time and averaged, and over the classes."""
     measured = [Column(title, (task, key)) for title, key in _CLASS_NUMBERS.items()]
+    measured.insert(1, _interval(task, "accuracy"))
     return [*measured, _interval(task, "macro_f1"), Column("Regions", (task, "n"), "", 0)]
 
 
@@ -143,7 +150,7 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
     found = {"Overview": Section("", HEADLINE, overview)}
     for task in scores:
         found |= _score_sections(models, task)
-    for task, title, legend in (("distortion", "Distortion type", _SAMPLES), ("severity", "Severity", _GRADED)):
+    for task, (title, legend) in _CLASSED.items():
         if any(task in m for m in models.values()):
             found[title] = Section("distortion", class_columns(task), legend)
     found |= _counts(models, "distortion")
@@ -190,6 +197,9 @@ def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) ->
         out += [f"{name}: all of its {task} is left out, see the notes" for name in left_out]
     for task in scores:
         out += _missing_numbers({n: m[task] for n, m in models.items() if value(m, (task, "n"))}, task)
+    told = {t: [i for m in models.values() for i in m.get(t, {}).get("intervals", {}).values()] for t in (*scores, *_CLASSED)}
+    hints = [t for t, intervals in told.items() if any(i.get("few") for i in intervals)]
+    out += [f"{t}: its intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size" for t in hints]
     runs = {n: m for n, m in models.items() if not m.get("file")}
     out += _line("cost: not known of {}, which came as a file", [n for n in models if n not in runs])
     again = "python eval.py <run> measures it"

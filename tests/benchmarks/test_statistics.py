@@ -1,5 +1,3 @@
-import pytest
-
 from benchmarks import statistics
 
 
@@ -17,9 +15,3 @@ def test_the_times_are_taken_and_ties_equal_scipy(capsys):
 def test_a_wrong_number_is_seen(monkeypatch):
     monkeypatch.setattr(statistics, "krcc", lambda *_: 0.5)
     assert statistics.levels_apart(400) > 1e-3
-
-
-def test_shares_are_shares():
-    found = statistics.coverage("levels", simulations=3, sources=10, draws=20)
-    assert set(found) == {"SRCC", "PLCC", "difference", "p < 0.05"}
-    assert all(pytest.approx(round(3 * v)) == 3 * v for v in found.values())

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 from html import unescape
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -114,8 +115,9 @@ def test_a_few_failures_leave_out_the_regions_and_are_told(three, answers):
 def test_another_scale_has_no_error_and_no_interval_of_one(compared):
     _, result = compared
     models = result["models"]
-    assert set(models["theirs & co"]["quality"]["intervals"]) == {"srcc", "plcc"}
-    assert set(models["good"]["quality"]["intervals"]) == {"srcc", "plcc", "rmse"}
+    shared = {"srcc", "plcc", "plcc_fitted", "krcc", "within_image_srcc", "pair_accuracy"}
+    assert set(models["theirs & co"]["quality"]["intervals"]) == shared
+    assert set(models["good"]["quality"]["intervals"]) == shared | {"rmse"}
     assert "p" not in models["good"]["quality"]["intervals"]["srcc"]  # only differences are tested
 
 
@@ -131,7 +133,7 @@ def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
     theirs = result["models"]["theirs & co"]
     assert theirs["quality"]["srcc"] == pytest.approx(1)
     assert theirs["quality"]["rmse"] is None
-    assert set(theirs["quality"]["intervals"]) == {"srcc", "plcc"}
+    assert "rmse" not in theirs["quality"]["intervals"]
     assert "importance" not in theirs
     assert "distortion" not in theirs
     (line,) = [x for x in section(out, "Overview").splitlines() if x.startswith("| theirs & co")]
@@ -152,6 +154,7 @@ def test_each_number_stands_in_a_table(compared):
     def row(title):
         head, *lines = [x.strip("| ").split(" | ") for x in section(out, title).splitlines() if x.startswith("| ")]
         (own,) = [x for x in lines if x[0] == "good"]
+        head = [f"{before}, interval" if name == "95 % interval" else name for before, name in pairwise(["", *head])]
         return dict(zip(head, (c.strip("*").removeprefix("<u>").removesuffix("</u>") for c in own), strict=True))
 
     def ends(task, key):
@@ -159,13 +162,15 @@ def test_each_number_stands_in_a_table(compared):
         return f"{found['low']:.3f} to {found['high']:.3f}"
 
     assert row("Overview")["Unparsed"] == "2"
-    assert row("Quality: order")["95 % interval"] == ends("quality", "srcc")
+    for column, key in (("SRCC", "srcc"), ("In image", "within_image_srcc"), ("Pairs", "pair_accuracy")):
+        assert row("Quality: order")[f"{column}, interval"] == ends("quality", key)
     values = row("Quality: values")
     assert values["5 parameters"] == f"{good['quality']['plcc_fitted_5']:.3f}"
-    assert values["95 % interval"] == ends("quality", "rmse")  # the last of two columns of this name
+    for column, key in (("PLCC", "plcc"), ("4 parameters", "plcc_fitted"), ("RMSE", "rmse")):
+        assert values[f"{column}, interval"] == ends("quality", key)
     for title, task in (("Distortion type", "distortion"), ("Severity", "severity")):
         told = row(title)
-        assert told["95 % interval"] == ends(task, "macro_f1")
+        assert all(told[f"{column}, interval"] == ends(task, key) for column, key in (("Accuracy", "accuracy"), ("Macro-F1", "macro_f1")))
         for column, key in (("Precision", "precision"), ("Recall", "recall"), ("F1", "f1"), ("Macro-F1", "macro_f1")):
             assert told[column] == f"{good[task][key]:.3f}"
     assert row("Quality by distortion")["blur (11)"] == f"{good['quality']['by_type']['blur']['srcc']:.3f}"
@@ -175,6 +180,9 @@ def test_each_number_stands_in_a_table(compared):
         "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46",
         "Distinct": str(good["quality"]["distinct"]), "Tied": str(good["quality"]["tied"]),
     }  # fmt: skip
+    notes = section(out, "Notes")
+    for task in ("quality", "importance", "distortion", "severity"):
+        assert f"- {task}: its intervals are hints, since sources count as fewer than 20 of equal size\n" in notes
     latex = (out / "comparison.tex").read_text()
     assert all(f"% {title}\n" in latex for title in ranking.sections(result["models"], SCORES))
     flat = pd.read_csv(out / "comparison.csv").set_index("model").loc["good"]
@@ -254,6 +262,10 @@ def test_a_dash_is_explained(compared):
         "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
         "quality: no whole-image control for theirs & co, whose predictions have none or whose control never varies",
         "importance: no whole-image control for good, noise, whose predictions have none or whose control never varies",
+        *(
+            f"{task}: its intervals are hints, since sources count as fewer than 20 of equal size"
+            for task in ("quality", "importance", "distortion", "severity")
+        ),
         "cost: not known of theirs & co, which came as a file",
     ]
     for line in told:
@@ -289,7 +301,15 @@ def test_each_reason_is_told():
     assert "x: all of its quality is left out, see the notes" in ranking.explained({"x": left}, SCORES)
     flat = {**model, "quality": {**quality, "srcc": None}}
     assert any(line.startswith("quality: no correlation for x") for line in ranking.explained({"x": flat}, SCORES))
-    assert [t for t, _ in ranking.cells({"x": model}, ranking.value_columns("quality"))[0]] == ["–", "–", "no fit", "0.500", "0.100", "–"]
+    assert [t for t, _ in ranking.cells({"x": model}, ranking.value_columns("quality"))[0]] == [
+        "–",
+        "–",
+        "no fit",
+        "–",
+        "0.500",
+        "0.100",
+        "–",
+    ]
 
 
 def test_differences_are_paired_and_corrected(compared):
@@ -301,7 +321,9 @@ def test_differences_are_paired_and_corrected(compared):
     assert pair["estimate"] == pytest.approx(models["good"]["quality"]["srcc"] - models["noise"]["quality"]["srcc"])
     assert pair["low"] <= pair["estimate"] <= pair["high"]
     assert pair["few"]
-    assert models["good"]["distortion"]["intervals"]["macro_f1"]["estimate"] == pytest.approx(models["good"]["distortion"]["macro_f1"])
+    own = [(m[task], task) for m in models.values() for task in ("quality", "importance", "distortion") if task in m]
+    assert all(m["intervals"][key]["estimate"] == pytest.approx(m[key]) for m, _ in own for key in m["intervals"])
+    assert {key for m, _ in own for key in m["intervals"]} == set(comparison.SCALE)
 
 
 def test_few_sources_have_no_p_value(compared):

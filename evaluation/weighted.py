@@ -1,0 +1,218 @@
+"""The statistics of a comparison as functions of how often each row stands: what the draws of `bootstrap` are made of.
+
+A draw is a vector of weights on the rows. Statistics under weights equal those of the rows written out that often, ties included, and
+nothing is sorted twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from evaluation.correlations import Vector, fit_logistic, paired
+from evaluation.grouped import within
+
+Weights = NDArray[np.float64]  # (draws, N): how often each row stands in each draw
+Statistic = Callable[[Weights], Vector]  # -> (draws,), nan where a draw has no such number
+
+
+class Ranks:
+    """A column's order, found once; its mean ranks under any integer weights, in linear time."""
+
+    def __init__(self, values: ArrayLike) -> None:
+        _, self.level, sizes = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
+        self.order = np.argsort(self.level, kind="stable")
+        self.starts = np.cumsum(sizes) - sizes
+
+    def __call__(self, weights: Weights) -> Weights:
+        """Mean ranks (draws, N) of the rows, each standing `weights` (draws, N) times."""
+        total = self.sizes(weights)
+        ranks: Weights = (np.cumsum(total, axis=1) - (total - 1) / 2)[:, self.level]
+        return ranks
+
+    def sizes(self, weights: Weights) -> Weights:
+        """How many rows stand at each of the column's levels, (draws, levels)."""
+        found: Weights = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
+        return found
+
+    def untied(self, weights: Weights) -> Vector:
+        """How many ordered pairs of rows have different values, (draws,)."""
+        found: Vector = weights.sum(axis=1) ** 2 - (self.sizes(weights) ** 2).sum(axis=1)
+        return found
+
+
+def weighted_plcc(x: NDArray[np.float64], y: NDArray[np.float64], weights: Weights) -> Vector:
+    """Pearson's correlation (draws,) of (N,) or (draws, N) each, rows standing `weights` times; nan where one side is constant."""
+    a, power_a = _centred(x, weights)
+    b, power_b = _centred(y, weights)
+    power = np.sqrt(power_a) * np.sqrt(power_b)
+    return np.divide(_dot(weights * a, b), power, out=np.full(len(weights), math.nan), where=power > 0)
+
+
+def srcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
+    """Spearman's correlation as a function of the rows' weights; 0 in a draw of equal predictions, as `protocols.within_image` has it."""
+    x, y = paired(pred, label)
+    first, second = Ranks(x), Ranks(y)
+    return _unordered_is_zero(lambda weights: weighted_plcc(first(weights), second(weights), weights), x, y)
+
+
+def plcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
+    """Pearson's correlation, without a fit, as a function of the rows' weights; 0 in a draw of equal predictions."""
+    x, y = paired(pred, label)
+    return _unordered_is_zero(lambda weights: weighted_plcc(x, y, weights), x, y)
+
+
+def plcc_fitted_of(pred: ArrayLike, label: ArrayLike) -> Statistic | None:
+    """Pearson's correlation after the logistic of these rows; None where there is no fit.
+
+    The curve is kept in every draw. As it is that of the least error, to first order the correlation does not change with it.
+    """
+    fit = fit_logistic(pred, label)
+    return plcc_of(fit.predict(pred), label) if fit.converged else None
+
+
+def krcc_of(pred: ArrayLike, label: ArrayLike, sources: ArrayLike) -> Statistic:
+    """Kendall's tau-b as a function of weights that rows of one source share; 0 in a draw of equal predictions.
+
+    Exact where one source is left out. Where several weights differ from 1, pairs of rows of two such sources count as often as the sum
+    of their weights says, not the product, which spares every draw a sort of its own.
+    """
+    x, y = paired(pred, label)
+    source = np.unique(np.asarray(sources), return_inverse=True)[1]
+    order, within = agreement(x, y), _agreement_within(x, y, source)
+    first, second = Ranks(x), Ranks(y)
+
+    def statistic(weights: Weights) -> Vector:
+        above = 2 * weights @ order - order.sum() + (weights - 1) ** 2 @ within
+        power = np.sqrt(first.untied(weights)) * np.sqrt(second.untied(weights))
+        return np.divide(above, power, out=np.full(len(weights), math.nan), where=power > 0)
+
+    return _unordered_is_zero(statistic, x, y)
+
+
+def agreement(x: ArrayLike, y: ArrayLike) -> Vector:
+    """Of each row, how many rows it is ordered with alike in both columns, less how many it is ordered with otherwise; (N,) of (N,) each.
+
+    Counted as a merge sort would, a power of two of rows at a time, in time N log(N)^2.
+    """
+    levels_x, levels_y = (np.unique(np.asarray(v), return_inverse=True)[1].astype(np.int64) for v in (x, y))
+    order = np.lexsort((-levels_y, levels_x))
+    x, y = levels_x[order], levels_y[order]
+    place, levels = np.arange(len(x)), int(y.max(initial=0)) + 1
+    below, upto = np.zeros_like(place), np.zeros_like(place)  # of the rows before: those with a smaller y, and those with none greater
+    for power in range((len(x) - 1).bit_length() if len(x) else 0):
+        block, late = place >> (power + 1), (place >> power) & 1 == 1
+        keys = block * levels + y
+        known, wanted, before = np.sort(keys[~late]), keys[late], block[late] << power
+        below[late] += np.searchsorted(known, wanted) - before
+        upto[late] += np.searchsorted(known, wanted, side="right") - before
+    pair = x * levels - y  # never falls along this order
+    first, start, end = np.searchsorted(x, x), np.searchsorted(pair, pair), np.searchsorted(pair, pair, side="right")
+    smaller = below + upto - (place - start) - first  # y against that of the rows with a smaller x
+    equal = (np.searchsorted(x, x, side="right") - end) - (start - first)  # and of those with the same
+    column = np.sort(y)
+    every = np.searchsorted(column, y) - (len(y) - np.searchsorted(column, y, side="right"))
+    out = np.empty(len(x))
+    out[order] = 2 * smaller - every + equal
+    return out
+
+
+def within_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike, least: int) -> Statistic:
+    """The mean of Spearman's correlation within images of at least `least` rows whose labels differ, as `protocols.within_image` has it.
+
+    Weights that rows of an image share are how often the image stands.
+    """
+    own, first = _groups(image)
+    found = within(pred, label, own)
+    counted = (found.sizes >= least) & ~np.isnan(found.srcc)
+    above, below = np.zeros(len(own)), np.zeros(len(own))
+    above[first], below[first] = np.where(counted, found.srcc, 0.0), counted
+    return ratio_of(above, below)
+
+
+def pair_accuracy_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike) -> Statistic:
+    """The share of an image's pairs with differing labels that are ordered rightly, as `protocols.pair_accuracy` has it."""
+    x, y = paired(pred, label)
+    own, _ = _groups(image)
+    same = np.unique(np.stack([own, np.unique(y, return_inverse=True)[1]]), axis=1, return_inverse=True, return_counts=True)
+    differing = np.bincount(own)[own] - same[2][same[1].reshape(-1)]  # of each row's image, the rows of another label
+    return ratio_of((_agreement_within(x, y, own) + differing) / 2, differing)
+
+
+def _groups(names: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row its group, 0 to G - 1, and of each group its first row."""
+    _, first, own = np.unique(np.asarray(names), return_index=True, return_inverse=True)
+    return own, first
+
+
+def _agreement_within(x: Vector, y: Vector, source: NDArray[np.int64]) -> Vector:
+    """`agreement` with the rows of the same source: shifted apart, rows of two sources are all ordered alike."""
+    first, second = (np.unique(v, return_inverse=True)[1] + source * len(v) for v in (x, y))
+    others: Vector = agreement(first, second) - (len(x) - np.bincount(source)[source])
+    return others
+
+
+def ratio_of(above: ArrayLike, below: ArrayLike | None = None) -> Statistic:
+    """A sum over the rows by another, (N,) each, by default by their number; nan where that is 0."""
+    parts = np.asarray(above, np.float64)
+    whole = np.ones_like(parts) if below is None else np.asarray(below, np.float64)
+
+    def statistic(weights: Weights) -> Vector:
+        size = weights @ whole
+        return np.divide(weights @ parts, size, out=np.full(len(weights), math.nan), where=size > 0)
+
+    return statistic
+
+
+def rmse_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
+    """Root mean squared error as a function of the rows' weights."""
+    x, y = paired(pred, label)
+    squared = ratio_of((x - y) ** 2)
+    return lambda weights: np.sqrt(squared(weights))
+
+
+def macro_f1_of(label: NDArray[np.bool_], pred: NDArray[np.bool_]) -> Statistic:
+    """Mean F1 over the classes that occur in a draw, as a function of the rows' weights; both sides are (N, classes)."""
+    both, either = (label & pred).astype(np.float64), label.astype(np.float64) + pred
+
+    def statistic(weights: Weights) -> Vector:
+        size = weights @ either  # (draws, classes)
+        f1 = np.divide(2 * (weights @ both), size, out=np.zeros_like(size), where=size > 0)
+        seen = (size > 0).sum(axis=1)
+        return np.divide(f1.sum(axis=1), seen, out=np.full(len(weights), math.nan), where=seen > 0)
+
+    return statistic
+
+
+def _centred(x: NDArray[np.float64], weights: Weights) -> tuple[NDArray[np.float64], Vector]:
+    """The deviations (draws, N) from each draw's mean, and their power (draws,): 0 where the rows that stand are equal."""
+    mean = _dot(weights, x) / weights.sum(axis=1)
+    deviation = x - mean[:, None]
+    power = np.einsum("dn,dn,dn->d", weights, deviation, deviation)
+    # a rounded mean leaves some power to a constant: where it is as small as that, the values themselves are asked
+    for draw in np.flatnonzero(power <= weights.sum(axis=1) * (1e-8 * mean) ** 2):
+        standing = np.broadcast_to(x, weights.shape)[draw][weights[draw] > 0]
+        power[draw] *= np.ptp(standing) > 0
+    return deviation, power
+
+
+def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> Vector:
+    found: Vector = a @ b if b.ndim == 1 else np.einsum("dn,dn->d", a, b)
+    return found
+
+
+def _unordered_is_zero(correlation: Statistic, pred: Vector, label: Vector) -> Statistic:
+    """A draw of equal predictions orders nothing: 0, unless they never vary, or its labels do not either."""
+    if np.ptp(pred) == 0:
+        return correlation
+
+    def statistic(weights: Weights) -> Vector:
+        found = correlation(weights)
+        for draw in np.flatnonzero(np.isnan(found)):
+            found[draw] = 0.0 if np.ptp(label[weights[draw] > 0]) > 0 else math.nan
+        return found
+
+    return statistic
