@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import itertools
 import json
 import multiprocessing
@@ -32,7 +31,7 @@ from datamodules import raw, synthesis_shards
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import Photographs
 from datamodules.distortions.base import DISTORTIONS, Distortion
-from datamodules.engines.base import EngineError
+from datamodules.engines.base import EngineError, make_held
 from datamodules.images import ImageError, load_image
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.local_similarity import LocalSimilarity
@@ -268,12 +267,14 @@ def test_a_part_that_was_deleted_is_made_again(photographs, mixed, tmp_path):
 
 
 def test_two_nodes_of_a_ray_cluster_make_the_same_bytes(photographs, mixed, tmp_path, ray_cluster):
-    """Both have a process that has imported what it needs, so that none has made everything before the other has begun."""
+    """Each has a process that has made a shard of another folder, so that none has made everything when the other has just started."""
     nodes = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
     assert len(nodes) == 2
-    ready = ray.remote(num_cpus=1)(lambda: importlib.import_module("datamodules.synthesis_job").__name__)
+    other = job(photographs, tmp_path / "other", **MIXED)
+    other.run()
+    ready = ray.remote(num_cpus=1)(make_held)
     on = [ready.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)) for n in nodes]
-    ray.get([each.remote() for each in on])
+    ray.get([each.remote(synthesis_shards.Shards(other, other._plan()), 0) for each in on])
     made = job(photographs, tmp_path / "data", "ray", **MIXED)
     made.run()
     assert set(made.engine.made_on) == nodes
