@@ -26,7 +26,6 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
     for image in listed.images:
         record = image.record
         copies.add(record.id, [record.hash], record.split, f"{name} line {image.line}, image {record.id!r}")
-        report.splits[record.split] += 1
         for region in record.regions:
             report.regions += 1
             for score in SCORES:
@@ -37,6 +36,7 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
                     spreads.add(score, scale, scale.given_std(std))
             report.labelled["distortions"] += region.distortions is not None
     spreads.finish()
+    report.splits.update(listed.splits.values())
     report.images = len({*listed.table.images.values()} - {""})
     report.listed = len(listed.table.images)
     _leave_out(report, listed)

@@ -136,7 +136,7 @@ def test_why_rows_are_lost_is_counted(checked):
     reasons = {"image missing": 2, "label out of scale": 1, "region": 1, "split": 1, "group": 1, "row": 1, "beside a mistake": 5}
     assert problems["coverage"]["rows"] == {"listed": ROWS, "usable": ROWS - 12, "left_out": reasons}
     assert "12 of 24 rows of the list (50.0%) can be used; left out: " in text
-    assert "6 of 12 images (50.0%) can be used (" in text
+    assert "6 of 12 images (50.0%) can be used (8 train, 2 val, 2 test); left out: image missing 1, " in text
 
 
 @pytest.mark.parametrize("lost", [False, True])
