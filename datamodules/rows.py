@@ -96,7 +96,8 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         table, groups, rows = _columns(part)
         left = pc.is_in(table["id"], value_set=unwanted)
-        _check_splits(table.filter(pc.invert(left)), sources, part)
+        named = table.select(["source", "split"])
+        _check_splits(named.filter(pc.invert(left)) if len(unwanted) else named, sources, part)
         regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
         reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
         if len(unwanted):
@@ -135,7 +136,7 @@ def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]
 
 def _check_splits(table: pa.Table, sources: dict[str, str], part: Path) -> None:
     """`sources` holds the split of each source seen so far."""
-    pairs = table.select(["source", "split"]).group_by(["source", "split"]).aggregate([]).to_pylist()
+    pairs = table.group_by(["source", "split"]).aggregate([]).to_pylist()
     for pair in pairs:
         source, split = pair["source"], pair["split"]
         if split not in SPLITS:
