@@ -2,12 +2,16 @@
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from components.batch import Labels
+from components.preprocess import prepare_image, prepare_regions, stack
 from components.scorers.base import SCORERS
-from configs.benchmarks import benchmarks, find_benchmark
+from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
 from configs.schema import load_config
 from tests.components.scorers.samples import labelled
 from tests.conftest import ROOT
@@ -68,6 +72,35 @@ def test_without_judgments_none_is_asked():
 def test_without_pretraining_the_second_stage_begins_anew():
     assert load_config("seagull_tiny_stage2").start_from
     assert config_of("without_pretraining").start_from == ""
+
+
+COSTS = re.findall(
+    r"^\| `(\w+)` \| ([\d,]+) \| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", (ROOT / "docs" / "variants.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("name", "parameters", "tokens", "gmacs", "behind"), COSTS)
+def test_the_page_says_what_variants_cost(name, parameters, tokens, gmacs, behind):
+    """Of an image with six regions, each of which is asked about three times."""
+    config = load_benchmark(find_benchmark("benchmark_quickstart"))[1][name]
+    scorer = SCORERS.build(config.model).eval()
+    image, masks = torch.zeros(3, 256, 256, dtype=torch.uint8), torch.zeros(6, 256, 256, dtype=torch.bool)
+    masks[:, 40:120, 60:150] = True
+    batch = stack([prepare_image(image, scorer.preprocess)], [prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)])
+    known = torch.full((1, 6), 0.5)
+    batch = replace(batch, labels=Labels(known, known, known, known, (((("blur", "minor"),),) * 6,)), ids=(tuple("abcdef"),))
+    counts = []
+    for compute in (lambda: scorer.loss(batch), lambda: scorer.see(batch.images)):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            compute()
+        counts.append(counter.get_total_flops() / 2e9)
+    assert sum(p.numel() for p in scorer.parameters() if p.requires_grad) == int(parameters.replace(",", ""))
+    assert scorer.packed_lengths(batch)["row"] == int(tokens)
+    assert [counts[0], counts[0] - counts[1]] == pytest.approx([float(gmacs), float(behind)], abs=0.0006)
+
+
+def test_the_costs_of_four_are_told():
+    assert [cost[0] for cost in COSTS] == ["mfe", "mfe_geometry", "mask_pool", "roi_replay_geometry"]
 
 
 def test_the_page_names_the_benchmarks_variants():
