@@ -24,6 +24,7 @@ from evaluation.weighted import Statistic
 Scale = Literal["plain", "fisher", "reciprocal", "logit", "ceiling"]
 
 FEW_SOURCES = 20  # effective ones; below it an interval is given, and said to be no more than a hint
+FEW_WITHIN = 40  # the same of a mean within images: a few bad ones of three regions, there or not, move it far
 UNTESTED_SOURCES = 10  # below it there is no p-value either
 MANY_SOURCES = 200  # above it none is left out: jackknife and bootstrap agree, and the first would take longer
 UNDEFINED = 0.01  # the share of draws without a number from which on there is no interval
@@ -50,7 +51,8 @@ class Interval:
     Attributes:
         estimate: the statistic of the data themselves.
         se: its standard error, over sources.
-        few: whether the effective sources are fewer than `FEW_SOURCES`: the interval is then a hint.
+        few: whether the effective sources are fewer than `FEW_SOURCES`, or `FEW_WITHIN` for a mean within images: the interval is then
+            a hint.
         undefined: how many draws had no such number; with more than 1 % of them there is no interval.
     """
 
@@ -189,12 +191,12 @@ class Sample:
             return Sample(self.values - other.values, self.sizes, without)
 
 
-def interval(sample: Sample, scale: Scale = "plain") -> Interval:
-    """The interval of one statistic: Student's t on its standard error on the scale.
+def interval(sample: Sample, scale: Scale = "plain", least: int = FEW_SOURCES) -> Interval:
+    """The interval of one statistic: Student's t on its standard error on the scale; a hint below `least` effective sources.
 
     Where a single source or a draw keeps the statistic from the scale's end, the plain error is carried there by the scale's slope.
     """
-    estimate, few = float(sample.values[0]), effective(sample.sizes) < FEW_SOURCES
+    estimate, few = float(sample.values[0]), effective(sample.sizes) < least
     if not sample.exists():
         return Interval(estimate, math.nan, math.nan, math.nan, few, sample.undefined)
     se = sample.error()

@@ -14,7 +14,7 @@ import pandas as pd
 
 from components.batch import TASKS
 from evaluation import ranking
-from evaluation.bootstrap import Sample, Scale, difference, holm, interval, leave_out, resample
+from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Sample, Scale, difference, holm, interval, leave_out, resample
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import srcc
@@ -43,6 +43,7 @@ SCALE: dict[str, Scale] = {
     "within_image_srcc": "ceiling",
     **dict.fromkeys(("pair_accuracy", "macro_f1", "accuracy"), "logit"),
 }
+LEAST = {"within_image_srcc": FEW_WITHIN}
 
 
 def compare(
@@ -245,7 +246,7 @@ def _uncertainty(
     sizes = np.unique(sources, return_counts=True)[1]
     samples = {pair: Sample(drawn[:, k], sizes, None if without is None else without[:, k]) for k, pair in enumerate(flat)}
     for (name, key), sample in samples.items():
-        models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key]))
+        models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key], LEAST.get(key, FEW_SOURCES)))
     key = flat[0][1]
     pairs = list(combinations(statistics, 2))
     found = [difference(samples[a, key], samples[b, key], SCALE[key]) for a, b in pairs]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from evaluation.bootstrap import FEW_SOURCES
+from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN
 
 DASH = "–"
 
@@ -197,15 +197,22 @@ def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) ->
         out += [f"{name}: all of its {task} is left out, see the notes" for name in left_out]
     for task in scores:
         out += _missing_numbers({n: m[task] for n, m in models.items() if value(m, (task, "n"))}, task)
-    told = {t: [i for m in models.values() for i in m.get(t, {}).get("intervals", {}).values()] for t in (*scores, *_CLASSED)}
-    hints = [t for t, intervals in told.items() if any(i.get("few") for i in intervals)]
-    out += [f"{t}: its intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size" for t in hints]
+    for task in (*scores, *_CLASSED):
+        out += _hints([m.get(task, {}).get("intervals", {}) for m in models.values()], task)
     runs = {n: m for n, m in models.items() if not m.get("file")}
     out += _line("cost: not known of {}, which came as a file", [n for n in models if n not in runs])
     again = "python eval.py <run> measures it"
     unmeasured = [n for n, m in runs.items() if m.get("peak_gib") is None]
     out += _line(f"peak memory: not measured for {{}}, since the process that scored had also trained: {again}", unmeasured)
     return out + _line(f"time: not measured for {{}}: {again}", [n for n, m in runs.items() if m.get("ms_per_region") is None])
+
+
+def _hints(intervals: Sequence[Mapping[str, Any]], task: str) -> list[str]:
+    """Which intervals sources are too few for; of each model, statistic -> interval."""
+    few = {key for own in intervals for key, found in own.items() if found.get("few")}
+    if few - {"within_image_srcc"}:
+        return [f"{task}: its intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size"]
+    return [f"{task}: the interval within images is a hint, since sources count as fewer than {FEW_WITHIN} of equal size"] if few else []
 
 
 def _missing_numbers(judged: Mapping[str, Mapping[str, Any]], task: str) -> list[str]:

@@ -133,6 +133,7 @@ def test_sources_of_unequal_sizes_count_as_fewer():
     values = np.append(0.5, 0.5 + np.random.default_rng(0).normal(0, 0.1, 200))
     equal, unequal = (interval(Sample(values, np.array(sizes))) for sizes in ([5] * 25, [1] * 20 + [20] * 5))
     assert (equal.few, unequal.few) == (False, True)
+    assert interval(Sample(values, np.full(25, 5)), least=26).few
     assert equal.se == unequal.se
     assert unequal.high - unequal.low > equal.high - equal.low
 

@@ -286,6 +286,17 @@ def test_nothing_is_less_than_nothing():
     assert [t for t, _ in ranking.cells(models, columns)[0]] == ["0.000", "0.000 to 0.500"]
 
 
+def test_a_mean_within_images_needs_more_sources(three):
+    rows = pd.concat(
+        [e.assign(id=e["id"] + str(k), image=e["image"] + str(k), source=e["image"] + str(k)) for k, e in enumerate([three[0].table] * 3)]
+    )
+    found = comparison.judge([replace(three[0], table=rows.reset_index(drop=True))], draws=20)[0]["models"]["good"]
+    told = {key: own["few"] for key, own in found["quality"]["intervals"].items()}
+    assert {key for key, few in told.items() if few} == {"within_image_srcc"}
+    hint = "quality: the interval within images is a hint, since sources count as fewer than 40 of equal size"
+    assert hint in ranking.explained({"good": found}, SCORES)
+
+
 def test_each_reason_is_told():
     fitted = {"fit_reason": "too flat", "fit_5_reason": "", "plcc_fitted": None, "plcc_fitted_5": 0.5}
     quality = {"n": 9, "srcc": 0.5, "rmse": 0.1, "whole_image": 0.2, **fitted}
