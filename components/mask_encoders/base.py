@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +24,7 @@ from components.rle import RegionError
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Masks = NDArray[np.bool_]  # (R, H, W)
 Code = dict[str, Any]  # COCO's run-length code of a mask, as `components.rle` writes it
+ROOM = 256 * 2**20  # bytes of what an encoder keeps of the images that it has seen
 
 # Files that are read, MPO by the opener of JPEG. Pillow would try more: for one of them it starts another program (Ghostscript), and
 # decoders of others are rare.
@@ -78,6 +83,65 @@ def pixel_at(point: Sequence[float], size: tuple[int, int]) -> tuple[int, int]:
     return int(y), int(x)
 
 
+class Seen:
+    """What was made of the last images, by their content, so that who asks about several in turn does not have each made anew. May be used
+    from several threads: of two that ask for one image at once, the second waits for what the first makes.
+
+    An array that owns its memory and cannot be written to is known again without reading it.
+
+    Args:
+        look: image -> what is kept of it, an array or tensor. Whoever waits gets its error; whoever comes later tries again.
+        room: bytes; the longest unused gives way. The last one is kept, whatever its size.
+    """
+
+    def __init__(self, look: Callable[[Image], Any], room: int = ROOM) -> None:
+        self.look, self.room = look, room
+        self._kept: OrderedDict[bytes, Future[Any]] = OrderedDict()  # the longest unused first
+        self._known: dict[int, tuple[weakref.ref[Image], bytes]] = {}
+        self._turn = threading.Lock()  # of the table, never held while something is made
+
+    def of(self, image: Image) -> Any:
+        """What is kept of an image."""
+        key = self._key(image)
+        with self._turn:
+            found = self._kept.get(key)
+            made: Future[Any] = Future() if found is None else found
+            self._kept[key] = made
+            self._kept.move_to_end(key)
+        if found is None:
+            self._make(key, image, made)
+        return made.result()
+
+    def clear(self) -> None:
+        """Keeps nothing any more."""
+        with self._turn:
+            self._kept.clear()
+
+    def _make(self, key: bytes, image: Image, made: Future[Any]) -> None:
+        try:
+            made.set_result(self.look(image))
+        except BaseException as error:
+            with self._turn:
+                self._kept.pop(key, None)
+            made.set_exception(error)
+            return
+        with self._turn:
+            while len(self._kept) > 1 and sum(f.result().nbytes for f in self._kept.values() if f.done()) > self.room:
+                self._kept.popitem(last=False)
+
+    def _key(self, image: Image) -> bytes:
+        fixed = image.base is None and not image.flags.writeable
+        if fixed and (known := self._known.get(id(image))) is not None and known[0]() is image:
+            return known[1]
+        content = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
+        content.update(np.ascontiguousarray(image).data)
+        key = content.digest()
+        if fixed:
+            number, known_as = id(image), self._known
+            known_as[number] = weakref.ref(image, lambda _: known_as.pop(number, None)), key
+        return key
+
+
 class MaskEncoder(ABC):
     """Prompts -> masks. `can_propose` says whether it can segment an image by itself."""
 
@@ -85,8 +149,17 @@ class MaskEncoder(ABC):
 
     @cached_property
     def turn(self) -> threading.Lock:
-        """Held by whoever asks it while others may: a mask encoder may keep what it knows of the last image."""
+        """Held by whoever asks it while others may: an encoder need not be made for several threads."""
         return threading.Lock()
+
+    @cached_property
+    def seen(self) -> Seen:
+        """`look` of the last images, for encoders that have one."""
+        return Seen(self.look)
+
+    def look(self, image: Image) -> Any:
+        """The part of the work that an image takes whatever the prompts, as an array or tensor; `seen` keeps it."""
+        raise NotImplementedError(f"{type(self).__name__} keeps nothing of an image")
 
     @abstractmethod
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -34,7 +33,8 @@ _CHECKPOINTS = "https://github.com/facebookresearch/segment-anything#model-check
 class SegmentAnything(MaskEncoder):
     """Points and boxes become the object there; polygons, RLE and masks are taken as they are, as by `given`.
 
-    An image is embedded once for all its prompts: its embedding is kept until another image (by content) comes.
+    An image is embedded once for all its prompts. Embeddings (4 MiB each) are kept by the image's content, as many as `base.ROOM` holds,
+    so that visitors who click in turns do not have each other's images embedded anew. May be used from several threads.
 
     Args:
         model_type: the released size that `checkpoint` holds; "tiny" is the same architecture at a toy size, for tests.
@@ -83,8 +83,6 @@ class SegmentAnything(MaskEncoder):
         else:
             with torch.device("meta"):
                 self.model = _architecture(model_type)
-        self._predictor = SamPredictor(self.model)
-        self._embedded = ""
         self._given = Given()
 
     def load_pretrained(self) -> None:
@@ -107,7 +105,7 @@ class SegmentAnything(MaskEncoder):
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"sam: {self.checkpoint} does not fit model_type '{self.model_type}': {error}") from error
         self.model.to(self.device).requires_grad_(False)
-        self._embedded = ""
+        self.seen.clear()
 
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool.
@@ -162,20 +160,27 @@ class SegmentAnything(MaskEncoder):
             question = {"point_coords": np.array([prompt.point]), "point_labels": np.array([1])}
         elif prompt.box is not None:
             question = {"box": np.array(box_edges(prompt.box, size))}
-        self._embed(image)
-        masks, quality, _ = self._predictor.predict(**question, multimask_output=self.multimask)  # (1 or 3, H, W), (1 or 3,)
+        self._check_ready(image)
+        masks, quality, _ = self._shown(image).predict(**question, multimask_output=self.multimask)  # (1 or 3, H, W), (1 or 3,)
         mask = masks[quality.argmax()]
         if not mask.any():
             raise RegionError(f"sam: nothing found for {prompt.kind} {getattr(prompt, prompt.kind)}: move it, or draw the region yourself")
         return mask
 
-    def _embed(self, image: Image) -> None:
-        self._check_ready(image)
-        content = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() + str(image.shape)
-        if content != self._embedded:
-            self._embedded = ""
-            self._predictor.set_image(image)
-            self._embedded = content
+    def look(self, image: Image) -> torch.Tensor:
+        """The embedding of an image, (1, C, h, w)."""
+        predictor = SamPredictor(self.model)
+        predictor.set_image(image)
+        return predictor.get_image_embedding()
+
+    def _shown(self, image: Image) -> SamPredictor:
+        """A predictor of its own for each question, as it holds the image that it is asked about."""
+        predictor = SamPredictor(self.model)
+        predictor.features = self.seen.of(image)
+        predictor.original_size = image_size(image)
+        predictor.input_size = predictor.transform.get_preprocess_shape(*image_size(image), self.model.image_encoder.img_size)
+        predictor.is_image_set = True
+        return predictor
 
     def _check_ready(self, image: Image) -> None:
         if any(p.is_meta for p in self.model.parameters()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from components.mask_encoders.base import MASK_ENCODERS, Code, Image, MaskEncode
 from components.mask_encoders.given import Given, Mask, box_edges
 from components.rle import RegionError
 
-Labels = NDArray[np.integer[Any]]  # (H, W), 0 ... segments - 1
+Labels = NDArray[np.integer[Any]]  # (h, w), 0 ... segments - 1
 
 
 @MASK_ENCODERS.register("superpixel")
@@ -49,7 +48,6 @@ class Superpixel(MaskEncoder):
                 raise ValueError(f"superpixel: {name} is {allowed}, got {value}")
         self.segments, self.compactness, self.min_area, self.side = segments, compactness, min_area, side
         self._given = Given()
-        self._last: tuple[tuple[Any, bytes], Labels] | None = None
 
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool.
@@ -59,42 +57,37 @@ class Superpixel(MaskEncoder):
         """
         size = image_size(image)
         masks = np.zeros((len(prompts), *size), dtype=np.bool_)
-        kinds = {p.kind for p in prompts}
-        labels = self._labels(image) if kinds & {"point", "box"} else None
         for mask, prompt in zip(masks, prompts, strict=True):
-            if labels is not None and prompt.point is not None:
-                mask[:] = labels == labels[pixel_at(prompt.point, size)]
-            elif labels is not None and prompt.box is not None:
-                mask[:] = _mostly_inside(labels, prompt.box)
-            else:
+            if prompt.kind not in ("point", "box"):
                 mask[:] = self._given.forward(image, [prompt])[0]
+                continue
+            patches = self.seen.of(image)  # (h, w)
+            if prompt.point is not None:
+                row, column = (
+                    at * small // side for at, small, side in zip(pixel_at(prompt.point, size), patches.shape, size, strict=True)
+                )
+                _enlarge(patches == patches[row, column], size, out=mask)
+            elif prompt.box is not None:
+                _enlarge(_mostly_inside(patches, prompt.box, size), size, out=mask)
         return masks
 
     def propose(self, image: Image) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool: each pixel of the image is in exactly one of the R masks."""
-        labels = self._labels(image)
-        return labels == np.arange(labels.max() + 1)[:, None, None]  # (R, H, W)
+        patches = self.seen.of(image)
+        return np.stack([_enlarge(patches == n, image_size(image)) for n in range(int(patches.max()) + 1)])  # (R, H, W)
 
     def propose_codes(self, image: Image) -> Iterator[Code]:
         """See the contract; one mask of the image's size at a time."""
-        labels = self._labels(image)
-        yield from (rle.encode(labels == n) for n in range(int(labels.max()) + 1))
+        patches = self.seen.of(image)
+        yield from (rle.encode(_enlarge(patches == n, image_size(image))) for n in range(int(patches.max()) + 1))
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
         """Few patches of a small copy."""
         return {"segments": 6, "side": 32}
 
-    def _labels(self, image: Image) -> Labels:
-        """The patches of an image; those of the last one are kept, as SLIC takes longer than a model needs for a region."""
-        image_size(image)
-        content = (image.shape, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
-        last = self._last
-        if last is None or last[0] != content:
-            self._last = last = (content, self._parted(image))
-        return last[1]
-
-    def _parted(self, image: Image) -> Labels:
+    def look(self, image: Image) -> Labels:
+        """(h, w): the patches of the reduced copy, whose pixels stand for some of the image's each."""
         height, width = image_size(image)
         small = _reduced(image, self.side)
         labels = slic(
@@ -105,11 +98,25 @@ class Superpixel(MaskEncoder):
             start_label=0,
             channel_axis=-1,
         )
-        rows = np.arange(height) * small.shape[0] // height
-        columns = np.arange(width) * small.shape[1] // width
-        pixels = np.outer(np.bincount(rows), np.bincount(columns))  # (h, w): pixels of the image behind each of the copy's
-        joined = _without_small(labels, pixels, self.min_area * height * width)
-        return joined.astype(np.min_scalar_type(joined.max()))[rows][:, columns]  # (H, W), a byte a pixel where there are few
+        joined = _without_small(labels, _behind(small.shape, (height, width)), self.min_area * height * width)
+        return joined.astype(np.min_scalar_type(joined.max()))
+
+
+def _shown(small: int, side: int) -> NDArray[np.intp]:
+    """(side,): which of `small` pixels of the reduced copy stands for each of an image's."""
+    return np.arange(side) * small // side
+
+
+def _behind(small: Sequence[int], size: tuple[int, int]) -> NDArray[np.intp]:
+    """(h, w): pixels of an image of `size` behind each of its reduced copy's."""
+    rows, columns = (np.bincount(_shown(few, many), minlength=few) for few, many in zip(small, size, strict=False))
+    return np.outer(rows, columns)
+
+
+def _enlarge(mask: Mask, size: tuple[int, int], out: Mask | None = None) -> Mask:
+    """(h, w) bool of the reduced copy -> (H, W) bool of the image, its columns before its rows, which are copied whole."""
+    wide = mask[:, _shown(mask.shape[1], size[1])]
+    return np.take(wide, _shown(mask.shape[0], size[0]), axis=0, out=out)
 
 
 def _reduced(image: Image, side: int) -> Image:
@@ -157,15 +164,19 @@ def _borders(labels: Labels, count: int) -> NDArray[np.intp]:
     return border
 
 
-def _mostly_inside(labels: Labels, box: Sequence[float]) -> Mask:
-    """The union of the segments of which more than half lies in `box`."""
-    left, top, right, bottom = box_edges(box, (labels.shape[0], labels.shape[1]))
-    total = np.bincount(labels.ravel())
-    inside = np.bincount(labels[top:bottom, left:right].ravel(), minlength=total.size)
+def _mostly_inside(patches: Labels, box: Sequence[float], size: tuple[int, int]) -> Mask:
+    """(h, w) bool: the patches of the reduced copy of which more than half, in pixels of the image, lies in `box`."""
+    left, top, right, bottom = box_edges(box, size)
+    rows, columns = (
+        np.bincount(_shown(few, many)[a:b], minlength=few)
+        for few, many, a, b in zip(patches.shape, size, (top, left), (bottom, right), strict=True)
+    )
+    total = np.bincount(patches.ravel(), weights=_behind(patches.shape, size).ravel())
+    inside = np.bincount(patches.ravel(), weights=np.outer(rows, columns).ravel(), minlength=total.size)
     chosen = 2 * inside > total
     if not chosen.any():
         raise RegionError(
             f"no superpixel lies by more than half in box ({left}, {top}, {right - left}, {bottom - top}), {len(total)} superpixels in the "
             "image: draw a larger box, raise `segments` and lower `min_area`, or use the mask encoder `given` for the box itself"
         )
-    return chosen[labels]
+    return chosen[patches]

@@ -42,7 +42,7 @@ class Visit:
 
     Attributes:
         name: of the image's file.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB; not to be written to from here on, so that it need not be read again to be known.
         regions: in the order in which they were asked about.
         corner: (x, y) of the first corner of a box that is being drawn.
         key: by which what models keep of the image is found.
@@ -57,6 +57,9 @@ class Visit:
     left: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)
     filing: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.image.flags.writeable = False
 
     @property
     def size(self) -> tuple[int, int]:

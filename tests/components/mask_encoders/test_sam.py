@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,6 +126,29 @@ def test_an_image_is_embedded_once_for_its_prompts(embeddings):
     assert len(embeddings) == 1
 
 
+def test_visitors_in_turns_have_their_images_embedded_once_each(embeddings):
+    encoder, other = build(), np.ascontiguousarray(255 - IMAGE[:30])
+    wanted = [build().forward(image, PROMPTS) for image in (IMAGE, other)]
+    embeddings.clear()
+    for _ in range(3):
+        for image, masks in zip((IMAGE, other), wanted, strict=True):
+            np.testing.assert_array_equal(encoder.forward(image, PROMPTS), masks)
+    assert len(embeddings) == 2
+
+
+def test_threads_are_told_about_their_own_images(embeddings):
+    """Nobody takes turns here: a predictor that all shared would answer about the image that was set last."""
+    encoder = build()
+    images = [np.ascontiguousarray(np.roll(IMAGE, 7 * n, 0)[: 40 - 5 * n]) for n in range(4)]
+    wanted = [build().forward(image, PROMPTS) for image in images]
+    embeddings.clear()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda n: encoder.forward(images[n % 4], PROMPTS), range(24)))
+    for n, masks in enumerate(found):
+        np.testing.assert_array_equal(masks, wanted[n % 4])
+    assert len(embeddings) == 4
+
+
 def test_an_image_changed_in_place_is_embedded_anew(embeddings):
     encoder, image = build(), IMAGE.copy()
     encoder.forward(image, PROMPTS)
@@ -176,13 +200,13 @@ def test_multimask_keeps_the_mask_of_the_best_predicted_quality(monkeypatch, bes
     masks = np.zeros((3, *IMAGE.shape[:2]), dtype=bool)
     masks[[0, 1, 2], [5, 6, 7]] = True
     quality = np.eye(3)[best]
-    monkeypatch.setattr(encoder._predictor, "predict", lambda **asked: (masks, quality, None) if asked["multimask_output"] else None)
+    monkeypatch.setattr(sam.SamPredictor, "predict", lambda self, **asked: (masks, quality, None) if asked["multimask_output"] else None)
     np.testing.assert_array_equal(encoder.forward(IMAGE, PROMPTS[:1])[0], masks[best])
 
 
 def test_nothing_found_is_refused(monkeypatch):
     encoder = build()
-    monkeypatch.setattr(encoder._predictor, "predict", lambda **_: (np.zeros((1, *IMAGE.shape[:2]), dtype=bool), np.ones(1), None))
+    monkeypatch.setattr(sam.SamPredictor, "predict", lambda *_, **__: (np.zeros((1, *IMAGE.shape[:2]), dtype=bool), np.ones(1), None))
     with pytest.raises(RegionError, match=r"nothing found for point \(30, 20\)"):
         encoder.forward(IMAGE, PROMPTS)
 

@@ -38,7 +38,7 @@ def test_proposals_partition_any_image(shape, content):
     assert_partition(masks)
 
 
-def test_an_image_is_parted_once_and_another_anew(monkeypatch):
+def test_images_are_parted_once_although_they_are_asked_about_in_turns(monkeypatch):
     from components.mask_encoders import superpixel as module
 
     parted = []
@@ -47,9 +47,10 @@ def test_an_image_is_parted_once_and_another_anew(monkeypatch):
     masks = encoder.propose(first)
     assert np.array_equal(encoder.forward(first.copy(), [Prompt(point=(3, 3))])[0], masks[masks[:, 3, 3].argmax()])
     assert len(parted) == 1
-    encoder.propose(second)
+    other = encoder.propose(second)
     assert np.array_equal(encoder.propose(first), masks)
-    assert len(parted) == 3
+    assert np.array_equal(encoder.propose(second), other)
+    assert len(parted) == 2
 
 
 def test_patches_follow_the_colours():
@@ -103,6 +104,19 @@ def test_a_point_means_the_patch_that_holds_it():
         mask = encoder.forward(image, [Prompt(point=(x, y))])[0]
         assert mask[int(y), int(x)]
         assert any((mask == p).all() for p in proposals)
+
+
+def test_every_point_of_a_reduced_image_lies_in_its_patch():
+    """What a point means is read off the reduced copy, whose pixels do not divide the image evenly."""
+    encoder, image = Superpixel(segments=9, side=13), noise(37, 50)
+    found = encoder.forward(image, [Prompt(point=(x + 0.5, y + 0.5)) for y in range(37) for x in range(50)])
+    assert all(mask[n // 50, n % 50] for n, mask in enumerate(found))
+    assert_partition(np.unique(found, axis=0))
+
+
+def test_what_is_kept_of_a_large_image_is_small():
+    encoder, image = Superpixel(), noise(900, 1200)
+    assert encoder.seen.of(image).nbytes < image.nbytes / 50
 
 
 @pytest.mark.parametrize("point", [(-0.1, 5), (70, 5), (5, 50), (5, 1e9)])

@@ -1,6 +1,8 @@
 """What is kept of a visit, and for how long: it goes when another picture is open or nobody used it, and work renews it."""
 
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
 import pytest
@@ -63,6 +65,24 @@ def test_files_that_a_further_click_made_old_are_not_offered(page, monkeypatch):
     assert page._files(visit) == (gr.skip(), gr.skip())
     monkeypatch.undo()
     assert all(button["interactive"] for button in page._files(visit))
+
+
+def test_files_of_one_visit_are_written_one_after_the_other(page, monkeypatch):
+    """Two clicks that follow each other have the same files."""
+    visit, writing, save = opened(page), [], layout.draw.save
+
+    def slowly(*file):
+        writing.append("begun")
+        time.sleep(0.02)
+        save(*file)
+        writing.append("done")
+
+    page._wholly(visit)
+    monkeypatch.setattr(layout.draw, "save", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: page._files(visit), range(3)))
+    assert writing == ["begun", "done"] * 3
+    assert all(button["interactive"] for files in found for button in files)
 
 
 def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path):

@@ -1,6 +1,8 @@
 """Images stay encoded, a bounded number of them, and are encoded once however many ask."""
 
 import threading
+import time
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -34,8 +36,17 @@ def test_the_longest_unused_gives_way_and_comes_back():
 
 
 def test_many_that_ask_at_once_encode_it_once():
+    class Slow(OrderedDict):
+        """A table in which looking something up takes long enough for another to come."""
+
+        def get(self, key):
+            found = super().get(key)
+            time.sleep(0.002)
+            return found
+
     engine = Counting()
     looks = Looks([engine], limit=2)
+    looks._kept = Slow()
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: looks.of("a", photo()), range(32)))
     assert engine.looked == 1

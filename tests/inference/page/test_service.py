@@ -109,6 +109,42 @@ def test_requests_at_once_give_the_answers_of_requests_in_turn(service):
     assert sorted(r.row.region for r in together.regions) == sorted(r.row.region for r in alone.regions)
 
 
+def test_regions_are_bounded_for_requests_at_once(service, visit, monkeypatch):
+    """Each sees how many there are and adds its own before the next one looks."""
+    score = service.engines[0].score
+    monkeypatch.setattr(service.engines[0], "score", lambda *asked: time.sleep(0.01) or score(*asked))
+
+    def whole(_):
+        try:
+            return service.whole(visit)
+        except Refusal:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [marked for marked in pool.map(whole, range(8)) if marked is not None]
+    assert len(made) == len(visit.regions) == 4
+
+
+def test_two_corners_that_come_at_once_are_a_box(service):
+    class Slow(Visit):
+        """Takes long to say where the corner is, so that another may come in between."""
+
+        @property
+        def corner(self):
+            time.sleep(0.01)
+            return self.kept
+
+        @corner.setter
+        def corner(self, value):
+            self.kept = value
+
+    for _ in range(3):
+        visit = Slow("photo.png", photo())
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(lambda at, visit=visit: service.corner(visit, *at), [(20, 30), (50, 60)]))
+        assert [marked.row.box for marked in found if marked is not None] == [(20, 30, 30, 30)]
+
+
 def test_the_answers_as_json_hold_regions_and_all_models(service, visit):
     service.point(visit, 40, 30)
     told = json.loads(visit.as_json(service.models))
@@ -178,6 +214,28 @@ def test_clicks_and_a_map_at_once_share_one_segmenter():
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(ask, range(2))) == [[(90, 120)] * 30, [(60, 50)] * 30]
+
+
+def test_visitors_in_turns_have_their_pictures_segmented_once_each(service, monkeypatch):
+    looked, segmenter = [], service.engines[0].segmenter
+    monkeypatch.setattr(segmenter.seen, "look", lambda image, look=segmenter.look: looked.append(1) or look(image))
+    visits = [Visit("a.png", photo(80, 70)), Visit("b.png", photo(70, 80))]
+    for x in (5, 30, 60):
+        for visit in visits:
+            service.point(visit, x, 40)
+    service.map(visits[0])
+    assert len(looked) == 2
+
+
+def test_a_picture_is_read_once_to_be_known(service, monkeypatch):
+    read, real = [], np.ascontiguousarray
+    monkeypatch.setattr("components.mask_encoders.base.np.ascontiguousarray", lambda image: read.append(image.shape) or real(image))
+    visit = Visit("a.png", photo(75, 75))
+    for x in (5, 30, 60):
+        service.point(visit, x, 40)
+    assert read.count((75, 75, 3)) == 1
+    with pytest.raises(ValueError, match="read-only"):
+        visit.image[0, 0] = 0
 
 
 def test_an_image_is_encoded_once_for_all_its_regions(service, monkeypatch):
