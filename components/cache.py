@@ -14,25 +14,33 @@ from transformers.cache_utils import DynamicLayer
 from components.rows import Rows
 
 ROOM = 8  # a layer that grows makes room for one column more in so many
+SPARE = 4  # of an image's columns, one in so many more may be kept as room for what is asked about it
+Room = tuple[Tensor, Tensor]  # keys and values, (B, H, C, d)
 
 
 class RoomyLayer(DynamicLayer):
     """As `DynamicLayer`, but into room that was made ahead: an answer that is said word by word does not copy all columns before it with
-    each word. While gradients are kept, which writing in place would spoil, it is a `DynamicLayer`."""
+    each word. While gradients are kept, which writing in place would spoil, it is a `DynamicLayer`.
+
+    The room of a fork that is done with is lent to the next one (`give_back`): who asks about an image again and again copies its columns
+    once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._room: tuple[Tensor, Tensor] | None = None  # keys and values, (B, H, C, d) with C columns or more
+        self._room: Room | None = None  # with columns for some more
+        self._idle: list[Room] = []  # one at most: begins with this layer's columns, and no fork writes behind them
+        self._lender: tuple[RoomyLayer, list[Room]] | None = None  # of a fork
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """See the class. What is returned are views that later columns do not change."""
         known = self.get_seq_length()
+        self._idle = []  # what stands behind the columns is now of this layer
         if torch.is_grad_enabled() or not known or self.keys is None or self.values is None:
             self._room = None
             return super().update(key_states, value_states, *args, **kwargs)
         length = known + key_states.shape[-2]
         if self._room is None or self._room[0].shape[-2] < length:
-            self._room = _grown(self.keys, length), _grown(self.values, length)
+            self._room = self._borrowed(length) or (_grown(self.keys, length), _grown(self.values, length))
         room_keys, room_values = self._room
         room_keys[..., known:length, :], room_values[..., known:length, :] = key_states, value_states
         self.keys, self.values = room_keys[..., :length, :], room_values[..., :length, :]
@@ -41,8 +49,29 @@ class RoomyLayer(DynamicLayer):
     def fork(self) -> RoomyLayer:
         """Another layer with the same columns, which both may extend; the room stays with this one."""
         forked = copy.copy(self)
-        forked._room = None
+        forked._room, forked._idle, forked._lender = None, [], (self, self._idle)
         return forked
+
+    def give_back(self) -> None:
+        """Says that this fork is not read any more: its room is lent to the next, unless it has far more columns than those that are
+        shared. These stand in it from here on, so that they are not kept twice."""
+        room, self._room = self._room, None
+        if room is None or self._lender is None:
+            return
+        lender, idle = self._lender
+        known = lender.get_seq_length()
+        if idle or lender._idle is not idle or lender._room is not None or room[0].shape[-2] > known + known // SPARE:
+            return
+        lender.keys, lender.values = (columns[..., :known, :] for columns in room)
+        idle.append(room)
+
+    def _borrowed(self, length: int) -> Room | None:
+        """The room that an earlier fork gave back, if it is large enough; its first columns are those that are known here."""
+        idle = [] if self._room is not None or self._lender is None else self._lender[1]
+        try:
+            return idle.pop() if idle[0][0].shape[-2] >= length else None
+        except IndexError:  # nobody gave one back, or another thread has it
+            return None
 
 
 def _grown(columns: Tensor, length: int) -> Tensor:
@@ -77,3 +106,9 @@ class RowCache(DynamicCache):
         forked = copy.copy(self)
         forked.layers = [layer.fork() if isinstance(layer, RoomyLayer) else copy.deepcopy(layer) for layer in self.layers]
         return forked
+
+    def give_back(self) -> None:
+        """Says that this fork is not read any more, see `RoomyLayer.give_back`."""
+        for layer in self.layers:
+            if isinstance(layer, RoomyLayer):
+                layer.give_back()

@@ -62,16 +62,19 @@ def converse(
     row = _Row(llm, prefixes, alone=len(talks) == prefixes.images == 1)
     going: dict[int, Say] = {n: next(talk) for n, talk in enumerate(talks)}
     read: Sequence[Tensor | None] = questions  # before the first word
-    while going:
-        order = list(going)
-        logits, states = row.read([(n, image[n], read[n], going[n].ids) for n in order], any(going[n].state for n in order))
-        going, said = {}, dict(zip(order, _heard(logits, [going[n] for n in order], dialogue, states), strict=True))
-        for n, heard in said.items():
-            try:
-                going[n] = talks[n].send(heard)
-            except StopIteration as end:
-                answers[n] = end.value
-        read = [None] * len(talks)
+    try:
+        while going:
+            order = list(going)
+            logits, states = row.read([(n, image[n], read[n], going[n].ids) for n in order], any(going[n].state for n in order))
+            going, said = {}, dict(zip(order, _heard(logits, [going[n] for n in order], dialogue, states), strict=True))
+            for n, heard in said.items():
+                try:
+                    going[n] = talks[n].send(heard)
+                except StopIteration as end:
+                    answers[n] = end.value
+            read = [None] * len(talks)
+    finally:
+        llm.return_cache(row.cache)
     return [answer for answer in answers if answer is not None]
 
 

@@ -87,6 +87,9 @@ class LLMAdapter(nn.Module, ABC):
     def fork_cache(self, cache: Any) -> Any:
         """A cache that holds what `cache` holds and may be extended without changing it; nothing is copied before it is extended."""
 
+    def return_cache(self, cache: Any) -> None:
+        """Says that a fork is not read any more; what it took may serve the next one."""
+
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""
         return None

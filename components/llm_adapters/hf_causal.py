@@ -158,6 +158,9 @@ class HFCausal(LLMAdapter):
     def fork_cache(self, cache: RowCache) -> RowCache:
         return cache.fork()
 
+    def return_cache(self, cache: RowCache) -> None:
+        cache.give_back()
+
     def base_model(self) -> dict[str, str] | None:
         """See the contract; the revision is the commit, once the weights have been read."""
         if not self._source or Path(self._source).exists():

@@ -93,6 +93,9 @@ class TinyCausal(LLMAdapter):
     def fork_cache(self, cache: Any) -> Any:
         return self.llama.fork_cache(cache)
 
+    def return_cache(self, cache: Any) -> None:
+        self.llama.return_cache(cache)
+
     def foundation(self) -> dict[str, str] | None:
         return self.llama.foundation()
 

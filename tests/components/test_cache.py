@@ -76,6 +76,67 @@ def test_forks_that_grow_in_turns_do_not_see_each_other():
     assert filled(forks[0].fork(), 5, 1)[0][0, 0, 66:, 0].tolist() == [20, 21, 22, 5]
 
 
+@torch.no_grad()
+def test_the_room_of_a_fork_that_is_done_serves_the_next():
+    """A question more copies nothing of the prefix, which is kept once: it stands in the room."""
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    places = set()
+    for n in range(4):
+        fork = cache.fork()
+        keys, values = filled(fork, 10 + n, 3)
+        assert keys[0, 0, :, 0].tolist() == [1.0] * 64 + [10.0 + n] * 3
+        assert torch.equal(values, -keys)
+        fork.give_back()
+        places.add(keys.data_ptr())
+        assert cache.layers[0].keys[0, 0, :, 0].tolist() == [1.0] * 64
+        assert cache.layers[0].keys.data_ptr() == keys.data_ptr()
+    assert len(places) == 1
+
+
+@torch.no_grad()
+def test_room_is_lent_to_one_at_a_time():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    for _ in range(2):
+        forks = [cache.fork() for _ in range(3)]
+        for step in range(3):
+            for n, fork in enumerate(forks):
+                keys, _ = filled(fork, 10 * n + step, 1)
+                assert keys[0, 0, 64:, 0].tolist() == [10.0 * n + s for s in range(step + 1)]
+        for fork in forks:
+            fork.give_back()
+        assert len(cache.layers[0]._idle) == 1
+
+
+@torch.no_grad()
+def test_room_of_other_columns_or_far_too_large_is_not_lent():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    fork = cache.fork()
+    filled(fork, 2, 40)
+    fork.give_back()
+    assert cache.layers[0]._idle == []  # a many regions' room would be kept beside each image
+    late = cache.fork()
+    filled(late, 3, 2)
+    filled(cache, 4, 1)  # the cache goes on by itself
+    late.give_back()
+    assert cache.layers[0]._idle == []
+
+
+@torch.no_grad()
+def test_room_that_is_too_small_or_out_of_date_is_not_taken():
+    cache = RowCache(AutoConfig.for_model("llama", **TINY))
+    filled(cache, 1, 64)
+    first = cache.fork()
+    filled(first, 2, 1)
+    first.give_back()
+    assert filled(cache.fork(), 3, 30)[0][0, 0, 64:, 0].tolist() == [3.0] * 30
+    assert len(cache.layers[0]._idle) == 1  # which those who need little still find
+    filled(cache, 4, 1)
+    assert filled(cache.fork(), 5, 1)[0][0, 0, 64:, 0].tolist() == [4, 5]
+
+
 def test_while_gradients_are_kept_nothing_is_written_over():
     cache = RowCache(AutoConfig.for_model("llama", **TINY))
     parts = [torch.ones(1, 1, n, 4, requires_grad=True) for n in (64, 2, 2)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import components.cache as cache_module
 from components.batch import RoiScore
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
@@ -101,6 +102,35 @@ def test_the_prefix_is_kept_once_and_left_as_it_is(llm, dialogue, monkeypatch):
     assert held[0].layers[0].keys.shape[-2] == START + 50 * 5
     assert prefixes.cache.get_seq_length() == START
     assert first == converse(llm, prefixes, questions, [0] * 50, [scripted(((7,), (3,))) for _ in range(50)], dialogue)
+
+
+@torch.no_grad()
+def test_a_further_question_copies_nothing_of_the_prefix(llm, dialogue, monkeypatch):
+    long = 200
+    cache = llm.new_cache()
+    llm(torch.randn(1, long, llm.width), torch.arange(long)[None], cache=cache)
+    made = []
+    monkeypatch.setattr(
+        "components.cache._grown", lambda columns, length, real=cache_module._grown: made.append(1) or real(columns, length)
+    )
+    question = [torch.randn(4, llm.width)]
+    answers = [
+        converse(llm, Prefixes(cache, long, 1), question * 3, [0] * 3, [scripted(((7,), (3,)), ((9,), (5,))) for _ in range(3)], dialogue)
+        for _ in range(3)
+    ]
+    assert len(made) == 2 * 2  # keys and values of two layers, for the first
+    assert answers[0] == answers[1] == answers[2]
+    with pytest.raises(ZeroDivisionError):
+        converse(llm, Prefixes(cache, long, 1), question, [0], [failing()], dialogue)
+    assert converse(
+        llm, Prefixes(cache, long, 1), question * 3, [0] * 3, [scripted(((7,), (3,)), ((9,), (5,))) for _ in range(3)], dialogue
+    )
+    assert len(made) == 2 * 2  # an error gives the room back, too
+
+
+def failing():
+    yield Say((7,), (3,))
+    raise ZeroDivisionError
 
 
 def test_what_is_no_word_is_never_heard():
