@@ -28,7 +28,11 @@ from inference.page.service import Service
 from lightning_modules.entry import run_entry
 from predict import options_of
 
-QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # nothing is told to anybody
+QUIET = {
+    "GRADIO_ANALYTICS_ENABLED": "False",  # nothing is told to anybody
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # nor counted after each event, for a page of statistics that is not served
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
