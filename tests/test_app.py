@@ -2,16 +2,24 @@
 
 import json
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
+import bitsandbytes
 import pytest
 from gradio import processing_utils
 
 import app
 from components.registry import ConfigError
+from inference.page.visit import Visit
+from inference.saved import About, save
 from tests.inference.page.models import encoded, photo, saved
+from tests.inference.test_saved import built, llama, node_of
+
+__all__ = ["llama"]
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +164,132 @@ def test_a_painting_of_any_number_of_layers_is_refused(served):
     parts.append('--edge\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\nx\r\n--edge--\r\n')
     status, text = asked(f"{served.url}gradio_api/component_server", "".join(parts).encode(), "multipart/form-data; boundary=edge")
     assert (status, "sent as an upload" in text) == (404, True)
+
+
+def numbers(served):
+    """Of the page's events, by the function that each calls."""
+    return {fn.name: number for number, fn in served.blocks.fns.items()}
+
+
+def joined(served, name, session, given=(None,)):
+    """Asks for an event, and does not wait for it: status and text."""
+    return asked(f"{served.url}gradio_api/queue/join", {"data": given, "fn_index": numbers(served)[name], "session_hash": session})
+
+
+def heard(served, session):
+    """Waits for all that a session has asked for."""
+    return asked(f"{served.url}gradio_api/queue/data?session_hash={session}")[1]
+
+
+@pytest.fixture
+def visitors(served):
+    """Sessions that have opened a picture."""
+
+    def opened(*sessions):
+        path = uploaded(served.url, "photo.png", encoded(photo()))
+        for session in sessions:
+            assert '"success":true' in told(served, path, session)
+
+    return opened
+
+
+class Held:
+    """Stands before functions of the service: whoever comes waits until it is let go, and the most that wait at a time are counted."""
+
+    def __init__(self):
+        self.inside, self.most, self.turn, self.free = 0, 0, threading.Condition(), False
+
+    def __call__(self, do):
+        def held(*args):
+            with self.turn:
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+                self.turn.notify_all()
+                self.turn.wait_for(lambda: self.free, 60)
+                self.inside -= 1
+            return do(*args)
+
+        return held
+
+    def let_go(self):
+        with self.turn:
+            self.free = True
+            self.turn.notify_all()
+
+    def wait_for(self, count):
+        """Until so many are held, and a moment longer, in which one more would come."""
+        with self.turn:
+            assert self.turn.wait_for(lambda: self.inside >= count, 60)
+        time.sleep(0.3)
+
+
+def test_every_event_is_in_one_of_two_groups(served):
+    groups = {fn.name: fn.concurrency_id for fn in served.blocks.fns.values()}
+    asking = {"_looked", "_clicked", "_painted", "_masked", "_wholly", "_undone", "_cleared", "_mapped"}
+    assert {name for name, group in groups.items() if group == "model"} == asking
+    assert {group for name, group in groups.items() if name not in asking} == {"page"}
+
+
+def test_two_requests_are_worked_on_at_once_whatever_they_ask(served, visitors, monkeypatch):
+    sessions = [f"group-{n}" for n in range(6)]
+    visitors(*sessions)
+    service, held, quick = served.service, Held(), Held()
+    for name in ("whole", "map", "look"):
+        monkeypatch.setattr(service, name, held(getattr(service, name)))
+    for name, session in zip(("_wholly", "_mapped", "_looked") * 2, sessions, strict=True):
+        assert joined(served, name, session)[0] == 200
+    held.wait_for(2)
+    for name in ("picture", "open"):  # others are not kept waiting
+        monkeypatch.setattr(service, name, quick(getattr(service, name)))
+    sent = {"path": uploaded(served.url, "photo.png", encoded(photo())), "meta": {"_type": "gradio.FileData"}}
+    for session in sessions[:2]:
+        assert joined(served, "_chosen", session, [None, "Box"])[0] == 200
+    for session in sessions[2:4]:
+        assert joined(served, "_opened", session, [sent, None])[0] == 200
+    quick.wait_for(2)
+    quick.let_go()
+    held.let_go()
+    assert all(heard(served, session).count('"success":true') >= 1 for session in sessions)
+    assert (held.most, quick.most) == (2, 2)
+
+
+def test_the_thirty_third_that_would_wait_is_refused(served, visitors, monkeypatch):
+    visitors("crowd")
+    held = Held()
+    monkeypatch.setattr(served.service, "look", held(served.service.look))
+    for _ in range(2):
+        assert joined(served, "_looked", "crowd")[0] == 200
+    held.wait_for(2)
+    assert [joined(served, "_looked", "crowd")[0] for _ in range(32)] == [200] * 32
+    assert joined(served, "_looked", "crowd")[0] == 503
+    held.let_go()
+    assert heard(served, "crowd").count('"success":true') == 34
+    assert joined(served, "_looked", "crowd")[0] == 200  # there is room again
+
+
+@pytest.fixture
+def quantisable(llama, tmp_path):
+    """A saved model whose language model lies in files."""
+    node = node_of("roi_vlm", llm={"plugin": "hf_causal", "source": str(llama), "adaptation": "frozen"})
+    save(tmp_path / "m", built(node), node, About())
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize(("said", "kind"), [("nf4", bitsandbytes.nn.Linear4bit), ("int8", bitsandbytes.nn.Linear8bitLt)])
+def test_models_are_served_in_fewer_bits(quantisable, said, kind):
+    with app.Served([str(quantisable), str(quantisable), "--port", str(free_port()), "--quantization", said]) as served:
+        for engine in served.service.engines:
+            assert sum(isinstance(m, kind) for m in engine.scorer.llm.modules()) == 7
+        marked = served.service.whole(Visit("photo.png", photo()))
+    assert all(0 <= row.scores["quality"].value <= 1 for row in marked.rows)
+
+
+def test_bits_that_are_none_or_not_the_models_are_refused(model, quantisable, capsys):
+    with pytest.raises(SystemExit):
+        app.main([str(quantisable), "--quantization", "int4"])
+    assert "invalid choice: 'int4'" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"quantization: got 'nf4', and this language model \(tiny_causal\) has no weights in files"):
+        app.main([str(model), "--quantization", "nf4", "--port", str(free_port())])
 
 
 def test_what_visitors_left_goes_with_the_server(model):

@@ -32,7 +32,9 @@ HOUR = 3600  # seconds that a visitor's image is kept after he last touched it
 CSS = Path(__file__).with_name("page.css")
 _TOOLS = {"Click a point": "point", "Box": "box", "Paint": "paint", "Mask file": "mask"}
 _BOX = ("Click one corner of the box.", "Now click the opposite corner.")
-_PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # events of the page are no programming interface
+AT_ONCE = 2  # requests of each group that are worked on at once
+_PRIVATE: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "page"}  # events of the page are no programming interface
+_ASKING: dict[str, Any] = {**_PRIVATE, "concurrency_id": "model"}  # a group of its own, so that a slow model holds up nothing else
 _EXPECTED = (Refusal, RegionError, AnswerError, ConfigError)  # what is said to a visitor in its own words
 
 
@@ -55,7 +57,7 @@ def page(service: Service, pictures: dict[str, NDArray[np.uint8]], folder: Path)
         Page(service, pictures, folder)
     for block in blocks.blocks.values():
         _fetch_nothing(block)
-    blocks.queue(max_size=service.limits.waiting, api_open=False, default_concurrency_limit=2)
+    blocks.queue(max_size=service.limits.waiting, api_open=False, default_concurrency_limit=AT_ONCE)
     return blocks
 
 
@@ -196,7 +198,7 @@ class Page:
         opened.then(lambda: None, None, self.upload, **quiet)
         chosen = self.gallery.select(told(self._example), [self.visit], shown, **quiet)
         for event in (opened, chosen):
-            event.success(told(self._looked), [self.visit], None, concurrency_id="model", **quiet)
+            event.success(told(self._looked), [self.visit], None, **_ASKING, show_progress="minimal")
         self.other.click(
             told(self._closed), [self.visit], [self.visit, self.welcome, self.work, self.back, self.gallery, self.upload], **quiet
         )
@@ -206,7 +208,7 @@ class Page:
 
     def _regions(self) -> None:
         """A region comes or goes; the files for downloads follow after the answer."""
-        asking = {**_PRIVATE, "concurrency_id": "model", "show_progress": "minimal"}
+        asking = {**_ASKING, "show_progress": "minimal"}
         view = [self.visit, *self._view()]
         masked = self.mask.upload(told(self._masked), [self.visit, self.mask], view, **asking)
         masked.then(lambda: None, None, self.mask, **_PRIVATE)
@@ -228,8 +230,7 @@ class Page:
             told(self._mapped),
             [self.visit],
             [self.visit, self.mapped, self.maps, self.ranking, self.map_file],
-            concurrency_id="model",
-            **_PRIVATE,
+            **_ASKING,
         )
 
     def _view(self) -> list[Any]:

@@ -1,6 +1,7 @@
 """The engine: any image, any way to say a region, within a budget, from any thread: always the scorer's own answers."""
 
 import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
+from components.preprocess import prepare_regions
 from components.registry import ConfigError
 from components.rle import RegionError
 from components.scorers.base import SCORERS, Look
@@ -193,6 +195,20 @@ def test_a_compiled_encoder_gives_the_same_scores(name):
     assert graphs
 
 
+def test_inductor_gives_the_same_scores():
+    """The compiler that `predict.py --compile` takes, with the system's own for C++."""
+    image, masks = scene(3)
+    small = {"plugin": "timm_pyramid", "name": "test_resnet", "image_size": 64}  # a larger one is compiled for half a minute
+    scorer = sensitive(SCORERS.build({"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny(), "vision_encoder": small}).eval())
+    wanted = scorer.score(image, masks)
+    assert apart(wanted) > 10 * CLOSE
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    close(Engine(scorer, compile="inductor").score(image, masks), wanted)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert torch._dynamo.utils.counters["inductor"]
+
+
 def test_what_cannot_be_compiled_is_refused(monkeypatch):
     scorer = built("pooled_mlp")
     with pytest.raises(ConfigError, match=r"compile: got 'inducter', .*'inductor'"):
@@ -211,6 +227,49 @@ def test_threads_get_the_answers_of_one_after_the_other(any_scorer):
         got = list(pool.map(lambda n: engine.score(*pictures[n % 6]), range(18)))
     for n, answer in enumerate(got):
         assert answer == wanted[n % 6]  # to the bit: nothing of another request is read
+
+
+class Alone:
+    """Wraps what only one thread may do at a time, and notes whether two did."""
+
+    def __init__(self):
+        self.inside, self.together, self.calls = 0, False, 0
+
+    def __call__(self, do):
+        def wrapped(*args, **options):
+            self.inside, self.calls = self.inside + 1, self.calls + 1
+            self.together |= self.inside > 1
+            time.sleep(0.003)  # others come in here, where nothing holds them
+            try:
+                return do(*args, **options)
+            finally:
+                self.inside -= 1
+
+        return wrapped
+
+
+def test_one_thread_at_a_time_is_on_the_model_and_on_the_segmenter(monkeypatch):
+    """Models and plugins need not be made for several threads."""
+    scorer, alone, (image, masks) = built("pooled_mlp"), Alone(), scene(3)
+    monkeypatch.setattr(scorer, "look", alone(scorer.look))
+    monkeypatch.setattr(scorer, "answer", alone(scorer.answer))
+    segmenter = MASK_ENCODERS.build({"plugin": "superpixel", "segments": 4})
+    engines, shared = [Engine(scorer, segmenter=segmenter)], Alone()
+    monkeypatch.setattr(segmenter, "forward", shared(segmenter.forward))
+    monkeypatch.setattr(segmenter, "propose_codes", shared(segmenter.propose_codes))
+    engines.append(Engine(built("pooled_mlp"), segmenter=segmenter))  # which shares it
+    array = as_image(image)
+    asked = [
+        lambda: engines[0].score(image, masks),
+        lambda: engines[0].answer(engines[0].look(image), prepare_regions(image, masks, scorer.preprocess, scorer.crop_size), scorer.tasks),
+        lambda: engines[0].segment(array, [Prompt(point=(2, 2))]),
+        lambda: engines[1].propose(array),
+        lambda: engines[1].score(image, [(2, 2)]),
+    ]
+    with ThreadPoolExecutor(10) as pool:
+        list(pool.map(lambda n: asked[n % len(asked)](), range(20)))
+    assert (alone.calls, alone.together) == (16, False)
+    assert (shared.calls, shared.together) == (12, False)
 
 
 def test_an_accelerator_is_one_that_is_there():
