@@ -30,7 +30,7 @@ from inference import draw
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, table
-from inference.predict import Predictor, Row, Seen
+from inference.predict import Predictor, Row, Seen, shared_cores
 from inference.quality_map import QualityMap, check_mapped, draw_map
 from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
 from lightning_modules.entry import run_entry
@@ -66,7 +66,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     asked = engine.tasks if tasks is None else tasks
     if maps is not None:
         check_mapped(asked)
-    predictor = Predictor(engine, asked, args.segment_boxes, args.readers)
     identity = {
         "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
         "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
@@ -89,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
     begun, scored, counts = time.monotonic(), 0, _counts(requests)
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
-    with _bar(counts, len(requests), done) as bar:
+    with shared_cores(device, len(requests) - done, args.readers) as readers, _bar(counts, len(requests), done) as bar:
+        predictor = Predictor(engine, asked, args.segment_boxes, readers)
         if counts is not None:
             predictor.answered = bar.update
         for at, seen in enumerate(predictor(requests[done:]), done):
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
         "--readers",
         type=int,
         metavar="N",
-        help="images that are made ready while the model works, 0 for each in its turn (default: 2 with a GPU, else the cores left)",
+        help="images that are made ready while the model works, 0 for each in its turn (default: 2 with a GPU, else by the cores)",
     )
     parser.add_argument(
         "--compile", nargs="?", const="inductor", default="", metavar="BACKEND", help="torch.compile of the vision encoder (inductor)"

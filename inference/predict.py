@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,8 @@ from inference.requests import Asked, Request
 
 _LOG = logging.getLogger(__name__)
 _EVERYWHERE = (ConfigError, ImportError)  # what fails for one image so will fail for each
+_ASKED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which somebody says how many threads PyTorch takes
+_MOST_READERS = 4  # each holds an image
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,40 @@ class Predictor:
 def default_readers(device: torch.device) -> int:
     """Images that are made ready while the model works: two beside a GPU. On a CPU readers take cores from the model, which is slower
     for it, so there are only as many, up to two, as cores that PyTorch leaves."""
-    if device.type != "cpu":
-        return 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(2, cores - torch.get_num_threads()))
+    return 2 if device.type != "cpu" else max(0, min(2, _cores() - torch.get_num_threads()))
+
+
+@contextmanager
+def shared_cores(device: torch.device, images: int, readers: int | None = None) -> Iterator[int]:
+    """How many images to make ready ahead. On a CPU of which PyTorch would take every core, because nobody told it otherwise, it takes
+    fewer for as long as this lasts (`shares`): else the model would wait for each image to be decoded.
+
+    Args:
+        images: that are to be scored; beside a single one nothing is made ready.
+        readers: what was asked for; PyTorch's threads then stay as they are.
+    """
+    threads = torch.get_num_threads()
+    told = readers is not None or any(name in os.environ for name in _ASKED)
+    if told or device.type != "cpu" or images < 2 or threads < _cores():
+        yield default_readers(device) if readers is None else readers
+        return
+    fewer, ahead = shares(_cores())
+    torch.set_num_threads(fewer)
+    try:
+        yield ahead
+    finally:
+        torch.set_num_threads(threads)
+
+
+def shares(cores: int) -> tuple[int, int]:
+    """Cores of a CPU -> threads of PyTorch, and readers: these have a quarter of the cores, one at least, and are one more than that,
+    so that one decodes while another waits for the disk. A single core is not shared."""
+    spare = max(1, cores // 4) if cores > 1 else 0
+    return cores - spare, min(_MOST_READERS, spare + 1) if spare else 0
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _unheard(count: int) -> None:

@@ -514,7 +514,8 @@ def test_a_table_has_types_and_the_same_numbers(run, photo):
     assert table["left"].dtype == np.int64
     assert table["quality_parsed"].dtype == bool
     np.testing.assert_allclose(table["quality"], as_csv["quality"], rtol=1e-12)
-    assert table["distortion"].fillna("").tolist() == as_csv["distortion"].fillna("").tolist()
+    assert table["distortion"].tolist() == pd.read_csv(photo.parent / "s.csv", keep_default_na=False)["distortion"].tolist()
+    assert table["error"].isna().all()
 
 
 def test_a_map_of_one_image_and_of_a_folder(run, test_images, tmp_path):
@@ -541,6 +542,23 @@ def test_a_map_of_one_image_and_of_a_folder(run, test_images, tmp_path):
         predict.main([str(run), str(one), "--map", str(tmp_path / "map.png")])
     with pytest.raises(ConfigError, match="there are 2 images, so it names a folder"):
         predict.main([str(run), str(two), "--map", str(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize(("options", "shared"), [((), True), (("--readers", "1"), False)])
+def test_a_folder_is_read_ahead_on_cores_of_its_own(run, tmp_path, monkeypatch, options, shared):
+    """Where PyTorch would take both cores: else the model waits for each image to be decoded."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for n in range(3):
+        PIL.Image.new("RGB", (40, 40 + n)).save(tmp_path / f"{n}.png")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    threads, answer, seen = [2], predict.Predictor.one, []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(predict.Predictor, "one", lambda self, r: seen.append((self.readers, threads[-1])) or answer(self, r))
+    predict.main([str(run), str(tmp_path), *options])
+    assert seen == [(2, 1) if shared else (1, 2)] * 3
+    assert threads == ([2, 1, 2] if shared else [2])
 
 
 def test_a_budget_is_positive(run, photo):

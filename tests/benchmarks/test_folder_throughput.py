@@ -22,8 +22,9 @@ def scorer():
 def test_every_mode_writes_the_rows_of_every_image(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "TOGETHER", 2)
     found = benchmark.measure(scorer(), tmp_path, 3)
-    assert list(found) == ["defaults", "read ahead", "in turn"]
-    assert all(0 < model < wall for wall, model in found.values())
+    assert list(found) == ["defaults", "in turn", "one thread"]
+    assert all(0 < model < wall for wall, model, _ in found.values())
+    assert found["one thread"][2] == 1
     for mode in found:
         rows = [row for at in (0, 2) for row in csv.DictReader((tmp_path / f"{mode} {at}.csv").open())]
         assert [row["image"][-8:] for row in rows] == [f"{n:04}.jpg" for n in range(3) for _ in benchmark.BOXES]
@@ -34,6 +35,6 @@ def test_it_says_how_fast_each_mode_is(capsys):
     threads = torch.get_num_threads()
     benchmark.main(["2"], scorer())
     said = capsys.readouterr().out
-    assert re.findall(r"^(.*?) \(\d+ threads?\): [\d.]+ images", said, re.MULTILINE) == ["defaults", "read ahead", "in turn"]
+    assert re.findall(r"^(.*?) \(\d+ threads?\): [\d.]+ images", said, re.MULTILINE) == ["defaults", "in turn", "one thread"]
     assert "reading ahead: " in said
     assert torch.get_num_threads() == threads

@@ -10,7 +10,7 @@ import torch
 from components.mask_encoders.superpixel import Superpixel
 from components.registry import ConfigError
 from inference.engine import Engine
-from inference.predict import Predictor, default_readers
+from inference.predict import Predictor, default_readers, shared_cores, shares
 from inference.requests import Asked, Request
 from tests.components.scorers.samples import scene
 from tests.inference.test_engine import built, close
@@ -124,6 +124,54 @@ def test_readers_take_only_cores_that_the_model_leaves(monkeypatch, cores, threa
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert default_readers(torch.device("cpu")) == readers
     assert default_readers(torch.device("cuda")) == 2
+
+
+@pytest.fixture
+def eight_cores(monkeypatch):
+    """A machine of eight, of which PyTorch takes all unasked; what it is told of threads is kept."""
+    threads = [8]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    return threads
+
+
+def test_the_cores_are_shared_where_nobody_said_how(eight_cores):
+    def scored():
+        with shared_cores(torch.device("cpu"), 2) as readers:
+            assert (readers, eight_cores[-1]) == (3, 6)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scored()
+    assert eight_cores == [8, 6, 8]
+
+
+@pytest.mark.parametrize("case", ["a GPU", "one image", "readers", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "set_num_threads"])
+def test_threads_stay_as_they_are_where_somebody_said_how(eight_cores, case, monkeypatch):
+    if case.isupper():
+        monkeypatch.setenv(case, "8")
+    if case == "set_num_threads":
+        eight_cores.append(7)
+    before = list(eight_cores)
+    device = torch.device("cuda" if case == "a GPU" else "cpu")
+    with shared_cores(device, 1 if case == "one image" else 9, 5 if case == "readers" else None) as readers:
+        assert readers == {"a GPU": 2, "readers": 5, "set_num_threads": 1}.get(case, 0)
+    assert eight_cores == before
+
+
+def test_shares_of_cores():
+    assert {n: shares(n) for n in (1, 2, 3, 4, 8, 16, 64)} == {
+        1: (1, 0),
+        2: (1, 2),
+        3: (2, 2),
+        4: (3, 2),
+        8: (6, 3),
+        16: (12, 4),
+        64: (48, 4),
+    }
 
 
 def test_who_listens_hears_how_many_regions_were_answered(scorer, requests):
