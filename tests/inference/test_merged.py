@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prepare
 import train
@@ -69,6 +70,21 @@ def test_it_is_the_trained_model(run, merged):
     for a, b in zip(load(folder).score(image, masks), load(run).score(image, masks), strict=True):
         assert a["quality"].value == pytest.approx(b["quality"].value, abs=1e-4)
         assert a["distortion"].text == b["distortion"].text
+
+
+@torch.no_grad()
+def test_transformers_opens_its_language_model_as_any_other(place, run, merged):
+    """Safetensors, configuration and tokenizer: its logits are those of the trained adapters on their base, and not the base's."""
+    folder = merged[0] / "llm"
+    assert {p.suffix for p in folder.iterdir() if p.stat().st_size > 100_000} == {".safetensors"}
+    ids = AutoTokenizer.from_pretrained(folder)("How is the quality of this region?", return_tensors="pt").input_ids
+    assert ids.shape[1] > 5
+    trained = load(run).llm
+    wanted = trained(trained.embed(ids), torch.arange(ids.shape[1])[None])
+    plain, base = (AutoModelForCausalLM.from_pretrained(f).float().eval()(ids).logits for f in (folder, place / "ours" / "llm"))
+    apart = (plain - wanted).abs().max()
+    assert apart < 1e-5 * wanted.std()
+    assert (base - wanted).abs().max() > 100 * apart
 
 
 def test_it_describes_itself_and_needs_no_peft(merged, monkeypatch):
