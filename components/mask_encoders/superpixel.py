@@ -66,9 +66,9 @@ class Superpixel(MaskEncoder):
                 row, column = (
                     at * small // side for at, small, side in zip(pixel_at(prompt.point, size), patches.shape, size, strict=True)
                 )
-                _enlarge(patches == patches[row, column], size, out=mask)
+                mask[:] = _enlarge(patches == patches[row, column], size)
             elif prompt.box is not None:
-                _enlarge(_mostly_inside(patches, prompt.box, size), size, out=mask)
+                mask[:] = _enlarge(_mostly_inside(patches, prompt.box, size), size)
         return masks
 
     def propose(self, image: Image) -> Masks:
@@ -113,10 +113,9 @@ def _behind(small: Sequence[int], size: tuple[int, int]) -> NDArray[np.intp]:
     return np.outer(rows, columns)
 
 
-def _enlarge(mask: Mask, size: tuple[int, int], out: Mask | None = None) -> Mask:
+def _enlarge(mask: Mask, size: tuple[int, int]) -> Mask:
     """(h, w) bool of the reduced copy -> (H, W) bool of the image, its columns before its rows, which are copied whole."""
-    wide = mask[:, _shown(mask.shape[1], size[1])]
-    return np.take(wide, _shown(mask.shape[0], size[0]), axis=0, out=out)
+    return mask[:, _shown(mask.shape[1], size[1])][_shown(mask.shape[0], size[0])]
 
 
 def _reduced(image: Image, side: int) -> Image:
