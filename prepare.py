@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from components.llm_adapters.hf_causal import HFCausal
 from components.registry import ConfigError, configured
 from components.released import mobile_iqa, seagull, teacher_iqa
 from components.released.states import Names, read_state, read_wrapped
@@ -225,6 +224,7 @@ def _data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def import_seagull(args: argparse.Namespace) -> dict[str, Any]:
     """Released folder -> `out`/{config.json, model.safetensors, vision_encoder.safetensors, llm/, official/, README.md}."""
+    from components.llm_adapters.hf_causal import HFCausal  # takes 250 MiB, which the commands about data do without
     from components.released.tokenizer import write_tokenizer  # needs sentencepiece, which the other commands do without
 
     node = load_model(args.model)

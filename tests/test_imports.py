@@ -1,6 +1,8 @@
 """Imports point one way: each folder may import those it stands on, and nothing above."""
 
 import ast
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +72,9 @@ def test_every_module_imports(root):
     for folder in ALLOWED:
         for path in (root / folder).rglob("*.py"):
             importlib.import_module(".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"))
+
+
+def test_commands_about_data_do_without_language_models(root):
+    """Their libraries take a quarter of a GiB, and of what `prepare.py index` may take that is much."""
+    code = "import sys, prepare, datamodules.seagull_100w; sys.exit('components.llm_adapters.hf_causal' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=root, timeout=300, check=True)
