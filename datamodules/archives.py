@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -173,11 +173,14 @@ class ImageFiles:
         Raises:
             ImageError: the archive itself cannot be read.
         """
+        return self.checksums(archive, [member])[0]
+
+    def checksums(self, archive: str, members: Sequence[str]) -> list[str]:
+        """As `checksum`, of many members of one archive."""
         directory = self.directory(archive)
-        (place,) = directory.find(np.array([_encoded(member)], np.bytes_))
-        if place < 0 or directory.methods[place] < 0:
-            return ""
-        return f"crc32:{directory.checks[place]:08x}:{directory.sizes[place]}"
+        places = directory.find(np.array([_encoded(m) for m in members], np.bytes_))
+        known = (places >= 0) & (directory.methods[places] >= 0) if len(directory.names) else np.zeros(len(places), np.bool_)
+        return [f"crc32:{directory.checks[p]:08x}:{directory.sizes[p]}" if k else "" for p, k in zip(places, known, strict=True)]
 
     def _member(self, archive: str, member: str) -> bytes:
         directory = self.directory(archive)

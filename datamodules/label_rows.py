@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ class RowMaker:
             "height": own["height"],
             "width": own["width"],
             "path": paths,
-            "hash": [self._hash(p) for p in paths],
+            "hash": self._hashes(paths),
             "reference": [self.mapping["references"].format(**n) for n in names],
             "regions": pa.nulls(len(ids), SCHEMA.field("regions").type),
             "png": pa.nulls(len(ids), pa.binary()),
@@ -125,16 +125,22 @@ class RowMaker:
             )
         return kind
 
-    def _hash(self, path: str) -> str:
-        """The checksum that the image's archive holds; "" where the archive was not there when the index began, or is damaged."""
-        archive, inside, member = path.partition(INSIDE)
-        if not inside or archive not in self.archives or archive in self._damaged:
-            return ""
-        try:
-            return self.files.checksum(archive, member)
-        except ImageError:
-            self._damaged.add(archive)
-            return ""
+    def _hashes(self, paths: Sequence[str]) -> list[str]:
+        """The checksums that the images' archives hold; "" where an archive was not there when the index began, or is damaged."""
+        found, asked = [""] * len(paths), dict[str, list[tuple[int, str]]]()
+        for i, path in enumerate(paths):
+            archive, inside, member = path.partition(INSIDE)
+            if inside and archive in self.archives and archive not in self._damaged:
+                asked.setdefault(archive, []).append((i, member))
+        for archive, members in asked.items():
+            try:
+                marks = self.files.checksums(archive, [m for _, m in members])
+            except ImageError:
+                self._damaged.add(archive)
+                continue
+            for (i, _), mark in zip(members, marks, strict=True):
+                found[i] = mark
+        return found
 
 
 def once(rows: pa.Table, masks: pa.Table, scores: tuple[str, ...]) -> tuple[pa.Table, int, int]:

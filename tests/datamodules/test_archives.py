@@ -61,6 +61,9 @@ def test_a_members_checksum_is_of_its_own_bytes_however_it_is_packed(packed):
     files = ImageFiles(packed.parent)
     assert {name: files.checksum(packed.name, name) for name in CONTENT} == expected
     assert files.checksum(packed.name, "nothing") == ""
+    names = ["nothing", *reversed(CONTENT), "nothing"]
+    assert files.checksums(packed.name, names) == [expected.get(n, "") for n in names]
+    assert files.checksums(packed.name, []) == []
 
 
 def test_a_missing_member(packed):
