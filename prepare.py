@@ -130,7 +130,6 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
 
 def index_data(args: argparse.Namespace) -> dict[str, Any]:
     """SEAGULL-100w as it is downloaded -> tables, in constant memory; a run that was killed goes on when it is given again."""
-    from datamodules.archives import ImageFiles
     from datamodules.label_mapping import load_mapping
     from datamodules.rows import parts_of, scan
     from datamodules.seagull_100w import Indexer
@@ -138,8 +137,9 @@ def index_data(args: argparse.Namespace) -> dict[str, Any]:
     mapping = load_mapping(args.mapping)
     if args.importance:
         mapping["scales"]["importance"]["direction"] = args.importance
-    found = Indexer(args.folder, args.out, mapping, tuple(args.shares), args.seed, args.threads).run()
-    coverage = scan(parts_of(args.out), ImageFiles(args.folder)).coverage()
+    indexer = Indexer(args.folder, args.out, mapping, tuple(args.shares), args.seed, args.threads)
+    found = indexer.run()
+    coverage = scan(parts_of(args.out), indexer.maker.files).coverage()  # which has read the archives' directories already
     print("\n".join(f"{count:>14,} {what}" for what, count in found["counts"].items()))
     print(f"importance: {mapping['scales']['importance']['direction']} scores are the more important (not published: see --importance)")
     if mapping["severity"] == "quality":
