@@ -26,7 +26,7 @@ from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
 from evaluation.across import by_data, columns, compare_across, labelled
-from evaluation.bootstrap import FEW_SOURCES, UNTESTED_SOURCES
+from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
 from evaluation.protocols import SCORES, evaluate
@@ -126,8 +126,6 @@ def compare_runs(
         print("note: the runs describe different data; the labels of the regions compared are the same")
     for note in [*result["notes"], *explained(result["models"], SCORES)]:
         print(f"note: {note}")
-    if any(d["few"] for d in result["differences"]):
-        print(f"note: the sources count as fewer than {FEW_SOURCES} of equal size, so intervals are hints")
     if any(d["untested"] for d in result["differences"]):
         print(f"note: fewer than {UNTESTED_SOURCES} sources, so differences have no p-value")
     if images is None:

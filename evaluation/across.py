@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from evaluation.comparison import compare, judge
-from evaluation.entries import Entry, agree
+from evaluation.entries import Entry, agree, disputed
 from evaluation.protocols import SCORES, plain
 from evaluation.ranking import Column, latex, markdown, value
 from evaluation.report import Images, write_whole
@@ -20,15 +21,21 @@ from evaluation.report import Images, write_whole
 def by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     """The entries of each data set, by its name: those belong together that share regions and agree on their labels.
 
-    Names of regions alone do not tell two data sets apart, and fingerprints cover more than the test data.
+    Names of regions alone do not tell two data sets apart, and fingerprints cover more than the test data. An entry belongs to a data set
+    with any of whose entries it agrees, so that the order of `entries` changes nothing but the order of the answer.
+
+    Raises:
+        ValueError: two entries of one data set that disagree on a label, though others agree with both.
     """
     groups: list[list[Entry]] = []
     for entry in entries:
-        own = next((g for g in groups if agree(g[0], entry)), None)
-        if own is None:
-            groups.append([entry])
-        else:
-            own.append(entry)
+        joined = [g for g in groups if any(agree(member, entry) for member in g)]
+        apart = [g for g in groups if not any(g is j for j in joined)]
+        groups = [*apart, [*(member for g in joined for member in g), entry]]
+    place = {id(entry): number for number, entry in enumerate(entries)}
+    groups = sorted((sorted(g, key=lambda e: place[id(e)]) for g in groups), key=lambda g: place[id(g[0])])
+    for group in groups:
+        _require_peace(group)
     return dict(zip(_names([g[0] for g in groups]), groups, strict=True))
 
 
@@ -39,22 +46,25 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
         images: as `comparison.compare` takes it, for the first data set.
 
     Returns:
-        What across.json holds: `datasets`, name -> regions, sources and notes; `models`, name -> `trained_on`, and data set -> its results.
+        What across.json holds: `datasets`, name -> regions, sources, notes and the `folder` of its comparison (None of one model);
+        `models`, name -> `trained_on`, and data set -> its results.
 
     Raises:
         ValueError: a data set on which an entry occurs twice, or such that `comparison.compare` refuses.
     """
     models: dict[str, dict[str, Any]] = {}
     datasets: dict[str, dict[str, Any]] = {}
+    folders = _folders(list(groups))
     for number, (name, entries) in enumerate(groups.items()):
+        folder = folders[name] if len(entries) > 1 else None
         try:
-            if len(entries) > 1:
-                found = compare(entries, out / _folder(name), images if number == 0 else None, draws)
+            if folder:
+                found = compare(entries, out / folder, images if number == 0 else None, draws)
             else:
                 found = judge(entries, draws)[0]
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        datasets[name] = {"regions": found["regions"], "sources": found["sources"], "notes": found["notes"]}
+        datasets[name] = {"regions": found["regions"], "sources": found["sources"], "notes": found["notes"], "folder": folder}
         for entry in entries:
             models.setdefault(entry.name, {"trained_on": entry.trained_on})[name] = found["models"][entry.name]
     result: dict[str, Any] = plain({"datasets": datasets, "models": models})
@@ -127,5 +137,26 @@ def _names(first: Sequence[Entry]) -> list[str]:
     return [f"{m} {n}" if marked.count(m) > 1 else m for n, m in enumerate(marked, 1)]
 
 
-def _folder(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)
+def _require_peace(group: Sequence[Entry]) -> None:
+    """Raises ValueError where two entries of a group, which others join, disagree on a label."""
+    for first, other in combinations(group, 2):
+        found = disputed(first, other)
+        if found:
+            region, column, one, two = found
+            raise ValueError(
+                f"{first.name} and {other.name} have different {column} labels for {region!r} ({one!r} and {two!r}), and of "
+                f"{[e.name for e in group]} some agree with both: give those of one data set at a time, or measure all again with eval.py"
+            )
+
+
+def _folders(names: Sequence[str]) -> dict[str, str]:
+    """A folder's name for each data set, no two alike (on a disk that does not tell capitals apart, too), and none of dots alone."""
+    out: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain_name = re.sub(r"[^\w.-]+", "_", name)
+        plain_name = plain_name if plain_name.strip(".") else "data"
+        tries = (plain_name if n == 1 else f"{plain_name}_{n}" for n in count(1))
+        out[name] = next(t for t in tries if t.casefold() not in taken)
+        taken.add(out[name].casefold())
+    return out

@@ -161,9 +161,18 @@ def _predictions(path: Path, rows: pd.DataFrame, known: pd.DataFrame) -> pd.Data
 
 def agree(first: Entry, other: Entry) -> bool:
     """Whether two entries were measured on the same data: they share regions, and no label of these differs."""
+    return not set(first.table["id"]).isdisjoint(other.table["id"]) and disputed(first, other) is None
+
+
+def disputed(first: Entry, other: Entry) -> tuple[str, str, Any, Any] | None:
+    """The first region that two entries label differently: its id, the column, and both values; None where no label of theirs differs."""
     common = sorted(set(first.table["id"]) & set(other.table["id"]))
     a, b = (e.table.set_index("id").loc[common] for e in (first, other))
-    return bool(common) and not any((~_equal(a[c], b[c], c)).any() for c in _LABELS)
+    for column in _LABELS:
+        differ = np.flatnonzero(~_equal(a[column], b[column], column))
+        if len(differ):
+            return common[differ[0]], column, a[column].iloc[differ[0]], b[column].iloc[differ[0]]
+    return None
 
 
 def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:

@@ -1,11 +1,12 @@
 import json
 from dataclasses import replace
+from itertools import permutations
 
 import pandas as pd
 import pytest
 
 from evaluation import comparison
-from evaluation.across import by_data, columns, compare_across, labelled
+from evaluation.across import _folders, by_data, columns, compare_across, labelled
 from evaluation.entries import Entry, agree, data_name
 
 
@@ -33,6 +34,39 @@ def test_entries_are_grouped_by_their_labels_not_by_names(entries):
     assert {n: [e.name for e in g] for n, g in groups.items()} == {"photographs": ["a", "b"], "roi_folder mine": ["a"]}
     assert agree(entries[0], replace(entries[1], table=entries[1].table[5:]))  # some regions are enough
     assert not agree(entries[0], replace(entries[1], table=entries[1].table.assign(id="elsewhere")))
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_entries_are_grouped_alike_in_any_order(answers, order):
+    """The first and the last share no region, and both share some with the second; another's labels differ."""
+    parts = {"a": answers[:20], "b": answers, "c": answers[30:]}
+    mine = [Entry(n, parts[n].reset_index(drop=True), dataset="photographs") for n in order]
+    other = Entry("d", answers.assign(quality=1 - answers["quality"]), dataset="roi_folder mine")
+    groups = by_data([mine[0], other, *mine[1:]])
+    assert {n: [e.name for e in g] for n, g in groups.items()} == {"photographs": list(order), "roi_folder mine": ["d"]}
+
+
+@pytest.mark.parametrize("order", list(permutations("abc")))
+def test_who_agrees_with_two_that_disagree_is_of_no_data_set(answers, order):
+    parts = {"a": answers, "b": answers[:20], "c": answers.assign(quality=answers["quality"].where(answers.index != 30, 0.0))}
+    with pytest.raises(ValueError, match=r"have different quality labels for 'region-30' .*some agree with both: give those of one"):
+        by_data([Entry(n, parts[n]) for n in order])
+
+
+def test_data_sets_whose_names_are_alike_have_folders_of_their_own(entries, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "write_page", lambda *_: None)
+    names = ["roi a b", "roi a_b", "roi a/b", "ROI a b", "..", "", "roi a_b_2"]
+    folders = _folders(names)
+    assert len({f.casefold() for f in folders.values()}) == len(names)
+    assert folders["roi a b"] == "roi_a_b"
+    assert all(f.strip(".") and "/" not in f for f in folders.values())
+    pair = entries[:2]
+    groups = {"mine a b": pair, "mine a_b": [replace(e, table=e.table.assign(quality=1 - e.table["quality"])) for e in pair]}
+    result = compare_across(groups, tmp_path, draws=2)
+    for number, (name, told) in enumerate(result["datasets"].items()):
+        written = json.loads((tmp_path / told["folder"] / "comparison.json").read_text())["models"]["b"]["quality"]["srcc"]
+        assert written == result["models"]["b"][name]["quality"]["srcc"]
+        assert (written < 0) == bool(number)
 
 
 def test_data_sets_of_one_name_are_told_apart(entries):
