@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import kendalltau, spearmanr
 from tqdm.auto import tqdm
 
-from evaluation.bootstrap import Interval, Sample, difference, holm, interval, leave_out, resample
+from evaluation.bootstrap import MANY_SOURCES, Interval, Sample, difference, holm, interval, leave_out, resample
 from evaluation.comparison import SCALE
 from evaluation.correlations import rmse
 from evaluation.protocols import MIN_REGIONS
@@ -44,6 +44,7 @@ Indices = NDArray[np.int64]
 
 SIZES = {"equal": (5, 5), "unequal": (1, 30)}  # fewest and most regions of a source
 CLASSES = 4
+FEWEST_DRAWS = 200  # from which an error can be told
 LARGE = 1_000_000  # regions of a truth without a closed form
 
 
@@ -226,6 +227,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--statistic", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--out", type=Path, help="a CSV file with a line for each case; those that it holds are not measured again")
     args = parser.parse_args(argv)
+    if max(args.clusters) > MANY_SOURCES and args.draws < FEWEST_DRAWS:
+        parser.error(
+            f"--draws: got {args.draws}, expected at least {FEWEST_DRAWS}: above {MANY_SOURCES} sources the error is that of the draws"
+        )
     known = _read(args.out, args.simulations, args.draws)
     wanted = [(case, name) for case in grid(args.clusters) for name in args.statistic if not (case.levels and name in CLASSED)]
     for case, name in tqdm(wanted, desc="cases", unit="case"):

@@ -23,6 +23,7 @@ from evaluation.protocols import CLEAN, MIN_REGIONS, SCORES, UNGRADED, Score, di
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
 from evaluation.weighted import (
+    Ranks,
     Statistic,
     krcc_of,
     macro_f1_of,
@@ -110,7 +111,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
             models[name][task] = _score(rows, task) | dealt
         notes += _reversed(models, task)
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
-    for judged, statistics, sources in [*(_score_statistics(tables[t], t) for t in SCORES), *classes]:
+    for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
@@ -193,16 +194,19 @@ def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
     return bool(rows[f"{task}_pred"].between(0, 1).all())
 
 
-def _score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
+    """The task; of each model the statistics of its score that have an interval; and the rows' sources, (N,)."""
     statistics: dict[str, dict[str, Statistic]] = {}
     sources: Any = []
+    ranks: Ranks | None = None  # the labels are the same for all
     for name, rows in tables.items():
         if rows.empty:
             continue
+        ranks = ranks or Ranks(rows[task])
         pair = rows[f"{task}_pred"].to_numpy(np.float64), rows[task].to_numpy(np.float64)
         sources = rows["source"].to_numpy()
         statistics[name] = {
-            "srcc": srcc_of(*pair),
+            "srcc": srcc_of(*pair, ranks),
             "plcc": plcc_of(*pair),
             "krcc": krcc_of(*pair, sources),
             "within_image_srcc": within_of(*pair, rows["image"], MIN_REGIONS),

@@ -121,7 +121,7 @@ def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
     """
     if len(z) <= _MANY:
         return _settled(z, y, parameters, _starts(z, y, parameters))
-    some = np.argsort(z, kind="stable")[:: len(z) // _MANY]
+    some = np.argsort(z, kind="stable")[:: -(-len(z) // _MANY)]
     first = _best(z[some], y[some], parameters)
     return None if first is None else _settled(z, y, parameters, [first])
 

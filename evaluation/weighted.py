@@ -26,22 +26,16 @@ class Ranks:
         _, self.level, sizes = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
         self.order = np.argsort(self.level, kind="stable")
         self.starts = np.cumsum(sizes) - sizes
+        self._last: tuple[Weights, Weights] | None = None
 
     def __call__(self, weights: Weights) -> Weights:
-        """Mean ranks (draws, N) of the rows, each standing `weights` (draws, N) times."""
-        total = self.sizes(weights)
+        """Mean ranks (draws, N) of the rows, each standing `weights` (draws, N) times; those of the last weights are kept."""
+        if self._last is not None and self._last[0] is weights:
+            return self._last[1]
+        total = np.add.reduceat(weights[:, self.order], self.starts, axis=1)  # rows at each of the column's levels
         ranks: Weights = (np.cumsum(total, axis=1) - (total - 1) / 2)[:, self.level]
+        self._last = weights, ranks
         return ranks
-
-    def sizes(self, weights: Weights) -> Weights:
-        """How many rows stand at each of the column's levels, (draws, levels)."""
-        found: Weights = np.add.reduceat(weights[:, self.order], self.starts, axis=1)
-        return found
-
-    def untied(self, weights: Weights) -> Vector:
-        """How many ordered pairs of rows have different values, (draws,)."""
-        found: Vector = weights.sum(axis=1) ** 2 - (self.sizes(weights) ** 2).sum(axis=1)
-        return found
 
 
 def weighted_plcc(x: NDArray[np.float64], y: NDArray[np.float64], weights: Weights) -> Vector:
@@ -52,10 +46,14 @@ def weighted_plcc(x: NDArray[np.float64], y: NDArray[np.float64], weights: Weigh
     return np.divide(_dot(weights * a, b), power, out=np.full(len(weights), math.nan), where=power > 0)
 
 
-def srcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
-    """Spearman's correlation as a function of the rows' weights; 0 in a draw of equal predictions, as `protocols.within_image` has it."""
+def srcc_of(pred: ArrayLike, label: ArrayLike, ranks: Ranks | None = None) -> Statistic:
+    """Spearman's correlation as a function of the rows' weights; 0 in a draw of equal predictions, as `protocols.within_image` has it.
+
+    Args:
+        ranks: of the labels, where several models share them: those of a draw are then found once.
+    """
     x, y = paired(pred, label)
-    first, second = Ranks(x), Ranks(y)
+    first, second = Ranks(x), ranks or Ranks(y)
     return _unordered_is_zero(lambda weights: weighted_plcc(first(weights), second(weights), weights), x, y)
 
 
@@ -78,17 +76,22 @@ def krcc_of(pred: ArrayLike, label: ArrayLike, sources: ArrayLike) -> Statistic:
     """Kendall's tau-b as a function of weights that rows of one source share; 0 in a draw of equal predictions.
 
     Exact where one source is left out. Where several weights differ from 1, pairs of rows of two such sources count as often as the sum
-    of their weights says, not the product, which spares every draw a sort of its own.
+    of their weights less 1 says, not the product, which spares every draw a sort of its own: those that are ordered alike and all that
+    are not tied, so that what is ordered perfectly is so in every draw.
     """
     x, y = paired(pred, label)
     source = np.unique(np.asarray(sources), return_inverse=True)[1]
-    order, within = agreement(x, y), _agreement_within(x, y, source)
-    first, second = Ranks(x), Ranks(y)
+
+    def pairs(a: Vector, b: Vector) -> Statistic:
+        every, own = agreement(a, b), _agreement_within(a, b, source)
+        return lambda weights: 2 * weights @ every - every.sum() + (weights - 1) ** 2 @ own
+
+    alike, first, second = pairs(x, y), pairs(x, x), pairs(y, y)  # with itself, a column agrees in all pairs that are not tied
 
     def statistic(weights: Weights) -> Vector:
-        above = 2 * weights @ order - order.sum() + (weights - 1) ** 2 @ within
-        power = np.sqrt(first.untied(weights)) * np.sqrt(second.untied(weights))
-        return np.divide(above, power, out=np.full(len(weights), math.nan), where=power > 0)
+        power = np.sqrt(np.maximum(first(weights), 0)) * np.sqrt(np.maximum(second(weights), 0))
+        found = np.divide(alike(weights), power, out=np.full(len(weights), math.nan), where=power > 0)
+        return np.clip(found, -1, 1)
 
     return _unordered_is_zero(statistic, x, y)
 

@@ -73,3 +73,9 @@ def test_the_table_tells_the_lowest_and_the_highest():
     cases = [Case(20, "equal", r, 0.1, False) for r in (0.3, 0.7, 0.9)]
     known = {(case, "rmse"): Found(held, 1.0, math.nan, math.nan) for case, held in zip(cases, (0.95, 0.9, 0.99), strict=True)}
     assert table(known, ["rmse"], [20])[-1] == "| rmse | 0.900 to 0.990 |  |"
+
+
+def test_an_error_of_too_few_draws_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--clusters", "250", "--statistic", "krcc"])
+    assert "expected at least 200" in capsys.readouterr().err

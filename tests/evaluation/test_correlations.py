@@ -174,6 +174,16 @@ def test_of_many_points_the_fit_is_that_of_all_starts(monkeypatch, parameters):
     assert {s for s in sizes if s < 3000} == {500}
 
 
+@pytest.mark.parametrize("size", [501, 999, 1000, 1001, 1499])
+def test_any_number_of_points_beyond_many_is_fitted(monkeypatch, size):
+    rng = np.random.default_rng(size)
+    pred = rng.normal(size=size)
+    label = expit(pred) + 0.1 * rng.normal(size=size)
+    slow = fit_logistic(pred, label)
+    monkeypatch.setattr(correlations, "_MANY", 500)
+    assert plcc_fitted(pred, label, fit_logistic(pred, label)) == pytest.approx(plcc_fitted(pred, label, slow), abs=1e-6)
+
+
 def test_an_optimiser_that_never_converges_is_flagged(monkeypatch, pair):
     monkeypatch.setattr(correlations, "least_squares", lambda *_, **__: type("Result", (), {"success": False}))
     assert "did not converge" in fit_logistic(*pair).reason

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from evaluation.bootstrap import leave_out, resample
 from evaluation.correlations import krcc, srcc
 from evaluation.protocols import pair_accuracy, within_image
-from evaluation.weighted import agreement, krcc_of, macro_f1_of, pair_accuracy_of, plcc_of, ratio_of, rmse_of, srcc_of, within_of
+from evaluation.weighted import Ranks, agreement, krcc_of, macro_f1_of, pair_accuracy_of, plcc_of, ratio_of, rmse_of, srcc_of, within_of
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,36 @@ def test_kendall_of_draws_varies_as_that_of_rows_written_out(rows):
     expected = np.array([kendalltau(np.repeat(pred, w), np.repeat(label, w)).statistic for w in counts])
     assert found.std() == pytest.approx(expected.std(), rel=0.05)
     assert np.corrcoef(found, expected)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.03])
+def test_kendall_of_draws_varies_as_it_does_without_a_source_where_sizes_differ(noise):
+    rng = np.random.default_rng(5)
+    source = np.repeat(np.arange(250), np.ceil(rng.lognormal(1, 1, 250)).astype(int))
+    label, error = rng.normal(size=(2, len(source)))
+    statistic = krcc_of(label + noise * error, label, source)
+    weights = rng.multinomial(250, np.full(250, 1 / 250), size=400).astype(np.float64)[:, source]
+    without = np.array([statistic((source != s).astype(float)[None])[0] for s in range(250)])
+    assert statistic(weights).std() == pytest.approx(without.std() * math.sqrt(249), rel=0.15)
+
+
+def test_what_is_ordered_perfectly_is_so_in_every_draw():
+    rng = np.random.default_rng(6)
+    source = np.repeat(np.arange(250), rng.integers(1, 31, 250))
+    label = rng.normal(size=len(source)).round(1)
+    weights = rng.multinomial(250, np.full(250, 1 / 250), size=50).astype(np.float64)[:, source]
+    assert krcc_of(np.exp(label), label, source)(weights) == pytest.approx(1, abs=1e-12)
+
+
+def test_labels_that_models_share_are_ranked_once(rows):
+    label, pred, _ = rows
+    ranks = Ranks(label)
+    one, two = srcc_of(pred, label, ranks), srcc_of(-pred, label, ranks)
+    for weights in np.random.default_rng(7).integers(0, 4, (3, 2, 300)).astype(np.float64):
+        assert one(weights) == pytest.approx(srcc_of(pred, label)(weights), abs=1e-12)
+        kept = ranks(weights)
+        assert two(weights) == pytest.approx(-one(weights), abs=1e-12)
+        assert ranks(weights) is kept
 
 
 def test_a_share_of_nothing_is_no_number():
