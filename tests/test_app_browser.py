@@ -1,5 +1,6 @@
 """The page, driven in a real headless browser: whatever a visitor does, all answers come, and what is bad loses nothing."""
 
+import io
 import json
 import os
 import shutil
@@ -164,25 +165,77 @@ def test_box_whole_image_and_mask_file(page, picture, tmp_path):
     regions(page, 4)
 
 
-def test_painting(page, picture):
-    opened(page, picture)
-    choose(page, "Paint")
+def shown(page):
+    """Where the canvas shows the picture, which is dark on white: left, top, width, height on the page."""
     canvas = page.locator("#roi-canvas canvas").first
-    canvas.wait_for()
-    page.wait_for_timeout(1500)  # the editor draws its background, and says nothing when it has
-    page.locator("#roi-paint").click()
-    refused(page, "Nothing is painted yet")
-    box = canvas.bounding_box()
-    at = [(box["x"] + box["width"] * x, box["y"] + box["height"] * 0.5) for x in np.linspace(0.4, 0.6, 8)]
+    box, found = canvas.bounding_box(), np.asarray(PIL.Image.open(io.BytesIO(canvas.screenshot())).convert("L")) < 210
+    columns = np.flatnonzero(found.mean(axis=0) > 0.4)
+    rows = np.flatnonzero(found[:, columns[0] : columns[-1]].mean(axis=1) > 0.6)
+    return box["x"] + columns[0], box["y"] + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+
+
+def paint(page, *shares):
+    """A stroke through places of the picture, as shares of its width and height; its size on the page."""
+    left, top, width, height = shown(page)
+    at = [(left + width * x, top + height * y) for x, y in shares]
     page.mouse.move(*at[0])
     page.mouse.down()
     for place in at[1:]:
         page.mouse.move(*place)
     page.mouse.up()
+    return width, height
+
+
+@pytest.mark.parametrize(("height", "width", "large"), [(90, 120, (600, 450)), (120, 72, (400, 680))], ids=["landscape", "portrait"])
+def test_painting_makes_a_region_of_what_was_painted(page, tmp_path, height, width, large):
+    PIL.Image.fromarray(photo(height, width)).save(tmp_path / "photo.png")
+    opened(page, tmp_path / "photo.png")
+    choose(page, "Paint")
+    page.locator("#roi-canvas canvas").first.wait_for()
+    page.wait_for_timeout(2000)  # the editor draws its background, and says nothing when it has
+    page.locator("#roi-paint").click()
+    refused(page, "Nothing is painted yet")
+    on_screen = paint(page, *((x, 0.3) for x in np.linspace(0.3, 0.6, 8)))
+    assert on_screen[0] / on_screen[1] == pytest.approx(width / height, rel=0.05)
+    assert on_screen[0] >= large[0]
+    assert on_screen[1] >= large[1]
     page.locator("#roi-paint").click()
     card = regions(page, 1)
     assert "painted" in card.inner_text()
     assert card.locator("[data-task=distortion]").count() == 2
+    (region,) = json.loads(downloaded(page, "#roi-json").read_text())["regions"]
+    left, top, wide, tall = region["box"]
+    brush = 2 * 40 * max(height, width) / 720  # its breadth in pixels of the image, which is painted on with a longer side of 720
+    assert (left + wide / 2, top + tall / 2) == pytest.approx((0.45 * width, 0.3 * height), abs=2)
+    assert (wide, tall) == pytest.approx((0.3 * width + brush, brush), abs=3)
+    assert region["area"] * height * width == pytest.approx(0.3 * width * brush + np.pi * (brush / 2) ** 2, rel=0.2)
+    assert rle.area(region["rle"]) == pytest.approx(region["area"] * height * width)
+
+
+def test_another_file_can_be_chosen_after_one_that_was_refused(page, picture, tmp_path):
+    (tmp_path / "text.png").write_bytes(b"this is no image")
+    for name in ("upload", "mask"):
+        upload = f"#roi-{name} input[type=file]"
+        page.wait_for_selector(upload, state="attached")
+        page.set_input_files(upload, tmp_path / "text.png")
+        refused(page, "not an image that can be read")
+        page.wait_for_selector(upload, state="attached")
+        page.set_input_files(upload, picture)
+        if name == "upload":
+            page.wait_for_selector("#roi-stage img")
+            choose(page, "Mask file")
+    regions(page, 1)
+
+
+def test_who_finds_the_queue_full_is_told(page, picture, served, monkeypatch):
+    opened(page, picture)
+    monkeypatch.setattr(served.blocks._queue, "max_size", 0)
+    page.locator("#roi-whole").click()
+    refused(page, "currently busy. Please try again")
+    assert page.locator("#roi-work .error:visible").count() == 0  # it is said once
+    monkeypatch.undo()
+    page.locator("#roi-whole").click()
+    regions(page, 1)  # nothing was lost
 
 
 def test_the_map_of_the_whole_image(page):

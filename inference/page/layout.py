@@ -30,6 +30,7 @@ from inference.quality_map import draw_map
 
 HOUR = 3600  # seconds that a visitor's image is kept after he last touched it
 CSS = Path(__file__).with_name("page.css")
+_AROUND, _BROADEST, _TALLEST = 62, 636, 700  # pixels of the canvas: of its margins, and of the picture in it
 _TOOLS = {"Click a point": "point", "Box": "box", "Paint": "paint", "Mask file": "mask"}
 _BOX = ("Click one corner of the box.", "Now click the opposite corner.")
 AT_ONCE = 2  # requests of each group that are worked on at once
@@ -195,7 +196,7 @@ class Page:
         shown = [self.visit, self.welcome, self.work, *self._view(), self.tool, self.mapped, self.tabs]
         quiet = {**_PRIVATE, "show_progress": "minimal"}
         opened = self.upload.upload(told(self._opened), [self.upload, self.visit], shown, **quiet)
-        opened.then(lambda: None, None, self.upload, **quiet)
+        _emptied(opened, self.upload)
         chosen = self.gallery.select(told(self._example), [self.visit], shown, **quiet)
         for event in (opened, chosen):
             event.success(told(self._looked), [self.visit], None, **_ASKING, show_progress="minimal")
@@ -211,7 +212,7 @@ class Page:
         asking = {**_ASKING, "show_progress": "minimal"}
         view = [self.visit, *self._view()]
         masked = self.mask.upload(told(self._masked), [self.visit, self.mask], view, **asking)
-        masked.then(lambda: None, None, self.mask, **_PRIVATE)
+        _emptied(masked, self.mask)
         events = [
             masked,
             self.stage.select(told(self._clicked), [self.visit, self.tool], view, trigger_mode="multiple", **asking),
@@ -290,7 +291,7 @@ class Page:
         visit.corner = None
         canvas = gr.update(visible=False)
         if kind == "paint":
-            canvas = gr.update(visible=True, value=self._canvas(visit))
+            canvas = gr.update(visible=True, value=self._canvas(visit), height=canvas_height(visit.size))
         stage = gr.update(visible=kind != "paint", value=self.service.picture(visit))
         return _renewed(
             visit, stage, canvas, gr.update(visible=kind == "paint"), gr.update(visible=kind == "mask"), _hint(self._says(kind))
@@ -373,6 +374,17 @@ class Page:
         picture = Image.fromarray(self.service.picture(visit))
         picture.thumbnail((SIDE, SIDE))
         return {"background": np.asarray(picture), "layers": [], "composite": None}
+
+
+def canvas_height(size: tuple[int, int]) -> int:
+    """Pixels in which the canvas shows an image of `size` (height, width) as large as the column is broad, or as a screen is high."""
+    return _AROUND + min(_TALLEST, round(_BROADEST * size[0] / size[1]))
+
+
+def _emptied(event: Any, upload: gr.File) -> None:
+    """An upload takes the next file after this event, also where the last one was refused."""
+    for after in (event.success, event.failure):
+        after(lambda: None, None, upload, show_progress="hidden", **_PRIVATE)
 
 
 def told(do: Callable[..., Any]) -> Callable[..., Any]:

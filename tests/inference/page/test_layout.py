@@ -85,6 +85,11 @@ def test_files_of_one_visit_are_written_one_after_the_other(page, monkeypatch):
     assert all(button["interactive"] for files in found for button in files)
 
 
+def test_the_canvas_is_as_high_as_its_picture_needs():
+    heights = [layout.canvas_height(size) for size in ((400, 600), (600, 600), (1000, 600), (6000, 600), (60, 6000))]
+    assert heights == [486, 698, 762, 762, 68]
+
+
 def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path):
     visit = opened(page)
     page._wholly(visit)
