@@ -266,7 +266,7 @@ def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
         ("heavy.png", "maximum allowed size"),
     ):
         page.locator("#roi-other").click()
-        page.wait_for_selector("#roi-upload input[type=file]", state="attached")
+        page.locator("#roi-back").wait_for()
         upload(page, tmp_path / name)
         refused(page, said)
         page.locator("#roi-back").click()
