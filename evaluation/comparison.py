@@ -97,11 +97,13 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
     notes: list[str] = []
     coverage = told.pop("coverage")
     tables: dict[str, dict[str, pd.DataFrame]] = {}
+    absent: set[tuple[str, str]] = set()
     for task in TASKS:
         tables[task], excluded = answered(same, task)
         notes += [f"{name} is left out of {task}: {reason}" for name, reason in excluded.items()]
-    if notes and max(map(len, tables.values())) < 2 and any(c["skipped"] for own in coverage.values() for c in own.values()):
-        raise ValueError(f"nothing is left to compare. {'; '.join(notes)}: add the missing rows, or measure all on the same regions")
+        absent |= {(name, task) for name in excluded}
+    if absent and max(map(len, tables.values())) < 2:
+        raise ValueError(f"nothing is left to compare. {'; '.join(notes)}: {_remedies([coverage[n][t] for n, t in absent])}")
     models = {e.name: _model(e, told["failures"], coverage, tables) for e in same}
     splits = splits or _halves(pd.concat([e.table["source"] for e in same]), seed)
     differences: list[dict[str, Any]] = []
@@ -117,6 +119,16 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
     told |= {"notes": notes, "draws": draws, "seed": seed, "splits": used}
     return plain({**told, "models": models, "differences": differences}), tables, same, splits
+
+
+def _remedies(left_out: Sequence[Mapping[str, int]]) -> str:
+    """What to do about models that answered too little, by what their answers lack."""
+    found = []
+    if any(c["skipped"] for c in left_out):
+        found.append("add the missing rows, or measure all on the same regions")
+    if any(c["unparsed"] for c in left_out):
+        found.append("a file needs a score in each row, and a model answers that parse: `grammar: true` in its model.readouts")
+    return "; ".join(found)
 
 
 def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:
@@ -197,14 +209,13 @@ def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
 def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
     """The task; of each model the statistics of its score that have an interval; and the rows' sources, (N,)."""
     statistics: dict[str, dict[str, Statistic]] = {}
-    sources: Any = []
+    sources = _sources(tables)
     ranks: Ranks | None = None  # the labels are the same for all
     for name, rows in tables.items():
         if rows.empty:
             continue
         ranks = ranks or Ranks(rows[task])
         pair = rows[f"{task}_pred"].to_numpy(np.float64), rows[task].to_numpy(np.float64)
-        sources = rows["source"].to_numpy()
         statistics[name] = {
             "srcc": srcc_of(*pair, ranks),
             "plcc": plcc_of(*pair),
@@ -235,7 +246,12 @@ def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[st
         truth, answer = (np.array([[c in s for c in classes] for s in side], np.bool_) for side in (label, pred))
         right = [t == a for t, a in zip(label, pred, strict=True)]
         statistics[name] = {"macro_f1": macro_f1_of(truth, answer), "accuracy": ratio_of(right)}
-    return task, statistics, next((r["source"].to_numpy() for r in rows.values()), [])
+    return task, statistics, _sources(rows)
+
+
+def _sources(tables: Mapping[str, pd.DataFrame]) -> Any:
+    """The sources (N,) of the N rows compared: every model has these rows, and `align` refuses one whose sources are others."""
+    return next((rows["source"].to_numpy() for rows in tables.values()), np.empty(0, object))
 
 
 def _uncertainty(

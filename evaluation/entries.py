@@ -17,6 +17,7 @@ from evaluation.protocols import SCORES, Score, asked, usable
 
 _PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")
 _LABELS = ("quality", "importance", "types", "severities")
+_PLACES = ("image", "source")
 
 
 @dataclass(frozen=True)
@@ -179,17 +180,18 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
     """The entries with their regions in one order, and who scored which: nobody loses a region that another lacks.
 
     Which regions are compared is decided task by task, among the models that were asked (`comparison.answered`). Of every task that an
-    entry was asked, `coverage` counts the regions with a label (`labelled`), of these the answers that did not parse (`unparsed`) and
-    those without any (`skipped`: no row, or one that was not asked).
+    entry was asked, `coverage` counts the regions with a label (`labelled`), of these the answers that did not parse (`unparsed`, with
+    those whose score is no number) and those without any (`skipped`: no row, or one that was not asked).
 
     Raises:
-        ValueError: names that occur twice, an entry that shares no region with another, or labels that differ.
+        ValueError: names that occur twice, an entry that shares no region with another, or labels, images or sources that differ.
     """
     names = [e.name for e in entries]
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         raise ValueError(f"two entries are named {twice[0]!r}: rename a folder or a file, the tables go by these names")
-    known = pd.concat([e.table[["id", "source", *_LABELS]] for e in entries]).drop_duplicates("id", ignore_index=True)
+    told = [e.table[["id", *_PLACES, *_LABELS]].assign(told_by=e.name) for e in entries]
+    known = pd.concat(told).drop_duplicates("id", ignore_index=True)
     order = pd.Series(known.index, index=known["id"])
     same = [replace(e, table=e.table.sort_values("id", key=lambda ids: ids.map(order), ignore_index=True)) for e in entries]
     counts = pd.concat([e.table["id"] for e in same]).value_counts()
@@ -197,7 +199,7 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
     if apart:
         raise ValueError(f"no region of {apart[0]} was scored by another of {names}: were they measured on the same data and split?")
     for entry in same[1:]:
-        _same_labels(same[0].name, known.set_index("id").loc[entry.table["id"]].reset_index(), entry)
+        _same_labels(known.set_index("id").loc[entry.table["id"]].reset_index(), entry)
     prints = {e.name: e.data for e in entries if e.data is not None}
     return same, {
         "regions": len(known),
@@ -205,7 +207,7 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
         "scored_by_all": int((counts == len(same)).sum()),
         "fingerprints": prints,
         "same_data": len(set(prints.values())) <= 1,
-        "failures": {e.name: {t: int(e.table[f"{t}_parsed"].eq(False).sum()) for t in TASKS if e.answers(t)} for e in same},
+        "failures": {e.name: {t: int(unparsed(e.table, t).sum()) for t in TASKS if e.answers(t)} for e in same},
         "coverage": {e.name: {t: _coverage(e.table, known, t) for t in TASKS if e.answers(t)} for e in same},
     }
 
@@ -217,24 +219,37 @@ def heard(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return usable(table, cast("Score", task))
 
 
+def unparsed(table: pd.DataFrame, task: str) -> pd.Series[bool]:
+    """Of which regions the answer did not parse; a score that is said to have parsed and is no number counts as such."""
+    parsed = table[f"{task}_parsed"]
+    return parsed.eq(False) | (parsed.eq(True) & table[f"{task}_pred"].isna()) if task in SCORES else parsed.eq(False)
+
+
 def _coverage(table: pd.DataFrame, known: pd.DataFrame, task: str) -> dict[str, int]:
     label = "types" if task == "distortion" else task
-    own = table.loc[table[label].notna(), f"{task}_parsed"]
-    labelled, unparsed = int(known[label].notna().sum()), int(own.eq(False).sum())
+    labelled, failed = int(known[label].notna().sum()), int(unparsed(table[table[label].notna()], task).sum())
     answered = int(heard(table, task)[f"{task}_parsed"].eq(True).sum())
-    return {"labelled": labelled, "unparsed": unparsed, "skipped": labelled - unparsed - answered}
+    return {"labelled": labelled, "unparsed": failed, "skipped": labelled - failed - answered}
 
 
-def _same_labels(first: str, known: pd.DataFrame, other: Entry) -> None:
-    """Raises ValueError where an entry's labels are not those `known` of the same rows."""
-    for column in _LABELS:
+_MIXED = {
+    **dict.fromkeys(_LABELS, "they were measured on different data"),
+    "image": "numbers within images would be of other images",
+    "source": "intervals and splits go over sources, and would be of other ones",
+}
+
+
+def _same_labels(known: pd.DataFrame, other: Entry) -> None:
+    """Raises ValueError where an entry's labels, images or sources are not those `known` of the same rows."""
+    for column in (*_LABELS, *_PLACES):
         a, b = known[column], other.table[column]
-        equal = _equal(a, b, column)
-        if not equal.all():
-            at = int(np.flatnonzero(~equal)[0])
+        differ = np.flatnonzero(~_equal(a, b, column))
+        if len(differ):
+            at = int(differ[0])
+            what = f"{column}s" if column in _PLACES else f"{column} labels"
             raise ValueError(
-                f"{first} and {other.name} have different {column} labels for {int((~equal).sum())} regions, the first is "
-                f"{known['id'][at]!r} ({a[at]} and {b[at]}): they were measured on different data; measure both again with eval.py"
+                f"{known['told_by'][at]} and {other.name} have different {what} for {len(differ)} regions, the first is "
+                f"{known['id'][at]!r} ({a[at]} and {b[at]}): {_MIXED[column]}; measure both again with eval.py"
             )
 
 

@@ -84,6 +84,38 @@ def test_a_comparison_of_nothing_is_refused(three, tmp_path):
 
 
 @pytest.mark.usefixtures("_no_page")
+def test_half_the_answers_unparsed_leave_nothing_to_compare(three, answers, tmp_path):
+    """And the remedy is about what failed, not about rows, of which none is missing."""
+    table = answers.drop(columns=["importance_parsed", "distortion_parsed"])
+    half = Entry("half", table.assign(quality_parsed=np.arange(48) % 2 == 0))
+    with pytest.raises(
+        ValueError, match=r"nothing is left to compare. half is left out of quality: .*a file needs a score in each row"
+    ) as e:
+        compare([Entry("good", table), half], tmp_path, draws=2)
+    assert "missing rows" not in str(e.value)
+
+
+def test_a_score_that_parsed_and_is_no_number_is_counted_as_unparsed(three, answers):
+    table = answers.assign(quality_pred=answers["quality"].where(answers.index > 3), quality_parsed=answers.index != 10)
+    _, told = align([three[1], Entry("empty", table.drop(index=[20, 21]).reset_index(drop=True))])
+    assert told["coverage"]["empty"]["quality"] == {"labelled": 48, "unparsed": 5, "skipped": 2}
+    assert told["failures"]["empty"] == {"quality": 5, "importance": 0, "distortion": 1}
+    assert told["coverage"]["empty"]["distortion"] == {"labelled": 48, "unparsed": 1, "skipped": 2}
+
+
+@pytest.mark.parametrize(("column", "why"), [("source", "intervals and splits go over sources"), ("image", "numbers within images")])
+def test_regions_of_other_sources_or_images_are_refused(three, answers, column, why):
+    """Also where the first entry lacks the region, and the second tells of it."""
+    other = answers.assign(**{column: [f"{v}-x" if i == 40 else v for i, v in enumerate(answers[column])]})
+    first, second = replace(three[0], table=answers[:30]), replace(three[1], table=answers)
+    was = answers[column][40]
+    with pytest.raises(
+        ValueError, match=rf"noise and other have different {column}s for 1 regions.*'region-40' \({was} and {was}-x\): {why}"
+    ):
+        align([first, second, Entry("other", other)])
+
+
+@pytest.mark.usefixtures("_no_page")
 def test_a_run_on_fewer_regions_takes_none_from_the_others(three, tmp_path):
     few = Entry("few", three[1].table[:24])
     result = compare([few, *three[:2]], tmp_path, draws=10)
