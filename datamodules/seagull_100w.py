@@ -32,7 +32,7 @@ from datamodules.label_mapping import Reader, reader
 from datamodules.label_rows import ROWS, RowMaker, once
 from datamodules.tables import VERSION, RecordWriter
 
-VERSION_OF_INDEX = 4  # changes whenever the same files would give other tables
+VERSION_OF_INDEX = 5  # changes whenever the same files would give other tables
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP = 64  # images in a row group
@@ -280,7 +280,8 @@ class Indexer:
             f"(SELECT * FROM read_parquet({_literal(str(self.work / f'{name}-*.parquet'))}) WHERE bucket = {bucket})"
             for name in ("masks", "scores")
         )
-        given = self._table(f"SELECT * EXCLUDE (bucket) FROM {every_mask}")
+        found = self._table(f"SELECT * EXCLUDE (bucket) FROM {every_mask}")
+        given = self._of_one_size(found)
         self.sql.register("given", given)
         masks = self._table(f"SELECT * FROM given {_once('reference, region', 'position, counts, semantic, description')} {_MASKS_ORDER}")
         alike = self.sql.sql("SELECT DISTINCT reference, region, counts FROM given").count("*").fetchall()[0][0]
@@ -304,8 +305,22 @@ class Indexer:
                 "masks that stand twice": len(given) - len(masks),
                 "scores that stand twice and differ": differing,
                 "masks that stand twice and differ": alike - len(masks),
+                "masks of another size": len(found) - len(given),
             }
             _write_text(note, json.dumps(counts))
+
+    def _of_one_size(self, found: pa.Table) -> pa.Table:
+        """Without the masks of another size than most of their reference's have, the larger size where as many have either: a row of the
+        schema has one height and one width, and a mask of another size would take the sound ones with it."""
+        self.sql.register("found_masks", found)
+        sizes = "SELECT reference, height, width, count(DISTINCT region) AS often FROM found_masks GROUP BY reference, height, width"
+        order = "often DESC, height::BIGINT * width DESC, height DESC"
+        others = self._table(f"{sizes} QUALIFY row_number() OVER (PARTITION BY reference ORDER BY {order}) > 1")
+        self.sql.register("others", others)
+        kept = self._table("SELECT * FROM found_masks ANTI JOIN others USING (reference, height, width)") if len(others) else found
+        self.sql.unregister("others")
+        self.sql.unregister("found_masks")
+        return kept
 
 
 def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import prepare
@@ -24,7 +25,18 @@ from datamodules.records import SPLITS
 from datamodules.seagull_100w import Indexer
 from datamodules.tables import read_records
 from datamodules.validation import validate
-from tests.datamodules.seagull_100w_files import DAMAGED, MISSING, REGIONS, SETTINGS, masks_of, scores_of, write_images, write_labels
+from tests.datamodules.seagull_100w_files import (
+    DAMAGED,
+    HEIGHT,
+    MISSING,
+    REGIONS,
+    SETTINGS,
+    WIDTH,
+    masks_of,
+    scores_of,
+    write_images,
+    write_labels,
+)
 
 REFERENCES = 9
 IMAGES = REFERENCES * 6 * SETTINGS
@@ -79,6 +91,7 @@ def test_every_image_has_its_regions_masks_and_scores(indexed):
         "scores that stand twice": 0,
         "masks that stand twice and differ": 0,
         "scores that stand twice and differ": 0,
+        "masks of another size": 0,
     }
     assert len({r.id for r in records}) == IMAGES
     for record in records:
@@ -262,6 +275,46 @@ def test_masks_that_disagree_are_counted(tmp_path):
     path.write_text(json.dumps([*records, other]))
     counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
     assert (counts["masks that stand twice"], counts["masks that stand twice and differ"]) == (REGIONS, 1)
+
+
+@pytest.mark.parametrize("odd", range(REGIONS))
+def test_a_mask_of_another_size_is_left_out_and_the_others_are_kept(tmp_path, odd):
+    """Wherever it stands among them: the size of an image is that of most of its masks."""
+    write_labels(tmp_path, 2)
+    write_images(tmp_path, 2)
+    path = tmp_path / "Labels" / "SEAGULL-100w_mask-based-rois.json"
+    masks = json.loads(path.read_text())
+    masks[0]["annotations"][odd]["segmentation"] = rle.encode(np.ones((7, 9), bool))
+    path.write_text(json.dumps(masks))
+    counts = Indexer(tmp_path, tmp_path / "out", load_mapping(None), SHARES, 0).run()["counts"]
+    versions = 6 * SETTINGS
+    assert (counts["masks of another size"], counts["masks left out"], counts["masks that stand twice"]) == (1, 0, 0)
+    assert (counts["scores without a mask"], counts["regions"]) == (versions, (2 * REGIONS - 1) * versions)
+    kept = [n for n in range(REGIONS) if n != odd]
+    for record in read_records(tables(tmp_path / "out")):
+        numbers = kept if record.source == "000000" else range(REGIONS)
+        assert [r.id for r in record.regions] == [f"{record.id}/{n}" for n in numbers]
+        assert (record.height, record.width) == (HEIGHT, WIDTH)
+        assert [rle.decode({"size": [HEIGHT, WIDTH], "counts": r.counts}).sum() for r in record.regions] == [64] * len(numbers)
+    report = validate(tmp_path / "out", ImageFiles(tmp_path), decode=True)
+    assert set(report.counts) == {"archive missing", "image missing", "reference missing"}
+
+
+def test_of_two_sizes_as_frequent_as_each_other_the_larger_is_taken(tmp_path):
+    """Whichever stands first."""
+    for turned in (1, -1):
+        folder = tmp_path / str(turned)
+        write_labels(folder, 1)
+        path = folder / "Labels" / "SEAGULL-100w_mask-based-rois.json"
+        masks = json.loads(path.read_text())
+        regions = masks[0]["annotations"][:2]
+        regions[0]["segmentation"] = rle.encode(np.ones((7, 9), bool))
+        masks[0]["annotations"] = regions[::turned]
+        path.write_text(json.dumps(masks))
+        counts = Indexer(folder, folder / "out", load_mapping(None), SHARES, 0).run()["counts"]
+        records = read_records(tables(folder / "out"))
+        assert counts["masks of another size"] == 1
+        assert {(r.height, r.width, tuple(x.id for x in r.regions)) for r in records} == {(HEIGHT, WIDTH, (f"{r.id}/1",)) for r in records}
 
 
 def test_an_archive_that_comes_later_changes_no_byte(downloaded, indexed):
