@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,6 +126,17 @@ def chunks(path: Path, start: int, size: int, at: str = "") -> Iterator[Chunk]:
     rest = held.strip()
     if rest != closing and not (at and rest.startswith(closing)):
         raise ValueError(f"{path} stops at byte {place:,} with {held[:40]!r}: it was not fetched whole, or holds more than records")
+
+
+def parsed(path: Path, chunk: Chunk) -> list[Any]:
+    """The records of a chunk. Raises ValueError where they are no JSON."""
+    try:
+        return list(json.loads(chunk.records))
+    except ValueError as error:
+        raise ValueError(
+            f"{path}, between byte {chunk.start:,} and {chunk.end:,}, is no JSON ({error}): it is damaged or was not fetched whole; fetch "
+            "it again"
+        ) from error
 
 
 def _check_length(path: Path, place: int, text: bytes) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from components.registry import ConfigError, check_keys
-from datamodules.json_chunks import LARGEST, Form, chunks, form_of
+from datamodules.json_chunks import LARGEST, Form, chunks, form_of, parsed
 from datamodules.records import Scale
 
 DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
 FIRST = 2**20  # bytes of records in which the keys are looked for
 KEY, SELF, POSITION = "$key", "$self", "$position"
-_REGION = {  # what is known of a region -> its type
+REGION_TYPES = {  # what is known of a region -> its type
     "region": "VARCHAR",
     "size": "INTEGER[]",
     "counts": "VARCHAR",
@@ -62,18 +62,20 @@ class Reader:
     """How one label file is read.
 
     Attributes:
-        path: the file. at: the keys below which its records stand. start: the byte at which they begin.
+        path: the file. at: the keys below which its records stand. start: the byte at which they begin. form: what they stand in.
         columns: what `select` gives of each region besides image and position.
+        named: whether a record's regions are a mapping of names to regions; else they are a list.
     """
 
     path: Path
     at: str
     start: int
+    form: Form
     columns: tuple[str, ...]
+    named: bool
     _type: str
     _image: str
     _regions: str
-    _named: bool
     _fields: Mapping[str, str]
 
     def select(self, chunk: Path, of_image: str) -> str:
@@ -83,7 +85,7 @@ class Reader:
         Args:
             of_image: expressions of `image`, with names; worked out once an image.
         """
-        listed = "map_entries(regions)" if self._named else "regions"
+        listed = "map_entries(regions)" if self.named else "regions"
         records = (
             f"SELECT {self._image} AS image, {self._regions} AS regions "
             f"FROM read_json('{_quoted(str(chunk))}', format='array', records='false', maximum_object_size={LARGEST}, "
@@ -111,7 +113,7 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
     form, start = form_of(path, at)
     records = _first(path, at, form, start, mapping["regions"])
     name, record = next((r for r in records if _regions(r[1], mapping["regions"])), records[0])
-    wanted = {k: str(mapping[k]) for k in _REGION if mapping.get(k)}
+    wanted = {k: str(mapping[k]) for k in REGION_TYPES if mapping.get(k)}
     regions = _regions(record, mapping["regions"])
     found = [region for _, r in records for region in _listed(_regions(r, mapping["regions"]))]
     wrong = [] if mapping["image"] == KEY and form == "mapping" else [("image", [record], mapping["image"])]
@@ -126,7 +128,7 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
             f"{where}:\n" + "\n".join(f"  {m.split(':')[0].split('.')[1]}: <path of keys>" for m in missing)
         )
     root = "json.value" if form == "mapping" else "json"
-    region_type = _struct({p: _REGION[k] for k, p in wanted.items() if p not in (POSITION, KEY)})
+    region_type = _struct({p: REGION_TYPES[k] for k, p in wanted.items() if p not in (POSITION, KEY)})
     regions_type = f"MAP(VARCHAR, {region_type})" if isinstance(regions, dict) else f"{region_type}[]"
     paths = {} if mapping["image"] == KEY else {mapping["image"]: "VARCHAR"}
     record_type = regions_type if mapping["regions"] == SELF else _struct({**paths, mapping["regions"]: regions_type})
@@ -136,11 +138,12 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
         path,
         at,
         start,
+        form,
         tuple(wanted),
+        isinstance(regions, dict),
         (f"STRUCT(key VARCHAR, value {record_type})" if form == "mapping" else record_type).replace("'", "''"),
         "json.key" if mapping["image"] == KEY else root + _access(mapping["image"]),
         root if mapping["regions"] == SELF else root + _access(mapping["regions"]),
-        isinstance(regions, dict),
         {k: special.get(p) or value + _access(p) for k, p in wanted.items()},
     )
 
@@ -149,7 +152,7 @@ def _first(path: Path, at: str, form: Form, start: int, where: str) -> list[tupl
     """Names and values of the first records, as far as it takes to meet a region; where they have none to name, of the very first ones."""
     first: list[tuple[str, Any]] = []
     for chunk in chunks(path, start, FIRST, at):
-        records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in json.loads(chunk.records)]
+        records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in parsed(path, chunk)]
         first = first or records
         said = [_regions(value, where) for _, value in records]
         if any(said):
@@ -162,7 +165,7 @@ def _first(path: Path, at: str, form: Form, start: int, where: str) -> list[tupl
 
 
 def _regions(record: Any, where: str) -> Any:
-    return record if where == SELF else _at(record, where)
+    return record if where == SELF else at_path(record, where)
 
 
 def _listed(regions: Any) -> list[Any]:
@@ -192,7 +195,7 @@ def _brief(value: Any) -> str:
     return f"list of {len(value)}, {text}" if isinstance(value, list) else f"{type(value).__name__}, {text}"
 
 
-def _at(value: Any, path: str) -> Any:
+def at_path(value: Any, path: str) -> Any:
     """What stands at a path of keys; None where there is nothing."""
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
@@ -202,7 +205,7 @@ def _at(value: Any, path: str) -> Any:
 def _has(value: Any, path: str) -> bool:
     """Whether anything stands at a path of keys, be it null."""
     *above, last = path.split(".")
-    holder = _at(value, ".".join(above)) if above else value
+    holder = at_path(value, ".".join(above)) if above else value
     return isinstance(holder, dict) and last in holder
 
 

@@ -29,6 +29,7 @@ from datamodules.alone import LOCK, alone
 from datamodules.archives import ARCHIVES, ImageFiles
 from datamodules.json_chunks import Chunk, chunks
 from datamodules.label_mapping import Reader, reader
+from datamodules.label_misfits import explain
 from datamodules.label_rows import ROWS, RowMaker, once
 from datamodules.tables import VERSION, RecordWriter
 
@@ -94,7 +95,7 @@ class Indexer:
 
         Raises:
             ConfigError: names that the mapping's patterns do not fit, or types of distortions that are none.
-            ValueError: a label file is damaged.
+            ValueError: a label file is damaged, or holds something else than its first records led to expect.
         """
         with self.lock:
             return self._run()
@@ -183,7 +184,11 @@ class Indexer:
                 text = self.work / "chunk.json"
                 text.write_bytes(chunk.records)
                 piece_path = self.work / f"{name}-{chunk.start}-{chunk.end}.parquet"
-                counted = write(source, text, piece_path.with_suffix(".draft"))
+                try:
+                    counted = write(source, text, piece_path.with_suffix(".draft"))
+                except (duckdb.ProgrammingError, duckdb.DataError) as error:  # of values; a full disk or memory tells of itself
+                    why = explain(source.path, chunk, source.form, source.named, self.mapping[name], name, str(error))
+                    raise ValueError(why) from error
                 self._check_labels(name, counted, chunk)
                 _write_text(piece_path.with_suffix(".json"), json.dumps(counted))
                 piece_path.with_suffix(".draft").replace(piece_path)
