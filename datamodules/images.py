@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +58,15 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> NDArra
     return _decoded(io.BytesIO(data), name, max_pixels)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; no name that a file system refuses, for its length say, is one."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises for such a name)
+
+
 def _check_there(path: Path) -> None:
-    if not path.is_file():
-        what = "is a folder: see list_images" if path.is_dir() else "does not exist: check the path and the root it is relative to"
+    if not is_file(path):
+        folder = os.path.isdir(path)  # noqa: PTH112 (as in `is_file`)
+        what = "is a folder: see list_images" if folder else "does not exist: check the path and the root it is relative to"
         raise ImageError(f"image {path} {what}")
 
 

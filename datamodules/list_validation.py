@@ -40,6 +40,7 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
     report.images = len({*listed.table.images.values()} - {""})
     report.listed = len(listed.table.images)
     _leave_out(report, listed)
+    report.left.update(listed.splits[image] for image in report.unusable if image in listed.splits)
     return report
 
 

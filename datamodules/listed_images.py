@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from datamodules.archives import leads_out
-from datamodules.images import ImageError, decode_image, image_bytes
+from datamodules.images import ImageError, decode_image, image_bytes, is_file
 from datamodules.records import SPLITS, ImageRecord, Scale
 from datamodules.region_list import Mistake, RegionList, Row, regions_of
 
@@ -97,7 +97,7 @@ def _image(
         data = image_bytes(path)
         pixels = decode_image(data, str(path))
     except ImageError as error:
-        kind = "image unreadable" if path.is_file() else "image missing"
+        kind = "image unreadable" if is_file(path) else "image missing"
         return None, [Mistake(kind, first, image, str(error), stops=False)]
     found, mistakes = regions_of(rows, pixels, root, scales, image)
     height, width = pixels.shape[:2]

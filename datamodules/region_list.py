@@ -115,8 +115,11 @@ def read_list(path: Path) -> RegionList:
                     first = 1 if path.suffix != ".jsonl" else line
                     mistakes.setdefault(name, Mistake("column", first, "", f"unknown column {name!r}. {suggest(name, list(COLUMNS))}"))
                     known.pop(name, None)
+                odd = next((mistake for name in known if (mistake := _of_another_type(name, known[name], line, image))), None)
                 forms = [f for f in FORMS if f in known]
-                if "image" in known and "id" in known and len(forms) == 1:
+                if odd:
+                    mistakes[line] = odd
+                elif "image" in known and "id" in known and len(forms) == 1:
                     rows.append({**known, "line": line})
                 else:
                     said = f"a row has an image, an id, and one of {', '.join(FORMS)}; got {_short(known, 200)}"
@@ -124,6 +127,34 @@ def read_list(path: Path) -> RegionList:
     except (UnicodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {error}") from error
     return RegionList(tuple(rows), images, tuple(mistakes.values()))
+
+
+def _of_another_type(column: str, value: Any, line: int, image: str) -> Mistake | None:
+    """What JSON can hold in a column and a list cannot."""
+    scores = [f"{score}{of}" for score in SCORES for of in ("", "_std")]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if column in scores:
+        kind, wanted = "number", "a number"
+        fits = isinstance(value, str) or (number and (isinstance(value, float) or abs(value) <= sys.float_info.max))
+    elif column == "distortion":
+        kind, wanted = "distortion", "a text, or a list of texts or of pairs of severity and type"
+        fits = isinstance(value, str) or (
+            isinstance(value, list)
+            and all(isinstance(v, str) or (isinstance(v, list) and all(isinstance(word, str) for word in v)) for v in value)
+        )
+    elif column in ("id", "group"):
+        kind, wanted, fits = "row", "a text or a number", isinstance(value, str) or number
+    elif column in ("image", "mask", "split", "semantic", "description"):
+        kind, wanted, fits = "row", "a text", isinstance(value, str)
+    elif column == "box":
+        kind, wanted, fits = "region", "left, top, width, height: a text or a list", isinstance(value, str | list)
+    elif column == "polygon":
+        kind, wanted, fits = "region", "rings of x, y, x, y, ...: a text or a list of lists", isinstance(value, str | list)
+    else:
+        kind, wanted, fits = "mask", "a text, or a mapping of size and counts", isinstance(value, str | dict)
+    if fits:
+        return None
+    return Mistake(kind, line, image, f"{column} is {wanted}; got {_short(json.dumps(value))}")
 
 
 @contextmanager
@@ -215,7 +246,7 @@ class _Region:
         try:
             shape = _shape(form, first[form], root, pixels.shape[:2])
             (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
-        except (TypeError, ValueError) as error:
+        except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
             self._add("mask" if form in ("rle", "mask") else "region", first, str(error))
             return ""
         if _reaches_out(form, shape, *pixels.shape[:2]):
@@ -275,7 +306,7 @@ class _Region:
             return None
         try:
             return float(row[column])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             self._add("number", row, f"{column} is a number, got {_short(row[column])!r}")
             return None
 

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles, leads_out
-from datamodules.images import ImageError
+from datamodules.images import ImageError, is_file
 from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
 from datamodules.row_copies import RowCopy, as_batch, needed_columns, place_of, plain
@@ -39,6 +39,7 @@ class Rows:
         readable: (N,) whether its image is where the table says; images without regions are not.
         left_out: why images are not readable, and how many.
         unfit: scores and standard deviations that cannot be of their scale: `from_row` takes them for unknown.
+        unmatched: what was to be left out and is not there: ids of images, and rows in words.
     """
 
     parts: tuple[Path, ...]
@@ -50,6 +51,7 @@ class Rows:
     readable: NDArray[np.bool_]
     left_out: Mapping[str, int]
     unfit: int = 0
+    unmatched: tuple[str, ...] = ()
 
     def of(self, split: Split) -> NDArray[np.int64]:
         """(n,) which images of a split can be used, in the tables' order."""
@@ -79,11 +81,13 @@ def parts_of(root: Path) -> tuple[Path, ...]:
     return parts
 
 
-def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()) -> Rows:
+def scan(
+    parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = (), rows_of: Mapping[Path, Collection[int]] | None = None
+) -> Rows:
     """Reads what training must know of each row, in constant memory for each, and looks for its image; images are not opened.
 
     Args:
-        exclude: ids of images to leave out.
+        exclude: ids of images to leave out. rows_of: numbers of rows to leave out, by their table.
 
     Raises:
         ConfigError: rows of no split, or of one source in two splits, that are not left out.
@@ -92,23 +96,29 @@ def scan(parts: Sequence[Path], files: ImageFiles, exclude: Collection[str] = ()
     found: list[tuple[NDArray[Any], ...]] = []
     sources: dict[str, str] = {}
     why: Counter[str] = Counter()
-    unfit, unwanted = 0, pa.array(sorted(filter(None, exclude)), pa.string())
+    unfit, unwanted, seen = 0, pa.array(sorted(exclude), pa.string()), set[str]()
+    absent = {part: set(numbers) for part, numbers in (rows_of or {}).items()}
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         table, groups, rows = _columns(part)
-        left = pc.is_in(table["id"], value_set=unwanted)
+        by_name = pc.is_in(table["id"], value_set=unwanted)
+        seen.update(table["id"].filter(by_name).to_pylist() if len(unwanted) else ())
+        by_row = np.isin(np.arange(len(table)), sorted(absent.get(part, ())))
+        absent[part] = {row for row in absent.get(part, ()) if not 0 <= row < len(table)}
+        left = by_row | by_name.to_numpy()
         named = table.select(["source", "split"])
-        _check_splits(named.filter(pc.invert(left)) if len(unwanted) else named, sources, part)
+        _check_splits(named.filter(pa.array(~left)) if left.any() else named, sources, part)
         regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
         reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
-        if len(unwanted):
-            reasons = np.where(left.to_numpy(), "excluded by name", reasons)
+        reasons = np.where(left, "excluded by name", reasons)
         reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
         why.update(r for r in reasons.tolist() if r)
         split = pc.index_in(table["split"], pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
         unfit += count_unfit(table["regions"])
         found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
     part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))
-    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())), unfit)
+    rows_absent = [f"row {number} of {part}" for part, numbers in absent.items() for number in sorted(numbers)]
+    unmatched = (*sorted({*exclude} - seen), *rows_absent)
+    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())), unfit, unmatched)
 
 
 def most_types(parts: Sequence[Path]) -> int:
@@ -158,7 +168,7 @@ def _reasons(paths: Sequence[str], files: ImageFiles) -> NDArray[np.str_]:
             members.setdefault(archive, []).append((i, member))
         elif path and leads_out(path):
             reasons[i] = "path outside the folder"
-        elif path and not (files.root / path).is_file():
+        elif path and not is_file(files.root / path):
             reasons[i] = "file missing"
     for archive, asked in members.items():
         places = np.array([i for i, _ in asked])

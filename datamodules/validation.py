@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from components import rle
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from datamodules.archives import INSIDE, ImageFiles, leads_out
-from datamodules.images import ImageError, decode_image
+from datamodules.images import ImageError, decode_image, is_file
 from datamodules.records import SPLITS, UNIT, Scale
 from datamodules.rows import parts_of
 from datamodules.tables import open_table, read_group
@@ -70,6 +70,19 @@ KINDS: dict[str, tuple[Weight, str]] = {
 }  # fmt: skip
 
 
+class Place(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        part: the table, relative to the folder. row: its number there. image, split: what it says it is.
+    """
+
+    part: str
+    row: int
+    image: str | None
+    split: str | None
+
+
 @dataclass
 class Report:
     """What was found.
@@ -77,8 +90,10 @@ class Report:
     Attributes:
         counts: by sort of problem. finds: the first of each sort, as (where, what).
         unusable: ids of images that training must leave out, and the first sort of problem that makes them so: they are not there,
-            cannot be read, their masks cannot, or their split is none or another than that of their source.
-        images, regions: in all; splits: images by split; labelled: regions by what is known of them.
+            cannot be read, their masks cannot, their split is none or another than that of their source, or they are test images.
+        rows: the same of rows of tables that no id tells apart, since they have none or one that stands twice.
+        images, regions: in all; splits: images by split; left: of these, those that training must leave out; labelled: regions by what
+            is known of them.
         listed: rows of a list. lost: of these, those that training must leave out, by the reason.
         apart: what was compared with other data, in a sentence; "" for nothing.
     """
@@ -86,9 +101,11 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     finds: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     unusable: dict[str, str] = field(default_factory=dict)
+    rows: dict[Place, str] = field(default_factory=dict)
     images: int = 0
     regions: int = 0
     splits: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
     labelled: Counter[str] = field(default_factory=Counter)
     listed: int = 0
     lost: Counter[str] = field(default_factory=Counter)
@@ -100,9 +117,22 @@ class Report:
         if len(self.finds[kind]) < SHOWN:
             self.finds[kind].append((where, what))
 
-    def leave_out(self, image: str, kind: str) -> None:
-        """Training must do without an image."""
-        self.unusable.setdefault(image, kind)
+    def leave_out(self, image: str | Place, kind: str) -> None:
+        """Training must do without an image, or a row."""
+        if isinstance(image, Place):
+            self.rows.setdefault(image, kind)
+        else:
+            self.unusable.setdefault(image, kind)
+
+    def name_rows(self, twice: Collection[str | None]) -> None:
+        """Rows that are left out go by their image's id, where it is theirs alone.
+
+        Args:
+            twice: ids that several rows have.
+        """
+        self.left.update(str(place.split) for place in self.rows)
+        for place in [place for place in self.rows if place.image and place.image not in twice]:
+            self.unusable[str(place.image)] = self.rows.pop(place)
 
     @property
     def errors(self) -> int:
@@ -112,7 +142,12 @@ class Report:
     @property
     def usable(self) -> int:
         """Images that training can use. Rows of a list that name no image are left out under the name "", which is none."""
-        return self.images - sum(bool(image or not self.listed) for image in self.unusable)
+        return self.images - len(self.rows) - sum(map(bool, self.unusable))
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Why images are left out, and how many."""
+        return Counter([*self.unusable.values(), *self.rows.values()])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -124,14 +159,17 @@ class Report:
         coverage = {
             "images": self.images,
             "usable": self.usable,
-            "left_out": dict(Counter(self.unusable.values())),
+            "left_out": dict(self.reasons),
             "regions": self.regions,
             "splits": dict(self.splits),
+            "usable_splits": self._usable_splits(),
             "labelled": dict(self.labelled),
         }
         if self.listed:
             coverage["rows"] = {"listed": self.listed, "usable": self.listed - self.lost.total(), "left_out": dict(self.lost)}
-        return {"errors": self.errors, "problems": problems, "coverage": coverage, "unusable": list(self.unusable)}
+        rows = [[place.part, place.row] for place in self.rows]
+        left_out = {"unusable": list(self.unusable), **({"unusable_rows": rows} if rows else {})}
+        return {"errors": self.errors, "problems": problems, "coverage": coverage, **left_out}
 
     def text(self) -> str:
         """For people: the problems, then how much of the data is whole."""
@@ -141,14 +179,18 @@ class Report:
             lines += [f"    {where}{f': {what}' if what else ''}" for where, what in self.finds[kind]]
             more = self.counts[kind] - len(self.finds[kind])
             lines += [f"    and {more:,} more"] if more else []
-        splits = ", ".join(f"{n:,} {s}" for s, n in self.splits.items())
-        lines.append(f"{_share(self.usable, self.images, 'images')} can be used ({splits}){_because(Counter(self.unusable.values()))}")
+        splits = ", ".join(f"{n:,} {s}" for s, n in self._usable_splits().items())
+        lines.append(f"{_share(self.usable, self.images, 'images')} can be used ({splits}){_because(self.reasons)}")
         if self.listed:
             rows = self.listed - self.lost.total()
             lines.append(f"{_share(rows, self.listed, 'rows of the list')} can be used{_because(self.lost)}")
         lines += [self.apart] if self.apart else []
         known = ", ".join(f"{name} {n / max(self.regions, 1):.1%}" for name, n in self.labelled.items())
         return "\n".join([*lines, f"{self.regions:,} regions; known of them: {known or 'nothing'}"])
+
+    def _usable_splits(self) -> dict[str, int]:
+        """Images that training can use, by split; what is no split has none."""
+        return {split: count - self.left[split] for split, count in self.splits.items() if split in SPLITS or count > self.left[split]}
 
 
 def _share(part: int, whole: int, what: str) -> str:
@@ -184,8 +226,17 @@ class Elsewhere:
         return f"compared with {known}" + ("; the others are not there, and have no hash" if self.unknown else "")
 
 
+class Copy(NamedTuple):
+    """An image that may stand elsewhere, too."""
+
+    where: str
+    split: str
+    image: str | Place
+
+
 class Copies:
-    """Finds what stands twice.
+    """Finds what stands twice. Of copies in several splits those are left out that are trained on; if a test image is among them, those
+    of val too.
 
     Args:
         elsewhere: test images that none of train and val may be.
@@ -193,21 +244,28 @@ class Copies:
 
     def __init__(self, report: Report, elsewhere: Elsewhere | None = None) -> None:
         self.report = report
-        self._first: dict[str, tuple[str, str]] = {}
+        self._first: dict[str, Copy] = {}
+        self._more: dict[str, list[Copy]] = defaultdict(list)
         self._elsewhere = elsewhere or Elsewhere()
 
-    def add(self, image: str, marks: Collection[str], split: str, where: str) -> None:
+    def add(self, image: str | Place, marks: Collection[str], split: str, where: str) -> None:
         """An image of a split, by whatever tells its bytes apart; two images are one if they share a mark."""
         other = next((self._elsewhere.places[mark] for mark in marks if mark in self._elsewhere.places), None)
         if other is not None and split != "test":
             self.report.add("image in another test", where, f"also at {other}")
             self.report.leave_out(image, "image in another test")
-        found = next((self._first[mark] for mark in marks if mark in self._first), None)
+        ours = Copy(where, split, image)
+        found = [copy for mark in marks if mark in self._first for copy in (self._first[mark], *self._more.get(mark, ()))]
         for mark in marks:
-            self._first.setdefault(mark, (where, split))
-        if found is not None:
-            kind = "image twice" if split == found[1] else "image twice in splits"
-            self.report.add(kind, where, f"also at {found[0]}")
+            if self._first.setdefault(mark, ours) is not ours:
+                self._more[mark].append(ours)
+        if found:
+            kind = "image twice" if split == found[0].split else "image twice in splits"
+            self.report.add(kind, where, f"also at {found[0].where}")
+            copies = [copy for copy in (*found, ours) if copy.split in SPLITS]
+            last = max((SPLITS.index(copy.split) for copy in copies), default=0)
+            for copy in (copy for copy in copies if SPLITS.index(copy.split) < last):
+                self.report.leave_out(copy.image, "image twice in splits")
 
 
 class Spreads:
@@ -268,7 +326,7 @@ def validate(root: Path, files: ImageFiles, decode: bool = False, elsewhere: Els
         for part in parts:
             try:
                 for place, row in _rows(part):
-                    check.image(row, f"{part.relative_to(root)} row {place}")
+                    check.image(row, part.relative_to(root).as_posix(), place)
                     bar.update()
                 whole.append(part)
             except ValueError as error:
@@ -277,7 +335,7 @@ def validate(root: Path, files: ImageFiles, decode: bool = False, elsewhere: Els
     for part in whole if twice else ():
         for place, row in _rows(part, ["id", "regions.list.element.id"]):
             for region in row["regions"] or ():
-                if hash(region["id"]) in twice:
+                if region is not None and hash(region["id"]) in twice:
                     check.report.add("id twice", f"{part.relative_to(root)} row {place}, image {row['id']!r}, region {region['id']!r}")
     return check.report
 
@@ -308,33 +366,39 @@ class _Check:
     def __init__(self, files: ImageFiles, decode: bool, elsewhere: Elsewhere | None) -> None:
         self.files, self.decode, self.report = files, decode, Report()
         self._ids: set[str] = set()
+        self._twice: set[str] = set()
         self._region_ids = array("q")  # hashes: of 33 million ids, a quarter of a gigabyte
-        self._splits: dict[str, str] = {}
+        self._splits: dict[str | None, str] = {}
         self._crossing: set[str] = set()
         self._copies, self._spreads = Copies(self.report, elsewhere), Spreads(self.report)
         self._references: dict[str, str] = {}  # path -> what its bytes are known by, "" where only reading would tell
         self._versions: dict[str, tuple[str, str, str]] = {}  # by reference: place, source and split of the first version
         self._archives: dict[str, str] = {}
 
-    def image(self, row: Mapping[str, Any], where: str) -> None:
-        """Checks one row."""
-        report = self.report
+    def image(self, row: Mapping[str, Any], part: str, number: int) -> None:
+        """Checks one row, by its number in the table `part`."""
+        report, place = self.report, Place(part, number, row["id"], row["split"])
         report.images += 1
-        where = f"{where}, image {row['id']!r}"
-        if row["id"] in self._ids:
-            report.add("id twice", where)
-        self._ids.add(row["id"])
+        where = f"{part} row {number}, image {row['id']!r}"
         if not row["id"]:
             report.add("id missing", where)
-        self._split(row, where)
-        self._pixels(row, where)
+        elif row["id"] in self._ids:
+            report.add("id twice", where)
+            self._twice.add(row["id"])
+        self._ids.add(row["id"])
+        self._split(row, place, where)
+        self._pixels(row, place, where)
         self._reference(row, where)
         regions = row["regions"] or []
         if not regions:
             report.add("no regions", where)
-            report.leave_out(row["id"], "no regions")
+            report.leave_out(place, "no regions")
         for number, region in enumerate(regions):
             report.regions += 1
+            if region is None:
+                report.add("mask", f"{where}, region {number}", "the region is null")
+                report.leave_out(place, "mask")
+                continue
             here = f"{where}, region {region['id'] if region['id'] else number!r}"
             if region["id"]:
                 self._region_ids.append(hash(region["id"]))
@@ -342,41 +406,43 @@ class _Check:
                 report.add("id missing", here)
             wrong = self._mask(region, row["height"], row["width"], here)
             if wrong:
-                report.leave_out(row["id"], wrong)
+                report.leave_out(place, wrong)
             for task in ("quality", "importance"):
-                self._score(row["id"], region, task, here)
-            self._distortions(region["distortions"], here)
+                self._score(place, region, task, here)
+            self._distortions(place, region["distortions"], here)
 
     def finish(self) -> frozenset[int]:
         """Adds what shows in all rows together only. Returns the hashes of regions' ids that stand twice."""
         self._spreads.finish()
+        self.report.name_rows(self._twice)
         marks, counts = np.unique(np.array(self._region_ids, np.int64), return_counts=True)
         return frozenset(marks[counts > 1].tolist())
 
-    def _split(self, row: Mapping[str, Any], where: str) -> None:
+    def _split(self, row: Mapping[str, Any], place: Place, where: str) -> None:
+        """Images without a source may be of one, so that they are in one split, too, or the later ones left out."""
         split, source = row["split"], row["source"]
         self.report.splits[str(split)] += 1
         if split not in SPLITS:
             self.report.add("split", where, repr(split))
-            self.report.leave_out(row["id"], "split")
+            self.report.leave_out(place, "split")
         if not source:
             self.report.add("source missing", where)
-        elif self._splits.setdefault(source, split) != split:
-            self.report.leave_out(row["id"], "source in two splits")
-            if source not in self._crossing:
+        if split in SPLITS and self._splits.setdefault(source, split) != split:
+            self.report.leave_out(place, "source in two splits" if source else "source missing")
+            if source and source not in self._crossing:
                 self._crossing.add(source)
                 self.report.add("source in two splits", where, f"source {source!r} is in {self._splits[source]} and in {split}")
 
-    def _pixels(self, row: Mapping[str, Any], where: str) -> None:
+    def _pixels(self, row: Mapping[str, Any], place: Place, where: str) -> None:
         """Whether the image is there, is what its hash says, and stands once; with `decode`, whether it can be read."""
         path, data, report = row["path"] or "", row["png"] or b"", self.report
         if leads_out(path):
             report.add("path", where, path)
             if not data:
-                report.leave_out(row["id"], "path")
+                report.leave_out(place, "path")
                 return
         if not data and not self._is_there(path, where):
-            report.leave_out(row["id"], "image missing")
+            report.leave_out(place, "image missing")
             return
         marks = {_sha256(data), _crc32(data)} if data else {self._checksum(path)} - {""}
         if self.decode:
@@ -387,13 +453,13 @@ class _Check:
                 if (height, width) != (row["height"], row["width"]):
                     said = f"{width} x {height} pixels (width x height), its row says {row['width']} x {row['height']}"
                     report.add("image of another size", where, said)
-                    report.leave_out(row["id"], "image of another size")
+                    report.leave_out(place, "image of another size")
             except ImageError as error:
                 report.add("image unreadable", where, str(error))
-                report.leave_out(row["id"], "image unreadable")
-        self._same(marks, row, where)
+                report.leave_out(place, "image unreadable")
+        self._same(marks, row, place, where)
 
-    def _same(self, marks: set[str], row: Mapping[str, Any], where: str) -> None:
+    def _same(self, marks: set[str], row: Mapping[str, Any], place: Place, where: str) -> None:
         """Whether an image's bytes, known by `marks`, are those of its row's hash, and those of no other row."""
         given, path = row["hash"] or "", row["path"] or ""
         ours = next((mark for mark in marks if mark.partition(":")[0] == given.partition(":")[0]), "")
@@ -402,7 +468,7 @@ class _Check:
         if given and not ours:
             marks = {*marks, given}
         read = {mark for mark in marks if mark.startswith("sha256:")} if self.decode else set()  # enough, once every image is read
-        self._copies.add(row["id"], read or marks or {f"path:{path}"}, row["split"], where)
+        self._copies.add(place, read or marks or {f"path:{path}"}, row["split"], where)
 
     def _reference(self, row: Mapping[str, Any], where: str) -> None:
         """Whether the clean image is there, and its versions are of one source, though it may lie there under several names."""
@@ -428,7 +494,7 @@ class _Check:
     def _found(self, path: str) -> str:
         """ "" for a file that is there; raises ImageError where it is not."""
         archive, inside, member = path.partition(INSIDE)
-        there = not self.files.missing(archive, [member])[0] if inside else self.files.place(path).is_file()
+        there = not self.files.missing(archive, [member])[0] if inside else is_file(self.files.place(path))
         if not there:
             raise ImageError(f"{path} is not there")
         return ""
@@ -436,7 +502,7 @@ class _Check:
     def _is_there(self, path: str, where: str) -> bool:
         archive, inside, member = path.partition(INSIDE)
         if not inside:
-            there = bool(path) and (self.files.root / path).is_file()
+            there = bool(path) and is_file(self.files.root / path)
             if not there:
                 self.report.add("image missing", where, path or "neither a path nor bytes")
             return there
@@ -472,7 +538,7 @@ class _Check:
             self.report.add("box or area", where, f"box {given}, area {region['area']}; the mask's are {box} and {area}")
         return ""
 
-    def _score(self, image: str, region: Mapping[str, Any], task: str, where: str) -> None:
+    def _score(self, image: Place, region: Mapping[str, Any], task: str, where: str) -> None:
         value, std = region[task], region[f"{task}_std"]
         self.report.labelled[task] += value is not None
         if std is not None:
@@ -496,14 +562,18 @@ class _Check:
                 )
             self._spreads.add(task, scale, std)
 
-    def _distortions(self, pairs: list[Mapping[str, Any]] | None, where: str) -> None:
+    def _distortions(self, image: Place, pairs: list[Mapping[str, Any] | None] | None, where: str) -> None:
         if pairs is None:
             return
         self.report.labelled["distortions"] += 1
-        kinds = [pair["type"] for pair in pairs]
+        if None in pairs:
+            self.report.add("distortion", where, "a pair of type and severity is null")
+            self.report.leave_out(image, "distortion")
+        named = [pair for pair in pairs if pair is not None]
+        kinds = [pair["type"] for pair in named]
         for kind in sorted({str(k) for k in kinds if k not in DISTORTION_TYPES or kinds.count(k) > 1}):
             self.report.add("distortion", where, kind)
-        for severity in [pair["severity"] for pair in pairs if pair["severity"] not in SEVERITIES]:
+        for severity in [pair["severity"] for pair in named if pair["severity"] not in SEVERITIES]:
             self.report.add("severity", where, repr(severity))
 
 

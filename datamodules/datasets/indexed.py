@@ -11,7 +11,8 @@ import json
 import tempfile
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
 from datamodules.tables import fingerprint, from_row, write_records
 
 MANIFEST = "data.json"  # what made the data, beside the tables
+NAMED = 5  # of what is to be left out and is not there
 
 
 @DATASETS.register("indexed")
@@ -79,6 +81,8 @@ class Indexed(RoiDataset):
             raise ConfigError(f"{self.root}: {rows.coverage()}. Fetch what is missing, or set strict to false to go on without")
         if not rows.readable.any():
             raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. Is {self.files.root} the folder of the images?")
+        if rows.unmatched:
+            warnings.warn(f"{not_found(self.exclude, rows.unmatched)} of {self.root}", stacklevel=2)
         if rows.left_out or rows.unfit:
             warnings.warn(f"{self.root}: {rows.coverage()}", stacklevel=2)
         if self._copies is not None:
@@ -87,7 +91,9 @@ class Indexed(RoiDataset):
     @functools.cached_property
     def rows(self) -> Rows:
         """Where each image is; read on first use."""
-        return scan(parts_of(self.root), self.files, excluded_by(self.exclude))
+        excluded = excluded_by(self.exclude)
+        rows = {self.root / part: {row for other, row in excluded.rows if other == part} for part, _ in excluded.rows}
+        return scan(parts_of(self.root), self.files, excluded.names, rows)
 
     @functools.cached_property
     def most_types(self) -> int:
@@ -202,18 +208,46 @@ def _record(row: Mapping[str, Any]) -> ImageRecord:
         raise ValueError(f"image {row['id']}: {error}. {GO_ON}") from error
 
 
-def excluded_by(path: str) -> frozenset[str]:
-    """The images that a file names, as `python prepare.py validate --json` writes it; none for "".
+@dataclass(frozen=True)
+class Exclusion:
+    """What a file says is to be left out.
+
+    Attributes:
+        names: ids of images. rows: rows of tables that no id tells apart: table, relative to the folder, and number.
+    """
+
+    names: frozenset[str] = frozenset()
+    rows: frozenset[tuple[str, int]] = frozenset()
+
+
+def excluded_by(path: str) -> Exclusion:
+    """What a file leaves out, as `python prepare.py validate --json` writes it; nothing for "".
 
     Raises:
         ConfigError: no such file, or another one.
     """
     if not path:
-        return frozenset()
-    found = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else None
+        return Exclusion()
+    what = "as `python prepare.py validate --images --json` writes it"
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8")) if Path(path).is_file() else None
+    except ValueError as error:  # neither JSON nor UTF-8
+        raise ConfigError(f"exclude: {path} is no JSON ({error}): it is a file {what}") from error
     if not isinstance(found, dict) or not isinstance(found.get("unusable"), list):
-        raise ConfigError(f"exclude: {path} is no file with a list `unusable`, as `python prepare.py validate --images --json` writes it")
-    return frozenset(found["unusable"])
+        raise ConfigError(f"exclude: {path} is no file with a list `unusable`, {what}")
+    odd = next((name for name in found["unusable"] if not isinstance(name, str)), "")
+    if odd != "":
+        raise ConfigError(f"exclude: `unusable` of {path} is a list of images' ids, each a text; got {json.dumps(odd)[:60]}")
+    rows = found.get("unusable_rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, list) and [type(v) for v in row] == [str, int] for row in rows):
+        raise ConfigError(f"exclude: `unusable_rows` of {path} is a list of [table, number of the row]; got {json.dumps(rows)[:60]}")
+    return Exclusion(frozenset(found["unusable"]), frozenset((part, number) for part, number in rows))
+
+
+def not_found(path: str, names: Sequence[str]) -> str:
+    """Says which of what a file leaves out is not there."""
+    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return f"exclude: {len(names):,} of what {path} leaves out ({', '.join(map(repr, names[:NAMED]))}{more}) are no images"
 
 
 @functools.cache

@@ -15,8 +15,10 @@ import numpy as np
 
 from components.registry import ConfigError
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
-from datamodules.datasets.indexed import Indexed, excluded_by
+from datamodules.datasets.indexed import Exclusion, Indexed, excluded_by, not_found
+from datamodules.images import is_file
 from datamodules.listed_images import CUT, MISSING, Listed, read_images
+from datamodules.making import write_json
 from datamodules.records import GO_ON, Scale, Split, encode_png
 from datamodules.region_list import Mistake, named, read_list
 from datamodules.tables import RecordWriter
@@ -78,12 +80,12 @@ class RoiFolder(RoiDataset):
         """
         found = self._part.with_name("found.json")
         if not self._part.is_file():
-            listed = self.read(self._excluded)
+            listed = self.read(self._excluded.names)
             missing, cut, wrong = _sorted(listed.mistakes)
             self._refuse(wrong, missing, cut, len(listed.images))
             with RecordWriter(self._part) as writer:
                 # first, since the table's name is what makes both count
-                found.write_text(json.dumps({"missing": missing, "cut": cut, "excluded": listed.excluded}))
+                write_json(found, {"missing": missing, "cut": cut, "excluded": listed.excluded})
                 for image in listed.images:
                     writer.write(image.record)
         self._tell(**json.loads(found.read_text()))
@@ -122,7 +124,7 @@ class RoiFolder(RoiDataset):
         path = self.root / self.table
         mark = hashlib.sha256(path.read_bytes() if path.is_file() else b"")
         files = [_stamp(self.root / name) for name in self._named] if path.is_file() else []
-        made = [FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed, sorted(self._excluded), files]
+        made = [FORMAT, str(self.root.resolve()), repr(self.scales), self.shares, self.seed, sorted(self._excluded.names), files]
         mark.update(json.dumps(made).encode())
         return self._folder / f"roi_folder-{mark.hexdigest()[:16]}" / "part.parquet"
 
@@ -133,7 +135,7 @@ class RoiFolder(RoiDataset):
         return sorted({str(row[key]) for row in rows for key in ("image", "mask") if row.get(key)})
 
     @functools.cached_property
-    def _excluded(self) -> frozenset[str]:
+    def _excluded(self) -> Exclusion:
         return excluded_by(self.exclude)
 
     def _refuse(self, wrong: list[str], missing: list[str], cut: list[str], usable: int) -> None:
@@ -156,6 +158,10 @@ class RoiFolder(RoiDataset):
             warnings.warn(f"{len(missing)} images of {self.table} are left out: {named(missing)}", stacklevel=3)
         if excluded:
             warnings.warn(f"{len(excluded):,} images of {self.table} are left out, being named in {self.exclude}", stacklevel=3)
+        rows = [f"row {number} of {part}" for part, number in sorted(self._excluded.rows)]
+        unmatched = [*sorted(self._excluded.names - {*excluded}), *rows]
+        if unmatched:
+            warnings.warn(f"{not_found(self.exclude, unmatched)} of {self.table}", stacklevel=3)
         if cut:
             said = f"{len(cut):,} boxes or polygons of {self.table} reach out of their images, and are cut to them"
             remedy = "are they left, top, width, height in pixels of the upright image?"
@@ -185,7 +191,7 @@ def _sorted(mistakes: Sequence[Mistake]) -> tuple[list[str], list[str], list[str
 
 def _stamp(path: Path) -> list[int]:
     """Changes whenever a file does; empty where there is none."""
-    return [(found := path.stat()).st_size, found.st_mtime_ns] if path.is_file() else []
+    return [(found := path.stat()).st_size, found.st_mtime_ns] if is_file(path) else []
 
 
 @functools.cache

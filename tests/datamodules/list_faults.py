@@ -223,7 +223,7 @@ FAULTS = {
     "an image in two groups": (in_row(11, group="another"), {"group": 1}, "line 11, image '4.png': image 4.png is in the groups", 1, 2),
     "two groups to deal": (without_splits(2), {"too few groups": 1}, "labels.csv: 2 groups of images", 0, 0),
     "an image twice": (copy_of(4, 1), {"image twice": 1}, "line 10, image '4.png': also at labels.csv line 4, image '1.png'", 0, 0),
-    "an image twice in splits": (copy_of(10, 1), {"image twice in splits": 1}, "line 22, image '10.png': also at labels.csv line 4", 0, 0),
+    "an image twice in splits": (copy_of(10, 1), {"image twice in splits": 1}, "line 22, image '10.png': also at labels.csv line 4", 1, 2),
     "all at once": (
         everything,
         {

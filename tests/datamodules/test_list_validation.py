@@ -91,7 +91,7 @@ def test_training_goes_on_with_what_is_whole_and_says_so(folder, checked, name):
     """Without the file of problems it stops at what is an error of the list, with it it leaves out what the command said."""
     change, expected, *_ = FAULTS[name]
     _, _, problems = checked(change)
-    stops = bool(problems["unusable"]) and not {*expected} <= {"image missing", "image unreadable"}
+    stops = bool(problems["unusable"]) and not {*expected} <= {"image missing", "image unreadable", "image twice in splits"}
     if stops:
         with pytest.raises(ConfigError, match=r"labels\.csv: \d+ mistakes: line \d+: .*exclude=problems\.json"):
             trained(folder)
@@ -136,7 +136,7 @@ def test_why_rows_are_lost_is_counted(checked):
     reasons = {"image missing": 2, "label out of scale": 1, "region": 1, "split": 1, "group": 1, "row": 1, "beside a mistake": 5}
     assert problems["coverage"]["rows"] == {"listed": ROWS, "usable": ROWS - 12, "left_out": reasons}
     assert "12 of 24 rows of the list (50.0%) can be used; left out: " in text
-    assert "6 of 12 images (50.0%) can be used (8 train, 2 val, 2 test); left out: image missing 1, " in text
+    assert "6 of 12 images (50.0%) can be used (4 train, 0 val, 2 test); left out: image missing 1, " in text
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -183,6 +183,65 @@ def test_a_list_in_jsonl_is_checked_as_well(folder, prepare_command):
     assert "22 of 25 rows of the list (88.0%) can be used; left out: row 1, label out of scale 1, beside a mistake 1" in text
     samples, _ = trained(folder, table="labels.jsonl", exclude=str(folder / "problems.json"))
     assert len(samples) == IMAGES - 1
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        ({"distortion": 5}, "distortion", "distortion is a text, or a list of texts or of pairs of severity and type; got 5"),
+        ({"distortion": [5]}, "distortion", "distortion is a text, or a list"),
+        ({"distortion": True}, "distortion", "distortion is a text, or a list"),
+        ({"distortion": [["severe", ["blur"]]]}, "distortion", "distortion is a text, or a list"),
+        ({"quality": 10**400}, "number", "quality is a number; got 1000"),
+        ({"quality": True}, "number", "quality is a number; got true"),
+        ({"importance_std": [0.1]}, "number", "importance_std is a number; got [0.1]"),
+        ({"semantic": 5}, "row", "semantic is a text; got 5"),
+        ({"description": ["a"]}, "row", 'description is a text; got ["a"]'),
+        ({"id": {}}, "row", "id is a text or a number; got {}"),
+        ({"group": [1]}, "row", "group is a text or a number; got [1]"),
+        ({"split": 1}, "row", "split is a text; got 1"),
+        ({"box": 7}, "region", "box is left, top, width, height: a text or a list; got 7"),
+        ({"box": [1, 2, 3, 10**400]}, "region", "int too large"),
+        ({"box": {"left": 1}}, "region", "box is left, top, width, height"),
+        ({"box": None, "polygon": 7}, "region", "polygon is rings of x, y"),
+        ({"box": None, "rle": 7}, "mask", "rle is a text, or a mapping of size and counts; got 7"),
+        ({"box": None, "rle": {"size": 3}}, "mask", ""),
+        ({"box": None, "mask": 7}, "row", "mask is a text; got 7"),
+        ({"box": None, "mask": f"{'n' * 300}.png"}, "mask", ""),
+    ],
+)
+def test_values_of_other_types_in_jsonl_are_mistakes_of_their_lines(folder, prepare_command, values, kind, said):
+    rows = [{key: value for key, value in row.items() if value != ""} for row in clean_rows()]
+    rows[8].update(values)
+    (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, text = prepare_command("validate", folder, "--json", folder / "problems.json", "--data", *OPTIONS)
+    assert (status, told(text)) == (1, {kind: ("error", 1)})
+    assert f"    labels.jsonl line 9, image '4.png': {said}" in text
+    samples, _ = trained(folder, table="labels.jsonl", exclude=str(folder / "problems.json"))
+    assert len(samples) == IMAGES - 1
+
+
+def test_an_image_name_that_no_file_can_have_is_missing(folder, checked):
+    long = f"{'n' * 300}.png"
+
+    def plant(folder, rows):
+        for row in rows[8:10]:
+            row["image"] = long
+
+    status, text, problems = checked(plant)
+    assert (status, told(text), problems["unusable"]) == (1, {"image missing": ("error", 1)}, [long])
+    assert len(trained(folder)[0]) == IMAGES - 1
+
+
+def test_what_an_exclusion_names_and_the_list_has_not_is_said(folder):
+    write_list(folder, clean_rows())
+    (folder / "mine.json").write_text(json.dumps({"unusable": ["4.png", "4.jpg"], "unusable_rows": [["part.parquet", 3]]}))
+    for _ in range(2):  # when the list is read, and when its table is there
+        samples, said = trained(folder, exclude=str(folder / "mine.json"))
+        assert len(samples) == IMAGES - 1
+        assert (
+            f"exclude: 2 of what {folder / 'mine.json'} leaves out ('4.jpg', 'row 3 of part.parquet') are no images of labels.csv" in said
+        )
 
 
 def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command):

@@ -117,6 +117,7 @@ def in_region(n=4, **values):
 
 
 def in_row(n=4, **values):
+    """Rows 4 and 5 are the images of one source, in train."""
     return plant(lambda rows: rows[n].update(values))
 
 
@@ -214,24 +215,52 @@ FAULTS = {
     ),
     "a source in two splits": (in_row(split="val"), {"source in two splits": 1}, "source 'scene 2' is in val and in train", 1),
     "no source": (in_row(source=""), {"source missing": 1}, "row 4", 0),
+    "no source, in two splits": (
+        plant(lambda rows: [rows[n].update(source=None) for n in (4, 6, 7, 12)]),
+        {"source missing": 4},
+        "row 7",
+        2,
+    ),
     "an unknown split": (plant(lambda rows: [r.update(split="dev") for r in rows[4:6]]), {"split": 2}, "'dev'", 2),
     "an image id twice": (in_row(id="image 5"), {"id twice": 1}, "row 5, image 'image 5'", 0),
     "a region id twice": (in_region(id="9-2"), {"id twice": 2}, "row 9, image 'image 9', region '9-2'", 0),
     "no image id": (in_row(id=""), {"id missing": 1}, "row 4", 0),
+    "an image id twice, and one of them has a bad mask": (
+        plant(lambda rows: [rows[4].update(id="image 5"), region(rows, 4).update(counts="not a mask")]),
+        {"id twice": 1, "mask": 1},
+        "row 5, image 'image 5'",
+        1,
+    ),
+    "no image id, and a bad mask": (
+        plant(lambda rows: [rows[4].update(id=None), region(rows, 4).update(counts="not a mask")]),
+        {"id missing": 1, "mask": 1},
+        "row 4, image None",
+        1,
+    ),
+    "an empty image id, and an unknown split": (in_row(id="", split="dev"), {"id missing": 1, "split": 1}, "row 4, image ''", 1),
+    "no image ids, and two bad masks": (
+        plant(lambda rows: [rows[n].update(id=None) or region(rows, n).update(counts="not a mask") for n in (4, 9)]),
+        {"id missing": 2, "mask": 2},
+        "row 9, image None",
+        2,
+    ),
+    "a null region": (plant(lambda rows: rows[4].update(regions=[None, *rows[4]["regions"]])), {"mask": 1}, "row 4", 1),
+    "a null distortion": (in_region(3, distortions=[None]), {"distortion": 1}, "region '3-0': a pair", 1),
+    "an image whose name is too long": (in_row(path=f"{'n' * 300}.png"), {"image missing": 1}, "row 4", 1),
     "no region id": (in_region(id=None), {"id missing": 1}, "region 0", 0),
     "an image twice": (plant(lambda rows: rows[3].update(png=rows[0]["png"])), {"image twice": 1}, "also at part.parquet row 0", 0),
-    "an image twice in splits": (plant(lambda rows: rows[6].update(png=rows[0]["png"])), {"image twice in splits": 1}, "row 6", 0),
+    "an image twice in splits": (plant(lambda rows: rows[6].update(png=rows[0]["png"])), {"image twice in splits": 1}, "row 6", 1),
     "a file twice": (copied(4, 1), {"image twice": 1}, "row 4, image 'image 4': also at part.parquet row 1", 0),
-    "a file twice in splits": (copied(7, 1), {"image twice in splits": 1}, "row 7, image 'image 7': also at part.parquet row 1", 0),
-    "a file that stands in an archive of another split": (copied(7, 5), {"image twice in splits": 1}, "row 7", 0),
+    "a file twice in splits": (copied(7, 1), {"image twice in splits": 1}, "row 7, image 'image 7': also at part.parquet row 1", 1),
+    "a file that stands in an archive of another split": (copied(7, 5), {"image twice in splits": 1}, "row 7", 1),
     "an embedded image that stands in an archive": (copied_member(3, 5), {"image twice": 1}, "also at part.parquet row 3", 0),
     "members of a tar archive in two splits": (
         in_tar,
         {"image twice in splits": 1},
         "row 8, image 'image 8': also at part.parquet row 5",
-        0,
+        1,
     ),
-    "one file in two rows": (in_row(7, path="photos/1.png"), {"image twice in splits": 1}, "row 7", 0),
+    "one file in two rows": (in_row(7, path="photos/1.png"), {"image twice in splits": 1}, "row 7", 1),
     "an unknown distortion": (in_region(3, distortions=[{"type": "sharpness", "severity": "minor"}]), {"distortion": 1}, "sharpness", 0),
     "a distortion twice": (in_region(3, distortions=[{"type": "blur", "severity": "minor"}] * 2), {"distortion": 1}, "blur", 0),
     "an unknown severity": (in_region(3, distortions=[{"type": "blur", "severity": "some"}]), {"severity": 1}, "'some'", 0),
@@ -248,7 +277,7 @@ def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on
     assert all(count is None or told(text)[kind][1] == count for kind, count in expected.items())
     assert status == any(KINDS[kind][0] == "error" for kind in expected)
     assert place in text
-    assert len(problems["unusable"]) == unusable
+    assert len(problems["unusable"]) + len(problems.get("unusable_rows", ())) == unusable
     assert f"{IMAGES - unusable:,} of 30 images" in text
     left = {"usable": IMAGES - unusable, "left_out": unusable}
     assert left == {"usable": problems["coverage"]["usable"], "left_out": sum(problems["coverage"]["left_out"].values())}
@@ -259,6 +288,10 @@ def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on
     assert not unusable or any(f"{IMAGES - unusable} of 30 images" in str(w.message) for w in said)
     samples = [dataset.split(s)[i] for s in SPLITS for i in range(len(dataset.split(s)))]
     assert len(samples) == IMAGES - unusable
+    by_split = {split: len(dataset.split(split)) for split in SPLITS}
+    assert problems["coverage"]["usable_splits"] == by_split
+    assert f" can be used ({', '.join(f'{count} {split}' for split, count in by_split.items())})" in text
+    assert not any("exclude: " in str(w.message) for w in said)
     assert all(sample.masks().any() for sample in samples)
 
 
@@ -329,6 +362,21 @@ def test_images_that_are_test_images_of_other_data_are_told_and_left_out(data, p
     assert f"part.parquet row 4, image 'image 4': also at {other / 'theirs.parquet'} row 0, image 'their 0'" in text
     assert f"compared with 2 of 3 test images of {other} (66.7%); the others are not there, and have no hash" in text
     assert "28 of 30 images" in text
+
+
+def test_of_copies_in_several_splits_the_one_that_measures_stays(data, prepare_command):
+    """All that are trained on are left out, wherever they stand; validation's too where a test image is the same."""
+    folder, rows = data
+    for n in (3, 6, 12, 27):  # of train, val, train and val; row 0 is of train, row 18 of test
+        rows[n]["png"] = rows[0]["png"]
+    for n in (24, 21):  # of train, of train
+        rows[n]["png"] = rows[15]["png"]
+    _, text, problems = checked(prepare_command, folder, rows)
+    assert problems["unusable"] == ["image 0", "image 3", "image 12"]
+    rows[18]["png"] = rows[0]["png"]
+    _, text, problems = checked(prepare_command, folder, rows)
+    assert sorted(problems["unusable"]) == sorted(f"image {n}" for n in (0, 3, 6, 12, 27))
+    assert "25 of 30 images" in text
 
 
 def test_every_sort_of_problem_is_planted_here_or_in_a_list():

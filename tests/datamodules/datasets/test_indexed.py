@@ -220,8 +220,32 @@ def test_what_is_excluded_by_name(data):
         (root / "problems.json").write_text(bad)
         with pytest.raises(ConfigError, match=r"exclude: .*problems\.json is no file with a list `unusable`"):
             prepared(root, exclude=str(root / "problems.json"))
+    for unfit, said in [
+        ("{", r"problems\.json is no JSON \("),
+        ('{"unusable": [null, "1.png"]}', r"`unusable` of .*problems\.json is a list of images' ids, each a text; got null"),
+        ('{"unusable": [1]}', r"`unusable` of .*problems\.json .* got 1"),
+        ('{"unusable": [], "unusable_rows": ["1.png"]}', r"`unusable_rows` of .*problems\.json is a list of \[table, number"),
+    ]:
+        (root / "problems.json").write_text(unfit)
+        with pytest.raises(ConfigError, match=f"exclude: {said}|exclude: .*{said}"):
+            prepared(root, exclude=str(root / "problems.json"))
     with pytest.raises(ConfigError, match=r"exclude: nowhere\.json is no file with a list"):
         prepared(root, exclude="nowhere.json")
+
+
+def test_what_is_excluded_by_its_row_and_what_matches_nothing_is_said(data):
+    root, _ = data
+    rows = [["part-0.parquet", 1], ["second/part-1.parquet", 0], ["part-0.parquet", 7], ["other.parquet", 0]]
+    (root / "mine.json").write_text(json.dumps({"unusable": ["image 2", "image 2.png"], "unusable_rows": rows}))
+    dataset = Indexed(root=str(root), exclude=str(root / "mine.json"))
+    with pytest.warns(UserWarning, match="exclude: ") as said:
+        dataset.prepare()
+    left = {dataset.split("train")[i].record.id for i in range(len(dataset.split("train")))}
+    assert {f"image {n}" for n in range(10)} - left == {"image 1", "image 2", "image 7"}
+    (told,) = [str(w.message) for w in said if "exclude: " in str(w.message)]
+    names = f"'image 2.png', 'row 7 of {root / 'part-0.parquet'}', 'row 0 of {root / 'other.parquet'}'"
+    assert f"exclude: 3 of what {root / 'mine.json'} leaves out (" in told
+    assert all(name in told for name in names.split(", "))
 
 
 def test_a_source_in_two_splits_is_refused(tmp_path):
