@@ -25,7 +25,7 @@ from components.scorers.base import Scorer
 from configs.schema import Experiment, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, Samples
 from datamodules.roi_iqa import RoiIQA
-from evaluation.across import by_data, columns, compare_across, labelled
+from evaluation.across import by_data, columns, compare_across, labelled, notes
 from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
@@ -115,7 +115,7 @@ def compare_runs(
         print(f"missing: {name} ({reason})")
     images, missing = _kept_pictures(runs[0])
     if len(groups) > 1:
-        return _compare_data(groups, out, images, draws, splits)
+        return _compare_data(groups, out, images, draws, splits, absent)
     (entries,) = groups.values()
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
@@ -134,17 +134,23 @@ def compare_runs(
     return result
 
 
-def _compare_data(groups: dict[str, list[Entry]], out: Path, images: Images | None, draws: int, splits: Path | None) -> dict[str, Any]:
+def _compare_data(
+    groups: dict[str, list[Entry]],
+    out: Path,
+    images: Images | None,
+    draws: int,
+    splits: Path | None,
+    absent: Mapping[str, str] | None,
+) -> dict[str, Any]:
     """Entries on several data sets: a table of models by data sets. Raises ValueError for splits, which are of one data set."""
     if splits:
         raise ValueError(f"{splits} are splits of one data set, and the entries were measured on {len(groups)}: {', '.join(groups)}")
-    result = compare_across(groups, out, images, draws)
+    result = compare_across(groups, out, images, draws, absent)
     rows = labelled(result)
     for title, found in columns(result).items():
         print(f"{title}\n{console(rows, found)}\n")
-    for name, found in result["datasets"].items():
-        for note in found["notes"]:
-            print(f"note: {name}: {note}")
+    for note in notes({**result, "absent": {}}):  # who is missing was said
+        print(f"note: {note}")
     print(f"note: the entries were measured on {len(groups)} data sets, so each stands in the column of its own")
     print(f"table: {out / 'across.md'}")
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 from evaluation.comparison import compare, judge
 from evaluation.entries import Entry, agree, disputed
 from evaluation.protocols import SCORES, plain
-from evaluation.ranking import Column, latex, markdown, value
+from evaluation.ranking import Column, latex, markdown, missing, value
 from evaluation.report import Images, write_whole
 
 
@@ -39,15 +40,22 @@ def by_data(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
     return dict(zip(_names([g[0] for g in groups]), groups, strict=True))
 
 
-def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Images | None = None, draws: int = 1000) -> dict[str, Any]:
+def compare_across(
+    groups: Mapping[str, Sequence[Entry]],
+    out: Path,
+    images: Images | None = None,
+    draws: int = 1000,
+    absent: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Writes across.json, .csv, .md and .tex into `out`, and a comparison into a folder of it for each data set with several models.
 
     Args:
         images: as `comparison.compare` takes it, for the first data set.
+        absent: as `comparison.compare` takes it.
 
     Returns:
         What across.json holds: `datasets`, name -> regions, sources, notes and the `folder` of its comparison (None of one model);
-        `models`, name -> `trained_on`, and data set -> its results.
+        `models`, name -> `trained_on`, and data set -> its results; and `absent`.
 
     Raises:
         ValueError: a data set on which an entry occurs twice, or such that `comparison.compare` refuses.
@@ -59,7 +67,7 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
         folder = folders[name] if len(entries) > 1 else None
         try:
             if folder:
-                found = compare(entries, out / folder, images if number == 0 else None, draws)
+                found = compare(entries, out / folder, images if number == 0 else None, draws, absent=absent)
             else:
                 found = judge(entries, draws)[0]
         except ValueError as error:
@@ -67,16 +75,33 @@ def compare_across(groups: Mapping[str, Sequence[Entry]], out: Path, images: Ima
         datasets[name] = {"regions": found["regions"], "sources": found["sources"], "notes": found["notes"], "folder": folder}
         for entry in entries:
             models.setdefault(entry.name, {"trained_on": entry.trained_on})[name] = found["models"][entry.name]
-    result: dict[str, Any] = plain({"datasets": datasets, "models": models})
+    result: dict[str, Any] = plain({"datasets": datasets, "models": models, "absent": dict(absent or {})})
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "across.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
     rows = labelled(result)
     sections = columns(result)
-    told = [f"- {name}: {note}" for name, data in datasets.items() for note in data["notes"]]
+    told = [f"- {line}" for line in notes(result)]
     write_whole(out / "across.md", "\n".join([*(f"## {t}\n\n{markdown(rows, c)}" for t, c in sections.items()), *told, ""]).encode())
-    write_whole(out / "across.tex", "\n".join(f"% {t}\n{latex(rows, c)}" for t, c in sections.items()).encode())
+    write_whole(
+        out / "across.tex",
+        "\n".join([*(f"% {t}\n{latex(rows, c)}" for t, c in sections.items()), *(f"% {line}" for line in notes(result)), ""]).encode(),
+    )
     write_whole(out / "across.csv", _long(result).to_csv(index=False).encode())
     return result
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """Who is missing, what is to be known of each data set's numbers, and what the dashes of `columns` stand for."""
+    out = [f"missing: {name} ({reason})" for name, reason in result["absent"].items()]
+    shown = [c for found in columns(result).values() for c in found]
+    for dataset, told in result["datasets"].items():
+        own = {n: m[dataset] for n, m in result["models"].items() if dataset in m}
+        elsewhere = [n for n in result["models"] if n not in own]
+        lines = list(told["notes"])
+        lines += [f"{', '.join(elsewhere)}: not measured on it"] if elsewhere else []
+        lines += missing([(own, [replace(c, path=c.path[1:]) for c in shown if c.path[0] == dataset])])
+        out += [f"{dataset}: {line}" for line in lines]
+    return out
 
 
 def columns(result: Mapping[str, Any]) -> dict[str, list[Column]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN
 
 DASH = "–"
+NO_FIT = "no fit"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ _VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the sa
 _SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
 _GRADED = "On the regions labelled with a distortion, whatever type was named."
 _CLASSED = {"distortion": ("Distortion type", _SAMPLES), "severity": ("Severity", _GRADED)}
-_SUBSETS = "SRCC within each; a dash where fewer than ten regions."
+_SUBSETS = "SRCC within each; a dash where fewer than ten regions, or all their predictions or labels equal."
 _NAMED = 6  # models in a line
 _MOST = 8  # columns of groups in one table
 
@@ -188,23 +189,99 @@ def rows_of(models: Mapping[str, Mapping[str, Any]], section: Section) -> dict[s
 
 
 def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
-    """What the dashes stand for, a line for each reason that occurs."""
-    out = []
-    for task in (*scores, "distortion"):
-        asked = [n for n, m in models.items() if task in m.get("coverage", {})]
-        out += _line(f"{task}: not asked of {{}}", [n for n in models if n not in asked] if asked else [])
-        left_out = [n for n in asked if not value(models[n], ("coverage", task, "judged"))]
-        out += [f"{name}: all of its {task} is left out, see the notes" for name in left_out]
-    for task in scores:
-        out += _missing_numbers({n: m[task] for n, m in models.items() if value(m, (task, "n"))}, task)
+    """What the dashes of `sections` stand for, a line for each reason that occurs, and which intervals are hints."""
+    shown = [(rows_of(models, s), s.columns) for s in sections(models, scores).values()]
+    out = missing(shown)
     for task in (*scores, *_CLASSED):
         out += _hints([m.get(task, {}).get("intervals", {}) for m in models.values()], task)
-    runs = {n: m for n, m in models.items() if not m.get("file")}
-    out += _line("cost: not known of {}, which came as a file", [n for n in models if n not in runs])
+    return out
+
+
+def missing(tables: Sequence[tuple[Mapping[str, Mapping[str, Any]], Sequence[Column]]]) -> list[str]:
+    """Why cells of tables (models and columns, as `cells` takes them) have no number, a line for each reason."""
+    lacks: dict[tuple[str, str], dict[str, dict[str, None]]] = {}  # a reason's beginning and end -> model -> what it lacks
+    for models, columns in tables:
+        for column in columns:
+            for name, model in models.items():
+                if _text(model, column, None if column.interval else value(model, column.path)) in (DASH, NO_FIT):
+                    about, what, since = _reason(model, column.path)
+                    lacks.setdefault((about, since), {}).setdefault(name, {})[what] = None
+    out = []
+    for (about, since), by_model in lacks.items():
+        alike: dict[str, list[str]] = {}
+        for name, whats in by_model.items():
+            alike.setdefault(", ".join(w for w in whats if w), []).append(name)
+        for what, names in alike.items():
+            out += _line(f"{about}{f' no {what} for' if what else ''} {{}}{since}", names)
+    return out
+
+
+def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, str]:
+    """Why there is no number at a path: what it is about, which number is missing ("" for all of the task), and the cause."""
+    task, key = path[0], path[-1]
+    if len(path) == 1:
+        return _no_cost(model, key)
+    asked = "distortion" if task == "severity" else task
+    counted = model.get("coverage", {}).get(asked)
+    if counted is None:
+        return f"{asked}: not asked of", "", ""
+    if not counted["judged"]:
+        if not counted["labelled"]:
+            return f"{asked}: not judged for", "", ", since no region has a label"
+        since = ", see the notes" if counted["left_out"] else ", none of whose answers can be used"
+        return f"{asked}: all is left out of", "", since
+    if task == "severity" and not value(model, (task, "n")):
+        return "severity: not judged for", "", ", since no region is labelled with a distortion and its severity"
+    about = f"{task}:"
+    if path[1] == "splits":
+        return about, f"median {_NUMBERS[key]} over splits", ", since no split has one"
+    if path[1] in _GROUPS:
+        return about, f"SRCC of a group {_GROUPS[path[1]]}", ", since it has fewer than ten regions, or predictions or labels all equal"
+    if path[1] == "intervals":
+        if value(model, (task, key)) is None:
+            return _reason(model, (task, key))
+        return about, f"interval of {_NUMBERS[key]}", f", since {_UNSURE}"
+    if key in _FITS and model[task].get(_FITS[key]):
+        return about, _NUMBERS[key], f", since {model[task][_FITS[key]]}"
+    return about, _NUMBERS[key], f", since {_SINCE.get(key, _FLAT)}"
+
+
+def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
+    if model.get("file"):
+        return "cost: not known of", "", ", which came as a file"
     again = "python eval.py <run> measures it"
-    unmeasured = [n for n, m in runs.items() if m.get("peak_gib") is None]
-    out += _line(f"peak memory: not measured for {{}}, since the process that scored had also trained: {again}", unmeasured)
-    return out + _line(f"time: not measured for {{}}: {again}", [n for n, m in runs.items() if m.get("ms_per_region") is None])
+    told = {
+        "parameters": ("parameters: not known of", ", whose run.json does not tell them"),
+        "peak_gib": ("peak memory: not measured for", f", since the process that scored had also trained: {again}"),
+        "ms_per_region": ("time: not measured for", f": {again}"),
+    }
+    about, since = told[key]
+    return about, "", since
+
+
+_NUMBERS = {
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "within_image_srcc": "SRCC within images",
+    "pair_accuracy": "share of pairs",
+    "plcc_fitted": "PLCC after four parameters",
+    "plcc_fitted_5": "PLCC after five parameters",
+    "rmse": "RMSE",
+    "whole_image": "whole-image control",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+}
+_FITS = {"plcc_fitted": "fit_reason", "plcc_fitted_5": "fit_5_reason"}
+_GROUPS = {"by_type": "by distortion", "by_area": "by share of the image"}
+_FLAT = "predictions or labels are all equal or fewer than three"
+_UNSURE = "there is one source, or no number without one of them or in more than 1 % of the draws"
+_SINCE = {
+    "within_image_srcc": "no image has three regions whose labels differ",
+    "pair_accuracy": "no image has two regions whose labels differ",
+    "rmse": "predictions leave [0, 1]",
+    "whole_image": "predictions have none, or it or the labels are all equal or fewer than three",
+}
 
 
 def _hints(intervals: Sequence[Mapping[str, Any]], task: str) -> list[str]:
@@ -213,21 +290,6 @@ def _hints(intervals: Sequence[Mapping[str, Any]], task: str) -> list[str]:
     if few - {"within_image_srcc"}:
         return [f"{task}: its intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size"]
     return [f"{task}: the interval within images is a hint, since sources count as fewer than {FEW_WITHIN} of equal size"] if few else []
-
-
-def _missing_numbers(judged: Mapping[str, Mapping[str, Any]], task: str) -> list[str]:
-    """Why numbers of a score task do not exist, of the models that were judged: name -> their results of the task."""
-    out = []
-    for key, title in (("fit_reason", "four"), ("fit_5_reason", "five")):
-        out += [f"{task}: no logistic of {title} parameters for {n}, {m[key]}" for n, m in judged.items() if m.get(key)]
-    out += _line(f"{task}: no RMSE for {{}}, since predictions leave [0, 1]", [n for n, m in judged.items() if m.get("rmse") is None])
-    ordered = {n: m for n, m in judged.items() if m.get("srcc") is not None}
-    flat = [n for n in judged if n not in ordered]
-    out += _line(f"{task}: no correlation for {{}}, since predictions or labels are all equal or fewer than three", flat)
-    bare = [n for n, m in ordered.items() if m.get("whole_image") is None]
-    out += _line(f"{task}: no whole-image control for {{}}, whose predictions have none or whose control never varies", bare)
-    unsure = [n for n, m in ordered.items() if value(m, ("intervals", "srcc", "low")) is None]
-    return out + _line(f"{task}: no interval of SRCC for {{}}: one source, or too many draws without a correlation", unsure)
 
 
 def _line(text: str, names: Sequence[str]) -> list[str]:
@@ -274,7 +336,7 @@ def _text(model: Mapping[str, Any], column: Column, number: float | None) -> str
             DASH if low is None or high is None else " to ".join(f"{round(v, column.digits) + 0.0:.{column.digits}f}" for v in (low, high))
         )
     if number is None:
-        return "no fit" if column.failed and _at(model, column.failed) else DASH
+        return NO_FIT if column.failed and _at(model, column.failed) else DASH
     return f"{round(number, column.digits) + 0.0:,.{column.digits}f}"  # which turns -0.0 into 0.0
 
 

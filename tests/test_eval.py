@@ -106,10 +106,15 @@ def test_runs_on_other_data_stand_in_columns_of_their_own(runs, tmp_path, capsys
     told = json.loads((run / "run.json").read_text())
     other = {"dataset": "roi_folder", "root": "data/mine", "fingerprint": "another"}
     (run / "run.json").write_text(json.dumps({**told, "evaluation": {"data": other}, "measured_from": "good"}))
-    result = entry.main([str(runs / "good"), str(run), "--out", str(tmp_path / "out")])
+    result = entry.compare_runs([runs / "good", runs / "poor", run], tmp_path / "out", draws=5, absent={"lost": "killed"})
     assert list(result["datasets"]) == ["photographs", "roi_folder mine"]
+    said = capsys.readouterr().out
+    assert said.count("lost (killed)") == 1
+    assert "note: roi_folder mine: poor: not measured on it\n" in said
+    assert "note: photographs: quality: no whole-image control for good, poor, since" in said
+    assert "- missing: lost (killed)\n" in (tmp_path / "out" / "across.md").read_text()
     assert set(result["models"]["good"]) == {"trained_on", "photographs", "roi_folder mine"}
-    assert "each stands in the column of its own" in capsys.readouterr().out
+    assert "each stands in the column of its own" in said
     with pytest.raises(ValueError, match="are splits of one data set, and the entries were measured on 2"):
         entry.compare_runs([runs / "good", run], tmp_path, splits=tmp_path / "splits.json")
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from evaluation import comparison
-from evaluation.across import _folders, by_data, columns, compare_across, labelled
+from evaluation.across import _folders, by_data, columns, compare_across, labelled, notes
 from evaluation.entries import Entry, agree, data_name
 
 
@@ -113,6 +113,25 @@ def test_the_tables_say_what_was_trained_on(across):
     assert len(table) == 6
     assert {"srcc_low", "whole_image", "plcc_fitted_5", "labelled", "unparsed", "skipped", "judged", "tied"} < set(table)
     assert set(table[table["dataset"] == "roi_folder mine"]["model"]) == {"a"}
+
+
+def test_dashes_and_who_is_missing_are_told_across_data_sets(entries, tmp_path, monkeypatch):
+    monkeypatch.setattr(comparison, "write_page", lambda *_: None)
+    flat = replace(entries[2], table=entries[2].table.assign(quality_pred=0.5).drop(columns=["importance_parsed", "distortion_parsed"]))
+    result = compare_across(by_data([*entries[:2], flat]), tmp_path, draws=2, absent={"c": "out of memory"})
+    told = notes(result)
+    control = "since predictions have none, or it or the labels are all equal or fewer than three"
+    assert told == [
+        "missing: c (out of memory)",
+        f"photographs: importance: no whole-image control for a, b, {control}",
+        "roi_folder mine: b: not measured on it",
+        "roi_folder mine: quality: no SRCC, PLCC for a, since predictions or labels are all equal or fewer than three",
+        "roi_folder mine: importance: not asked of a",
+        "roi_folder mine: distortion: not asked of a",
+    ]
+    assert all(f"- {line}\n" in (tmp_path / "across.md").read_text() for line in told)
+    assert all(f"% {line}\n" in (tmp_path / "across.tex").read_text() for line in told)
+    assert json.loads((tmp_path / "photographs" / "comparison.json").read_text())["absent"] == {"c": "out of memory"}
 
 
 def test_a_model_twice_on_one_data_set_is_refused(entries, tmp_path):

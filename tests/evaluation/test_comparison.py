@@ -286,19 +286,20 @@ def test_a_region_without_a_picture_is_passed_over(answers):
 def test_a_dash_is_explained(compared):
     out, result = compared
     told = ranking.explained(result["models"], SCORES)
-    flat = [line for line in told if "logistic" in line]
-    assert all(line.startswith("quality: no logistic of ") and " for noise, the best rising curve is flat" in line for line in flat)
-    assert [line for line in told if line not in flat] == [
+    flat = [line for line in told if " parameters for" in line]
+    assert all(line.startswith("quality: no PLCC after ") and " for noise, since the best rising curve is flat" in line for line in flat)
+    control = "since predictions have none, or it or the labels are all equal or fewer than three"
+    assert [line for line in told if line not in flat and "SRCC of a group" not in line and " over splits" not in line] == [
+        f"quality: no whole-image control for theirs & co, {control}",
         "importance: not asked of theirs & co",
+        f"importance: no whole-image control for good, noise, {control}",
         "distortion: not asked of theirs & co",
         "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
-        "quality: no whole-image control for theirs & co, whose predictions have none or whose control never varies",
-        "importance: no whole-image control for good, noise, whose predictions have none or whose control never varies",
+        "cost: not known of theirs & co, which came as a file",
         *(
             f"{task}: its intervals are hints, since sources count as fewer than 20 of equal size"
             for task in ("quality", "importance", "distortion", "severity")
         ),
-        "cost: not known of theirs & co, which came as a file",
     ]
     for line in told:
         assert f"- {line}\n" in (out / "comparison.md").read_text()
@@ -307,8 +308,8 @@ def test_a_dash_is_explained(compared):
 
 
 def test_of_many_models_some_are_named():
-    models = {f"m{k}": {"ms_per_region": 1.0} for k in range(9)}
-    (line,) = ranking.explained(models, SCORES)
+    models = {f"m{k}": {"parameters": 1, "ms_per_region": 1.0, "failures": 0, "skipped": 0} for k in range(9)}
+    (line,) = [x for x in ranking.explained(models, SCORES) if x.startswith("peak memory")]
     assert line.startswith("peak memory: not measured for m0, m1, m2, m3, m4, m5, 3 more, since")
 
 
@@ -329,30 +330,91 @@ def test_a_mean_within_images_needs_more_sources(three):
     assert hint in ranking.explained({"good": found}, SCORES)
 
 
-def test_each_reason_is_told():
-    fitted = {"fit_reason": "too flat", "fit_5_reason": "", "plcc_fitted": None, "plcc_fitted_5": 0.5}
-    quality = {"n": 9, "srcc": 0.5, "rmse": 0.1, "whole_image": 0.2, **fitted}
-    model = {"coverage": {"quality": {"judged": 9}}, "quality": quality, "peak_gib": None, "ms_per_region": None}
-    told = ranking.explained({"x": model}, SCORES)
-    assert told == [
-        "quality: no logistic of four parameters for x, too flat",
-        "quality: no interval of SRCC for x: one source, or too many draws without a correlation",
-        "peak memory: not measured for x, since the process that scored had also trained: python eval.py <run> measures it",
-        "time: not measured for x: python eval.py <run> measures it",
-    ]
-    left = {**model, "coverage": {"quality": {"judged": 0}}, "quality": {"n": 0}}
-    assert "x: all of its quality is left out, see the notes" in ranking.explained({"x": left}, SCORES)
-    flat = {**model, "quality": {**quality, "srcc": None}}
-    assert any(line.startswith("quality: no correlation for x") for line in ranking.explained({"x": flat}, SCORES))
-    assert [t for t, _ in ranking.cells({"x": model}, ranking.value_columns("quality"))[0]] == [
-        "–",
-        "–",
-        "no fit",
-        "–",
-        "0.500",
-        "0.100",
-        "–",
-    ]
+WORDS = {
+    "srcc": "SRCC",
+    "krcc": "KRCC",
+    "plcc": "PLCC",
+    "plcc_fitted": "PLCC after four parameters",
+    "plcc_fitted_5": "PLCC after five parameters",
+    "rmse": "RMSE",
+    "within_image_srcc": "SRCC within images",
+    "pair_accuracy": "share of pairs",
+    "whole_image": "whole-image control",
+    "accuracy": "accuracy",
+    "macro_f1": "macro-F1",
+}
+WHOLE = ("not asked of", "all is left out of", "not judged for")  # lines about all numbers of a task
+
+
+def unexplained(models, columns, told):
+    """The dashes that no line of `told` is about: of the model, of the task, and of the number or of all."""
+    out = []
+    for name, row in zip(models, ranking.cells(models, columns), strict=True):
+        for (text, _), column in zip(row, columns, strict=True):
+            if text not in ("–", "no fit"):
+                continue
+            task, key = column.path[0], column.path[-1]
+            if len(column.path) == 1:
+                task, word = {"parameters": "parameters", "ms_per_region": "time", "peak_gib": "peak memory"}[key], ""
+            else:
+                group = {"by_type": "group by distortion", "by_area": "group by share"}.get(column.path[1])
+                word = group or WORDS.get(key, "nothing that is ever missing alone")
+            tasks = {"severity": ("severity:", "distortion:")}.get(task, (f"{task}:", "cost:") if len(column.path) == 1 else (f"{task}:",))
+            about = [x for x in told if x.startswith(tasks) and name in x.split(", since")[0]]
+            if not any(word in x or any(w in x for w in WHOLE) for x in about):
+                out.append((name, column.path))
+    return out
+
+
+def scenarios(answers):
+    """What a comparison lacks numbers for: name -> its entries, and what a line must say."""
+    alone = answers.assign(image=answers["id"])
+    one = answers.assign(source="one")
+    few = answers.assign(source=["rare" if i < 2 else "often" for i in range(48)])
+    few["quality"] = [0.2, 0.9] + [0.5] * 46  # without the first source no label differs
+    flat = answers.assign(quality_pred=0.5, quality_parsed=True)
+    none = answers.assign(quality_parsed=False)
+    clean = answers.assign(types="", severities="")
+    unknown = answers.assign(importance=np.nan, types=None, severities=None)
+    unasked = answers.drop(columns=["importance_parsed", "distortion_parsed"])
+    return {
+        "one region of an image": (
+            alone,
+            ["quality: no SRCC within images for m, n, since no image has", "quality: no share of pairs for m, n, since"],
+        ),
+        "one source": (
+            one,
+            ["quality: no interval of SRCC, interval of", "distortion: no interval of accuracy, interval of macro-F1 for m, n"],
+        ),
+        "a source that all hangs on": (few, ["quality: no interval of SRCC, interval of "]),
+        "flat": (flat, ["quality: no SRCC, KRCC, ", "parameters for m, since all 48 predictions are the same"]),
+        "nothing parsed": (none, ["quality: all is left out of m, none of whose answers can be used"]),
+        "clean": (clean, ["severity: not judged for m, n, since no region is labelled with a distortion and its severity"]),
+        "no labels": (unknown, ["importance: not judged for m, n, since no region has a label", "distortion: not judged for m, n"]),
+        "few answers": (answers[:20], ["quality: all is left out of m, see the notes"]),
+        "not asked": (unasked, ["importance: not asked of m", "distortion: not asked of m"]),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", list(scenarios(pd.DataFrame({"id": range(48), "types": "", "importance_parsed": 1, "distortion_parsed": 1})))
+)
+def test_each_dash_has_a_line(answers, name):
+    table, says = scenarios(answers)[name]
+    # the same regions and sources, all of them answered
+    known = table if len(table) == 48 else answers
+    other = known.assign(quality_pred=answers["quality"], quality_parsed=True, importance_parsed=True, distortion_parsed=True)
+    entries = [Entry("m", table), Entry("n", other, 5, 1.0, 1.0, "a CPU"), Entry("o", other, 5, 1.0, 1.0, "a CPU")]
+    models = comparison.judge(entries[: 3 if len(table) < 48 else 2], draws=5)[0]["models"]
+    told = ranking.explained(models, SCORES)
+    dashes = 0
+    for section in ranking.sections(models, SCORES).values():
+        rows = ranking.rows_of(models, section)
+        assert unexplained(rows, section.columns, told) == []
+        dashes += sum(t == "–" for row in ranking.cells(rows, section.columns) for t, _ in row)
+    assert dashes
+    for text in says:
+        assert any(text in line for line in told), f"{text}: {told}"
 
 
 def test_differences_are_paired_and_corrected(compared):
