@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from components.registry import ConfigError
 from datamodules.listed_images import MISSING, OF_THE_LIST, Listed
 from datamodules.region_list import SCORES, Mistake
-from datamodules.validation import Copies, Elsewhere, Report, Spreads
+from datamodules.validation import SHOWN, Copies, Elsewhere, Report, Spreads
 
+UNSURE = ("row", "column", "split", "source in two splits", "group", "too few groups")  # mistakes that may hide a test image
 BESIDE = "beside a mistake"  # why a row is lost that has none itself
 
 
@@ -45,7 +47,20 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
 
 
 def tests_of_list(listed: Listed, name: str) -> Elsewhere:
-    """The test images of a list, by their bytes; one that cannot be read has none."""
+    """The test images of a list, by their bytes; one that cannot be read has none.
+
+    Raises:
+        ConfigError: which they are is unsure: the list names no splits, or no test image, or has mistakes that may hide one.
+    """
+    unsure = [m for m in listed.mistakes if m.kind in UNSURE or (m.image and m.image not in listed.splits)]
+    if unsure:
+        said = "; ".join(_place(name, m) + f": {m.what}" for m in unsure[:SHOWN])
+        more = f"; and {len(unsure) - SHOWN:,} more" if len(unsure) > SHOWN else ""
+        raise ConfigError(f"{name}: which images are of its test is unsure, so nothing can be kept apart from them. Mend it: {said}{more}")
+    if not any("split" in row for row in listed.table.rows):
+        raise ConfigError(f"{name} names no splits, which each training deals by its own seed and shares: write a column split")
+    if "test" not in listed.splits.values():
+        raise ConfigError(f"{name} has no test image: there is nothing to keep apart from")
     found = Elsewhere()
     for image in listed.images:
         if image.record.split == "test":

@@ -95,7 +95,7 @@ def read_list(path: Path) -> RegionList:
     """Reads a list, CSV or JSONL (by its name), UTF-8.
 
     Raises:
-        ConfigError: missing, or of another form.
+        ConfigError: missing, of another form, or without a row.
     """
     if not path.is_file():
         raise ConfigError(f"the list of regions {path} is missing: a CSV or JSONL file with the columns {', '.join(COLUMNS)}")
@@ -126,6 +126,8 @@ def read_list(path: Path) -> RegionList:
                     mistakes[line] = Mistake("row", line, image, said)
     except (UnicodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {error}") from error
+    if not images:
+        raise ConfigError(f"{path}: it lists nothing: below a header with the columns {', '.join(COLUMNS)}, or some, each row is a region")
     return RegionList(tuple(rows), images, tuple(mistakes.values()))
 
 
@@ -179,6 +181,12 @@ def _csv(file: Any) -> Iterator[tuple[int, dict[str, str] | Mistake]]:
                 continue
             if not header:
                 header = cells
+                separator = next((s for s in (";", "\t", "|") if len(cells) == 1 and {*COLUMNS} & {*cells[0].split(s)} - {*cells}), "")
+                if separator:
+                    before = line - 1
+                    raise csv.Error(
+                        f"its cells are parted by {separator!r}: write commas between them (in a spreadsheet, save as CSV UTF-8)"
+                    )
                 twice = sorted({name for name in header if header.count(name) > 1})
                 if twice:
                     before = line - 1

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from components import rle
 from components.prompts import DISTORTION_TYPES, SEVERITIES
+from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, decode_image, is_file
 from datamodules.records import SPLITS, UNIT, Scale
@@ -26,7 +27,11 @@ from datamodules.tables import open_table, read_group
 
 SHOWN = 5  # finds of each sort that are named
 SAMPLED = 100_000  # standard deviations whose median is taken
-FEW, SMALL, LARGE = 10, 0.06, 0.5  # so many standard deviations whose median is no share of the scale between these were hardly given on it
+FEW, SMALL, LARGE = (
+    10,
+    0.065,
+    0.4,
+)  # so many standard deviations whose median is no share of the scale between these were hardly given on it
 
 Weight = Literal["error", "warning"]
 KINDS: dict[str, tuple[Weight, str]] = {
@@ -288,20 +293,26 @@ class Spreads:
                 continue
             median = statistics.median(found)
             share = median / (scale.high - scale.low)
-            if not SMALL <= share <= LARGE:
+            if not SMALL < share < LARGE:
                 said = f"the median of {len(found):,} is {median:g} on {scale.low:g} to {scale.high:g}"
-                self.report.add("std very small" if share < SMALL else "std very large", f"{task}_std", said)
+                self.report.add("std very small" if share <= SMALL else "std very large", f"{task}_std", said)
 
 
 def tests_of(root: Path, files: ImageFiles) -> Elsewhere:
     """The test images of a folder of tables, by their bytes, or where they are not there by their hashes.
 
     Raises:
-        ConfigError, ValueError: no tables, or a damaged one.
+        ConfigError: no tables, no test image in them, or a row of no split, which may hide one.
+        ValueError: a damaged table.
     """
     found = Elsewhere()
     for part in tqdm(parts_of(root), unit="table", desc=f"reading test images of {root}", delay=2):
         for place, row in _rows(part, ["id", "split", "path", "hash", "png"]):
+            if row["split"] not in SPLITS:
+                said = f"{part} row {place}, image {row['id']!r} is in split {row['split']!r}, allowed are {', '.join(SPLITS)}"
+                raise ConfigError(
+                    f"{root}: which images are of its test is unsure, so nothing can be kept apart from them. Mend it: {said}"
+                )
             if row["split"] != "test":
                 continue
             try:
@@ -309,6 +320,8 @@ def tests_of(root: Path, files: ImageFiles) -> Elsewhere:
             except ImageError:
                 marks = {row["hash"] or ""} - {""}
             found.add(marks, f"{part} row {place}, image {row['id']!r}")
+    if not found.images:
+        raise ConfigError(f"{root} has no test image: there is nothing to keep apart from")
     return found
 
 

@@ -12,7 +12,18 @@ from components.registry import ConfigError
 from datamodules.datasets.roi_folder import RoiFolder
 from datamodules.records import SPLITS
 from datamodules.validation import KINDS
-from tests.datamodules.list_faults import FAULTS, IMAGES, OPTIONS, clean_rows, opinions, without_splits, write_images, write_list
+from tests.datamodules.list_faults import (
+    FAULTS,
+    IMAGES,
+    OPTIONS,
+    clean_rows,
+    every,
+    in_row,
+    opinions,
+    without_splits,
+    write_images,
+    write_list,
+)
 from tests.datamodules.told import told
 
 ROWS = 2 * IMAGES
@@ -171,6 +182,44 @@ def test_images_that_are_test_images_of_other_data_are_told_and_left_out(folder,
     assert {f"{n}.png" for n in range(IMAGES)} - {s.record.id for s in samples} == set(found)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (in_row(24, split="tset"), "labels.csv line 24, image '11.png': split is train, val, test in every row, or in none; got 'tset'"),
+        (in_row(24, id=""), "labels.csv line 24, image '11.png': a row has an image, an id"),
+        (in_row(24, spilt="test"), "unknown column 'spilt'"),
+        (in_row(25, group="another"), "image 11.png is in the groups"),
+        (in_row(25, split="train"), "the group 'scene 5' is in test and in train"),
+        (without_splits(6), "labels.csv names no splits, which each training deals by its own seed"),
+        (every(split=lambda split: "val" if split == "test" else split), "labels.csv has no test image"),
+    ],
+)
+def test_nothing_is_kept_apart_from_a_list_whose_test_images_are_unsure(folder, prepare_command, tmp_path_factory, change, said):
+    other, theirs = tmp_path_factory.mktemp("other"), clean_rows()
+    for place in (folder, other):
+        write_images(place)
+    write_list(folder, clean_rows())
+    change(other, theirs)
+    write_list(other, theirs)
+    status, text = prepare_command("validate", folder, "--apart", other, "--data", *OPTIONS)
+    assert status == 1
+    assert said in text
+    assert "can be used" not in text
+
+
+def test_nor_from_one_whose_values_hide_an_image(folder, prepare_command, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    write_images(other)
+    write_list(folder, clean_rows())
+    theirs = [{key: value for key, value in row.items() if value != ""} for row in clean_rows()]
+    for row in theirs[-2:]:
+        row["quality"] = True
+    (other / "labels.jsonl").write_text("\n".join(map(json.dumps, theirs)))
+    status, text = prepare_command("validate", folder, "--apart", other, "--data", *OPTIONS)
+    assert status == 1
+    assert "labels.jsonl line 23, image '11.png': quality is a number; got true" in text
+
+
 def test_a_list_in_jsonl_is_checked_as_well(folder, prepare_command):
     rows = [{key: value for key, value in row.items() if value != ""} for row in clean_rows()]
     rows[8]["quality"] = 7
@@ -252,3 +301,12 @@ def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command
     status, text = prepare_command("validate", folder)
     assert status == 1
     assert "cannot be read as csv: line 3: unexpected end of data" in text
+    (folder / "labels.csv").write_text("image;id;box\n0.png;1;1 1 3 3\n")
+    status, text = prepare_command("validate", folder)
+    assert status == 1
+    assert "cannot be read as csv: line 1: its cells are parted by ';': write commas between them" in text
+    for nothing in ("", "\n", "image,id,box\n"):
+        (folder / "labels.csv").write_text(nothing)
+        status, text = prepare_command("validate", folder)
+        assert status == 1
+        assert "labels.csv: it lists nothing" in text

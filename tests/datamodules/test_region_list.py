@@ -236,7 +236,6 @@ ROW = "a row has an image, an id, and one of box, polygon, rle, mask"
 @pytest.mark.parametrize(
     ("name", "text", "mistakes"),
     [
-        ("a.csv", "image,id,box,mos\n", []),
         ("a.csv", "image,id,box,mos\na,1,0 0 1 1,3\na,2,0 0 1 1,3\n", ["line 1: unknown column 'mos'"]),
         ("a.csv", "image,id,box,quality\na,1,,3\n,1,0 0 1 1,\na,,0 0 1 1,\n", [f"line {n}: {ROW}" for n in (2, 3, 4)]),
         ("a.csv", "image,id,box,mask\na,1,0 0 1 1,m.png\n", [f"line 2: {ROW}"]),
@@ -265,6 +264,10 @@ def test_mistakes_of_the_list_itself(tmp_path, name, text, mistakes):
     [
         ("a.csv", b'image,id\n\n"a', "cannot be read as csv: line 3: unexpected end of data"),
         ("a.csv", b"image,id,image\n", "cannot be read as csv: line 1: the header has 'image' twice"),
+        ("a.csv", b"image\tid\tbox\n0.png\t1\t1 1 3 3\n", r"line 1: its cells are parted by '\\t': write commas"),
+        ("a.csv", b"\n\nimage|id|box\n", r"line 3: its cells are parted by '\|': write commas"),
+        ("a.csv", b"image,id,box,mos\n", "it lists nothing: below a header with the columns image, id"),
+        ("a.jsonl", b"\n", "it lists nothing"),
         ("a.csv", "image,id\nM\u00fcnchen.png,1\n".encode("latin-1"), "cannot be read as csv: .*utf-8"),
         ("b.csv", None, r"the list of regions .*b\.csv is missing"),
     ],

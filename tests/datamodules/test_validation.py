@@ -22,7 +22,7 @@ from components import rle
 from datamodules.datasets.indexed import Indexed
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, Scale, encode_png
 from datamodules.tables import SCHEMA, to_row
-from datamodules.validation import KINDS, validate
+from datamodules.validation import KINDS, Report, Spreads, validate
 from tests.datamodules import list_faults
 from tests.datamodules.told import told
 
@@ -377,6 +377,46 @@ def test_of_copies_in_several_splits_the_one_that_measures_stays(data, prepare_c
     _, text, problems = checked(prepare_command, folder, rows)
     assert sorted(problems["unusable"]) == sorted(f"image {n}" for n in (0, 3, 6, 12, 27))
     assert "25 of 30 images" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (plant(lambda rows: rows[8].update(split="tset")), "row 8, image 'image 8' is in split 'tset', allowed are train, val, test"),
+        (plant(lambda rows: [row.update(split="val") for row in rows if row["split"] == "test"]), "has no test image"),
+    ],
+)
+def test_nothing_is_kept_apart_from_tables_whose_test_images_are_unsure(data, prepare_command, tmp_path_factory, change, said):
+    folder, rows = data
+    other, theirs = tmp_path_factory.mktemp("other"), copy.deepcopy(rows)
+    change(other, theirs)
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), folder / "part.parquet")
+    pq.write_table(pa.Table.from_pylist(theirs, SCHEMA), other / "theirs.parquet")
+    status, text = prepare_command("validate", folder, "--apart", other)
+    assert status == 1
+    assert said in text
+    assert "can be used" not in text
+
+
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [
+        (0.25 / 4, "std very small"),  # a quarter of 1 to 5, brought to [0, 1] without its score
+        (0.07, ""),
+        (0.1, ""),  # the ends of what we expect of people
+        (0.25, ""),
+        (0.39, ""),
+        (0.1 * 4, "std very large"),  # a tenth of 1 to 5, left where its score is on [0, 1]
+    ],
+)
+@pytest.mark.parametrize("scale", [MOS, Scale(0, 1), Scale(0, 100)])
+def test_standard_deviations_of_another_scale_show_in_their_median(share, kind, scale):
+    for count in (9, 10):
+        spreads = Spreads(Report())
+        for _ in range(count):
+            spreads.add("quality", scale, share * (scale.high - scale.low))
+        spreads.finish()
+        assert dict(spreads.report.counts) == ({kind: 1} if kind and count == 10 else {})
 
 
 def test_every_sort_of_problem_is_planted_here_or_in_a_list():
