@@ -418,10 +418,11 @@ def _renewed(visit: Visit, *values: Any) -> tuple[Any, ...]:
 
 def _head(service: Service) -> str:
     names = " and ".join(f"<b>{escape(name)}</b>" for name in service.models)
+    head = "Models" if len(service.models) > 1 else "Model"
     return (
         "<h1>How good does this part of a picture look?</h1>"
         "<p>Choose a picture and a region of it. The model says its <b>quality</b>, its <b>importance</b> to the whole image, and which "
-        f"<b>distortion</b> it shows. Scores go from 0 to 1. <span class='roi-muted'>Model: {names}</span></p>"
+        f"<b>distortion</b> it shows. Scores go from 0 to 1. <span class='roi-muted'>{head}: {names}</span></p>"
     )
 
 
