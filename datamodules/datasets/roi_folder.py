@@ -23,7 +23,7 @@ from datamodules.records import GO_ON, Scale, Split, encode_png
 from datamodules.region_list import Mistake, named, read_list
 from datamodules.tables import RecordWriter
 
-FORMAT = 4  # changes whenever the same files would give another table
+FORMAT = 5  # changes whenever the same files would give another table
 
 
 @DATASETS.register("roi_folder")
