@@ -67,7 +67,7 @@ class Head(nn.Module):
 
 @SCORERS.register("mobile_iqa")
 class MobileIQA(CropQuality):
-    """See the module's docstring.
+    """MobileIQA's networks on a region's crop; the module's docstring says what they are.
 
     Args:
         vision_encoder: any, with any number of levels; published are five, at strides 2 to 32. Its image size is the size that a region's

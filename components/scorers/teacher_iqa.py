@@ -57,7 +57,7 @@ class Reader(nn.Module):
 
 @SCORERS.register("teacher_iqa")
 class TeacherIQA(CropQuality):
-    """See the module's docstring.
+    """TeacherIQA's networks on a region's crop; the module's docstring says what they are.
 
     Args:
         vision_encoder: with levels at strides 2 to 32, published is ResNet-50, or at strides 4 to 32 (`components.restorer`); each of a

@@ -37,7 +37,7 @@ NAMED = 5  # of what is to be left out and is not there
 
 @DATASETS.register("indexed")
 class Indexed(RoiDataset):
-    """See the module's docstring.
+    """Parquet tables of images and their regions, at any size; see the module's docstring.
 
     Args:
         root: folder of the tables, searched with its subfolders.

@@ -30,7 +30,7 @@ _HIDDEN: dict[Task, dict[str, None]] = {
 
 @DATASETS.register("mixture")
 class Mixture(RoiDataset):
-    """See the module's docstring.
+    """Several data sets in chosen proportions; see the module's docstring.
 
     Args:
         sets: data sets by name; the name stands in front of their images', regions' and sources' names.

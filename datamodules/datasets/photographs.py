@@ -93,7 +93,7 @@ Photos = dict[Split, list[Photograph]]  # sorted by name
 
 @DATASETS.register("photographs")
 class Photographs(RoiDataset):
-    """See the module's docstring.
+    """Clean photographs, distorted and labelled here; see the module's docstring.
 
     Args:
         root: folder of photographs; "" for the embedded ones. Of a folder, a seeded fifth of the scenes each (one at least) go to

@@ -29,7 +29,7 @@ from datamodules.quality_labels.base import QUALITY_LABELS, Comparison, Image, M
 
 @QUALITY_LABELS.register("local_similarity")
 class LocalSimilarity(QualityLabel):
-    """See the module's docstring.
+    """A full-reference measure around each region; see the module's docstring.
 
     Args:
         window: side of the window, in pixels of each scale.
