@@ -92,7 +92,9 @@ def watched(command: Sequence[str]) -> tuple[float, float, float]:
     with tempfile.TemporaryFile() as said:
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *command], env=one, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, used = os.wait4(process.pid, 0)  # its peak is this process's where that is larger, which it is not
+        _, status, used = os.wait4(
+            process.pid, 0
+        )  # its peak is this process's where that is larger, which it is not when this is run as a command
         wall, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)

@@ -147,6 +147,10 @@ class MaskEncoder(ABC):
 
     can_propose: bool = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy for another process: without locks, and without what is kept of images."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("turn", "seen")}
+
     @cached_property
     def turn(self) -> threading.Lock:
         """Held by whoever asks it while others may: an encoder need not be made for several threads."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -145,3 +147,13 @@ def test_what_is_no_image_is_refused(build, image):
 
 def test_image_size_is_height_then_width():
     assert image_size(picture()) == (HEIGHT, WIDTH)
+
+
+def test_one_that_was_used_travels_to_another_process(build):
+    encoder = build()
+    with encoder.turn:
+        expected = encoder.forward(picture(), [BOX])
+        if encoder.can_propose:
+            encoder.propose(picture())
+    travelled = pickle.loads(pickle.dumps(encoder))
+    assert np.array_equal(travelled.forward(picture(), [BOX]), expected)
