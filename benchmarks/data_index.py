@@ -82,6 +82,15 @@ def _version(reference: int, kind: str, setting: int, numbers: list[list[float]]
     return {"id": f"{kind.capitalize()}_{setting}/{reference:06d}.png", "annotations": regions}
 
 
+_TELLS = """
+import atexit, pathlib, runpy, sys
+from lightning_modules.resident import resident_peak
+atexit.register(lambda told=sys.argv[1]: pathlib.Path(told).write_text(str(resident_peak())))
+sys.argv = sys.argv[2:]
+exec(sys.argv[1]) if sys.argv[0] == "-c" else runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def watched(command: Sequence[str]) -> tuple[float, float, float]:
     """Runs Python with these arguments: its processor seconds, its seconds by the clock, and the peak of its memory in MiB.
 
@@ -89,17 +98,16 @@ def watched(command: Sequence[str]) -> tuple[float, float, float]:
         RuntimeError: it failed.
     """
     one = {**os.environ, "PYTHONPATH": str(ROOT), **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")}
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, tempfile.NamedTemporaryFile() as told:
         start = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *command], env=one, stdout=subprocess.DEVNULL, stderr=said)
-        _, status, used = os.wait4(
-            process.pid, 0
-        )  # its peak is this process's where that is larger, which it is not when this is run as a command
+        process = subprocess.Popen([sys.executable, "-c", _TELLS, told.name, *command], env=one, stdout=subprocess.DEVNULL, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)  # which counts in this process's own peak
         wall, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
             raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}: {said.read().decode()[-2000:]}")
-    return used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024
+        peak = int(told.read())
+    return used.ru_utime + used.ru_stime, wall, peak / 2**20
 
 
 def measure(mib: float) -> dict[str, float]:

@@ -36,7 +36,7 @@ def test_the_command_is_measured_on_all_that_was_generated(tmp_path, monkeypatch
     assert len(readable) == found["images"]
     assert all(readable)  # each is in its archive
     assert min(found["cpu_seconds"], found["start_cpu_seconds"]) > 0
-    assert found["peak_mib"] >= found["start_peak_mib"] > 50  # alike where what starts them, as here, has had more than both
+    assert found["peak_mib"] > found["start_peak_mib"] > 50
     assert not list(tmp_path.iterdir())
 
 
