@@ -239,7 +239,8 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Differe
         one, two = (abs(float(back(move)) - float(back(side.values[0]))) for move, side in zip(moves, sides, strict=True))
         return estimate + sign * math.sqrt(max(0.0, one * one + two * two - 2 * together * one * two))
 
-    low, high = (end(_quantile(apart.freedom), sign) for sign in (-1, 1))
+    steps = _steps(_quantile(apart.freedom))  # with errors of very unequal size an end may turn back: it counts where it was farthest
+    low, high = min(end(q, -1) for q in steps), max(end(q, 1) for q in steps)
     p = math.nan if untested else _p(lambda quantile: end(quantile, -1 if estimate > 0 else 1), apart.freedom)
     return Difference(estimate, low, high, se, few, apart.undefined, p, untested)
 
@@ -249,13 +250,22 @@ def _quantile(freedom: float) -> float:
 
 
 def _p(end: Callable[[float], float], freedom: float) -> float:
-    """Twice the probability beyond the quantile of t at which the interval's end that is nearer to 0 reaches it."""
-    if end(0.0) == 0:
+    """Twice the probability beyond the quantile of t at which the interval's end that is nearer to 0 first reaches it."""
+    begin = end(0.0)
+    if begin == 0:
         return 1.0
-    last = float(student.isf(_LEAST / 2, freedom))
-    if end(0.0) * end(last) > 0:
-        return _LEAST
-    return float(2 * student.sf(brentq(end, 0.0, last), freedom))
+    middle, last = _quantile(freedom), float(student.isf(_LEAST / 2, freedom))
+    before = 0.0
+    for step in (*_steps(middle), *(middle + _steps(last - middle))):
+        if begin * end(step) <= 0:
+            return float(2 * student.sf(brentq(end, before, step), freedom))
+        before = step
+    return _LEAST
+
+
+def _steps(last: float) -> Vector:
+    """From 0 to `last`, both included."""
+    return np.linspace(0.0, last, 33)
 
 
 def holm(p: Sequence[float]) -> list[float]:

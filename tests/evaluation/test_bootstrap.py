@@ -268,3 +268,15 @@ def test_holm_by_hand():
     assert holm([0.5, 0.9]) == pytest.approx([1, 1])
     assert math.isnan(holm([0.2, math.nan])[1])
     assert holm([0.2, math.nan])[0] == pytest.approx(0.2)
+
+
+def test_p_and_interval_agree_where_errors_are_of_very_unequal_size():
+    rng, turned = np.random.default_rng(0), 0
+    for _ in range(400):
+        common, (a, b) = rng.normal(size=25), np.sort(rng.uniform(0.1, 0.95, 2))
+        first, second = (np.tanh(np.arctanh(v) + s * (common + 0.05 * rng.normal(size=25))) for v, s in ((a, 0.15), (b, 0.02)))
+        sides = [Sample(np.array([v, v, v]), np.full(25, 4), own) for v, own in ((a, first), (b, second))]
+        found = difference(*sides, "fisher")
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+        turned += found.p < 0.05
+    assert 0 < turned < 400
