@@ -28,7 +28,7 @@ from components.registry import ConfigError
 from components.release import release
 from components.scorers.base import SCORERS, Scorer
 from components.vision_encoders.base import VisionEncoder
-from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
+from configs.benchmarks import benchmarks, check_name, find_benchmark, load_benchmark
 from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, RoiDataset
@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         return {}
     if args.experiment is None:
         parser.error(f"name an experiment: {', '.join(experiments())}; or a benchmark: {', '.join(benchmarks())}")
+    check_name(args.experiment)
     benchmark = find_benchmark(args.experiment)
     if benchmark is not None and args.plan:
         parser.error(f"--plan plans one experiment, and {args.experiment} is a benchmark of several")

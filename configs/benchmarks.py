@@ -15,8 +15,8 @@ from typing import Any, cast
 
 import yaml
 
-from components.registry import ConfigError, check_keys, configured
-from configs.schema import ROOT, Experiment, load_config
+from components.registry import ConfigError, check_keys, configured, suggest
+from configs.schema import ROOT, Experiment, experiments, load_config
 
 
 @dataclass(kw_only=True)
@@ -71,6 +71,13 @@ def find_benchmark(path: str) -> Path | None:
     except (yaml.YAMLError, UnicodeDecodeError):
         return None  # whoever reads it as an experiment says what is wrong with it
     return Path(path) if isinstance(found, dict) and "variants" in found else None
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError where `name` is neither a file nor an experiment or a benchmark under `configs/`."""
+    known = sorted([*experiments(), *benchmarks()])
+    if name not in known and not Path(name).is_file():
+        raise ConfigError(f"no experiment or benchmark '{name}', and no file of that name. {suggest(name, known)}")
 
 
 def load_benchmark(path: Path, overrides: Sequence[str] = ()) -> tuple[Benchmark, dict[str, Experiment]]:

@@ -542,7 +542,7 @@ def test_ctrl_c_ends_in_one_word(capsys):
 def test_the_command_line_says_it_in_one_line(root):
     done = subprocess.run([sys.executable, "train.py", "quickstrat"], cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "\nerror: no experiment 'quickstrat'" in f"\n{done.stderr}"
+    assert "\nerror: no experiment or benchmark 'quickstrat'" in f"\n{done.stderr}"
     assert "Traceback" not in done.stderr
 
 

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from components.registry import ConfigError
-from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
+from configs.benchmarks import benchmarks, check_name, find_benchmark, load_benchmark
+from configs.schema import experiments
 
 
 def written(folder, **changes):
@@ -40,6 +41,16 @@ def test_what_is_no_benchmark_is_left_to_others(tmp_path):
     assert find_benchmark(str(tmp_path / "experiment.yaml")) is None
     assert find_benchmark(str(tmp_path / "broken.yaml")) is None
     assert find_benchmark(str(written(tmp_path))) == tmp_path / "mine.yaml"
+
+
+def test_a_mistyped_name_is_looked_for_among_experiments_and_benchmarks(tmp_path):
+    for name in (*experiments(), *benchmarks(), written(tmp_path)):
+        check_name(str(name))
+    for typed, meant in (("quikstart", "quickstart"), ("benchmark_quikstart", "benchmark_quickstart"), ("seagull7b", "seagull_7b")):
+        with pytest.raises(ConfigError, match=f"no experiment or benchmark '{typed}'.* Did you mean '{meant}'") as said:
+            check_name(typed)
+        listed = str(said.value).partition("Known: ")[2].split(", ")
+        assert listed == sorted([*experiments(), *benchmarks()])
 
 
 ONE = {"name": "one", "experiment": "quickstart"}
