@@ -13,6 +13,8 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from components.notices import leave_out_notices
+
 Kind = Literal["adamw", "adam", "adamw_8bit", "paged_adamw_8bit"]
 PLAIN: tuple[Kind, ...] = ("adamw", "adam")  # PyTorch's own, with both moments in the parameters' precision
 
@@ -123,6 +125,7 @@ def repage(optimizer: Optimizer) -> None:
 
 
 def _bitsandbytes(kind: Kind) -> Any:
+    leave_out_notices()
     from bitsandbytes.optim import AdamW8bit, PagedAdamW8bit  # an extra, which imports slowly
 
     return PagedAdamW8bit if kind == "paged_adamw_8bit" else AdamW8bit

@@ -23,6 +23,7 @@ from components.attention import BY_BRANCH, PLAIN, Attention, reading
 from components.cache import RowCache
 from components.foundation import RANDOM, fingerprint, fingerprint_of_files
 from components.llm_adapters.base import LLM_ADAPTERS, LLMAdapter
+from components.notices import leave_out_notices
 from components.packable import arguments, cache_name, heedless, unpackable
 from components.registry import check_keys
 from components.rows import Rows
@@ -30,6 +31,7 @@ from components.tokenizer import project_tokenizer
 
 Adaptation = Literal["frozen", "full", "lora", "qlora"]
 Quantization = Literal["none", "int8", "nf4"]
+leave_out_notices()  # adapters and packed weights import bitsandbytes
 
 
 @LLM_ADAPTERS.register("hf_causal")
