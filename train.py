@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 import logging
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -106,7 +106,9 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
     if config.trainer.strategy == "fsdp":
         print("that is one of the GPUs that share it (fsdp); the blocks at work and what is outside them are gathered whole\n")
     if config.distillation.teacher:
-        print("without the teacher, whose weights and forward pass come on top (distillation)\n")
+        with torch.device("meta"):
+            unready = untaught(config, SCORERS.build(config.model, where="model"))
+        print("without the teacher, whose weights and forward pass come on top (distillation)" + (f"\n{unready}" if unready else "") + "\n")
     tried: list[Remedy] = []
     fits = None if gpu is None else found.training.total <= usable(gpu) * GIB
     if gpu is not None and not fits:
@@ -333,8 +335,12 @@ def started(scorer: Scorer, model: str) -> Callable[[], None]:
     try:
         state, foundations = trained(model)
         scorer.check_trained(state)
-    except (FileNotFoundError, ValueError) as error:
-        raise ConfigError(f"start_from: {model} cannot be gone on from: {error}") from error
+    except FileNotFoundError as error:
+        known = Path(model).name in experiments()
+        hint = f". Train it first, with the model's changes that are given here: {_command(Path(model))}" if known else ""
+        raise ConfigError(f"start_from: {model} cannot be gone on from: {error}{hint}") from error
+    except ValueError as error:
+        raise ConfigError(f"start_from: {model} cannot be gone on from: {error}{_other_levels(scorer, model)}") from error
 
     def put() -> None:
         if foundations is not None:
@@ -344,6 +350,21 @@ def started(scorer: Scorer, model: str) -> Callable[[], None]:
     return put
 
 
+def _other_levels(scorer: Scorer, model: str) -> str:
+    """How the vision encoder of a model differs from that of `scorer`; "" where it gives the same."""
+    from inference.load import described
+
+    with torch.device("meta"):
+        other = SCORERS.build(described(model), where="start_from")
+    here, there = (found.told() if isinstance(found := s.parts().get("vision_encoder"), VisionEncoder) else "" for s in (scorer, other))
+    return "" if here == there else f". The vision encoder gives {there} there, and {here} here"
+
+
+def _command(run: Path) -> str:
+    """What makes the run of an experiment."""
+    return f"python train.py {run.name}" + (f" outputs={run.parent}" if run.parent != Path("outputs") else "")
+
+
 def teacher_of(config: Experiment, scorer: Scorer) -> MobileIQA | None:
     """The trained model that `scorer` is to learn from, on the CPU; None where there is none. Whether it fits is seen before its weights
     are read.
@@ -351,21 +372,56 @@ def teacher_of(config: Experiment, scorer: Scorer) -> MobileIQA | None:
     Raises:
         ConfigError: no such model, one that is not finished, or one that cannot teach this scorer.
     """
-    from inference.load import described, load
+    from inference.load import load
 
     folder = config.distillation.teacher
     if not folder:
         return None
-    if config.trainer.strategy == "fsdp":
-        raise ConfigError("distillation with trainer.strategy fsdp: only the student would be divided, not the teacher. Use ddp")
-    if Run(Path(folder)).resumable():
-        raise ConfigError(f"distillation.teacher: {folder} is a run that has not ended: finish it first, with the command that began it")
+    if unready := untaught(config, scorer):
+        raise ConfigError(f"{unready}. Or leave it empty (distillation.teacher=) to learn from the labels alone")
     try:
-        with torch.device("meta"):
-            check_pair(scorer, SCORERS.build(described(folder), where="distillation.teacher"))
         return cast("MobileIQA", load(folder))
     except FileNotFoundError as error:
-        raise ConfigError(f"distillation.teacher: {error}. Train it first, or leave it empty to learn from the labels alone") from error
+        raise ConfigError(f"distillation.teacher: {error}") from error
+
+
+def untaught(config: Experiment, scorer: Scorer) -> str:
+    """What must be trained before `scorer` can learn from the teacher of `config`, and where the experiment of that name would make one
+    that cannot teach it, why; "" where the teacher is there. Reads no weights.
+
+    Raises:
+        ConfigError: the teacher is there, and cannot teach this scorer.
+    """
+    from inference.load import described
+
+    folder = Path(config.distillation.teacher)
+    if config.trainer.strategy == "fsdp":
+        raise ConfigError("distillation with trainer.strategy fsdp: only the student would be divided, not the teacher. Use ddp")
+    try:
+        node = described(folder)
+    except FileNotFoundError as error:
+        unready = f"distillation.teacher: {error}. Train it first"
+        if folder.name not in experiments():
+            return unready
+        command = _command(folder)
+        if misfit := _misfit(scorer, load_config(folder.name).model):
+            return f"{unready}; as {command} makes it, it could not teach this student: {misfit}"
+        return f"{unready}: {command}"
+    if misfit := _misfit(scorer, node):
+        raise ConfigError(f"{folder} cannot teach this student: {misfit}")
+    if Run(folder).resumable():
+        return f"distillation.teacher: {folder} is a run that has not ended: finish it first, with the command that began it"
+    return ""
+
+
+def _misfit(scorer: Scorer, teacher: Mapping[str, Any]) -> str:
+    """Why the model of a plugin node cannot teach `scorer`; "" where it can."""
+    try:
+        with torch.device("meta"):
+            check_pair(scorer, SCORERS.build(teacher, where="distillation.teacher"))
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def _terms(config: Experiment) -> Terms:
@@ -467,7 +523,9 @@ def vision_encoder(scorer: Scorer) -> VisionEncoder:
 def describe(scorer: Scorer) -> str:
     """What is trained and what is frozen, part by part."""
     rows = [f"{name:<20}{size['parameters']:>14,}{size['trainable']:>14,}" for name, size in sizes(scorer).items()]
-    return "\n".join([f"{'part':<20}{'parameters':>14}{'trainable':>14}", *rows])
+    encoder = scorer.parts().get("vision_encoder")
+    levels = [f"vision encoder: {encoder.told()}"] if isinstance(encoder, VisionEncoder) else []
+    return "\n".join([f"{'part':<20}{'parameters':>14}{'trainable':>14}", *rows, *levels])
 
 
 def sizes(scorer: Scorer) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -55,17 +56,44 @@ def check_pair(student: Scorer, teacher: Scorer) -> None:
                 f"distillation: the {role} is {type(scorer).__name__}, which has no levels and opinions to compare: "
                 "only mobile_iqa has. Leave distillation.teacher empty, or choose model.plugin=mobile_iqa"
             )
-    for what in ("preprocess", "crop_size", "compared"):
+    _check_levels(cast("MobileIQA", student), cast("MobileIQA", teacher))
+    _check_pictures(student, teacher)
+    for what in ("crop_size", "compared"):
         here, there = getattr(student, what), getattr(teacher, what)
         if here != there:
             raise ConfigError(
                 f"distillation: {_SAID[what]} differ: {here} of the student, {there} of the teacher. Give the student the teacher's "
-                "image size, crop_shape, normalisation, width, grid, opinions and number of levels (model.vision_encoder.most_levels)"
+                "image size, crop_shape, width, grid and opinions"
             )
 
 
+def _check_pictures(student: Scorer, teacher: Scorer) -> None:
+    own, shown = vars(student.preprocess), vars(teacher.preprocess)
+    other = [key for key in own if own[key] != shown[key]]
+    if other:
+        told = "; ".join(f"{key} {own[key]} of the student, {shown[key]} of the teacher" for key in other)
+        keys = " ".join(f"model.vision_encoder.{'image_size' if key == 'size' else key}={_said(shown[key])}" for key in other)
+        raise ConfigError(f"distillation: the pictures that they see differ: {told}. Give the student the teacher's: {keys}")
+
+
+def _said(value: object) -> str:
+    """As on a command line."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
+
+
+def _check_levels(student: MobileIQA, teacher: MobileIQA) -> None:
+    own, shown = (len(scorer.vision_encoder.strides) for scorer in (student, teacher))
+    if own == shown:
+        return
+    fewer = f"model.vision_encoder.most_levels={min(own, shown)}"
+    give = f"Give the student {fewer}" if own > shown else f"Train a teacher with {fewer}, or give the student a net of {shown} levels"
+    raise ConfigError(
+        "distillation: each of the student's levels is compared with one of the teacher's. The student's encoder gives "
+        f"{student.vision_encoder.told()}; the teacher's gives {teacher.vision_encoder.told()}. {give}"
+    )
+
+
 _SAID = {
-    "preprocess": "the pictures that they see",
     "crop_size": "the sizes of the crops that they see",
     "compared": "the shapes of what is compared",
 }

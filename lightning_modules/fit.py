@@ -78,7 +78,8 @@ def told(plan: Plan, note: str = "") -> str:
         lines.append(f"{name:<20}{count:>16,}{trainable:>16,}{plan.weights[name] / GIB:>16.2f}")
     totals = [sum(n for n, _ in plan.parameters.values()), sum(n for _, n in plan.parameters.values())]
     lines.append(f"{'all':<20}{totals[0]:>16,}{totals[1]:>16,}{sum(plan.weights.values()) / GIB:>16.2f}")
-    lines += ["", f"checkpoint: {plan.checkpoint / GIB:.2f} GiB, what is trained and the optimizer's state"]
+    lines += ["", *([f"vision encoder: {plan.levels}"] if plan.levels else [])]
+    lines += [f"checkpoint: {plan.checkpoint / GIB:.2f} GiB, what is trained and the optimizer's state"]
     if plan.tokens:
         *each, (_, row) = plan.tokens.items()
         lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; the longest row {row:,}{note}")

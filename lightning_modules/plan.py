@@ -31,6 +31,7 @@ from components.llm_adapters.hf_causal import HFCausal, decoder_linears
 from components.preprocess import crop_shape
 from components.registry import ConfigError
 from components.scorers.base import Scorer
+from components.vision_encoders.base import VisionEncoder
 from lightning_modules.optim import PLAIN, Kind, parameter_groups, state_bytes
 
 GIB = 2**30
@@ -84,6 +85,7 @@ class Plan:
         checkpoint: bytes of last.ckpt: what is trained, and the optimizer's state, paged or not.
         training: the peak of a step. forward: of the same pass without gradients, from which scoring differs by the key-value cache.
         tokens: of a packed row: prefix, each question with its answer, the whole row; empty for a scorer without a language model.
+        levels: what the vision encoder gives, in words; "" for a scorer without one.
     """
 
     parameters: Mapping[str, tuple[int, int]]
@@ -92,6 +94,7 @@ class Plan:
     training: Peak
     forward: Peak
     tokens: Mapping[str, int] = field(default_factory=dict)
+    levels: str = ""
 
 
 def plan(
@@ -144,7 +147,9 @@ def plan(
     update = Peak(held, share(gradients), share(state), {}, share(most))
     training = max(during, update, key=lambda peak: peak.tensors)
     ungraded = Peak(held + gathered[0], 0, 0, forward.activations, 0)
-    return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens)
+    encoder = scorer.parts().get("vision_encoder")
+    levels = encoder.told() if isinstance(encoder, VisionEncoder) else ""
+    return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens, levels)
 
 
 def _sharing(scorer: Scorer, shards: int) -> tuple[Callable[[int], int], tuple[int, int]]:

@@ -314,9 +314,16 @@ def test_restoring_comes_before_rating(tmp_path):
     arguments += ["data.val=1", "data.size=64", "data.workers=0", "data.regions=2", "model.vision_encoder.image_size=64"]
     with pytest.raises(ConfigError, match=r"these data give no clean ones: set pairs to true"):
         train.main(["teacher_iqa_tiny_restoration", *arguments, "data.pairs=false"])
+    with pytest.raises(ConfigError, match=f"Train it first, .*: python train.py teacher_iqa_tiny_restoration outputs={tmp_path}$"):
+        train.main(["teacher_iqa_tiny", *arguments])
     for name in ("teacher_iqa_tiny_restoration", "teacher_iqa_tiny"):
         metrics = train.main([name, *arguments])
         assert metrics["quality"]["n"] == metrics["n_regions"] > 0
+    other = ["model.vision_encoder.name=convnext_atto", "model.vision_encoder.model_args=null", "name=other"]
+    with pytest.raises(
+        ConfigError, match=r"The vision encoder gives 5 levels at strides 2, .* there, and 4 levels at strides 4, 8, 16, 32 "
+    ):
+        train.main(["teacher_iqa_tiny", *arguments, *other])
     first, second = (load(tmp_path / name).state_dict() for name in ("teacher_iqa_tiny_restoration", "teacher_iqa_tiny"))
     assert torch.equal(first["decoder.picture.out.weight"], second["decoder.picture.out.weight"])
     assert not torch.equal(first["decoder.bottom.triple.0.weight"], second["decoder.bottom.triple.0.weight"])
@@ -345,6 +352,30 @@ def test_a_student_learns_from_a_finished_teacher(tmp_path, capsys):
         train.main(["mobile_iqa_tiny", *arguments, "name=again", f"distillation.teacher={tmp_path}/begun"])
     train.main(["mobile_iqa_tiny", *arguments, "--plan"])
     assert "without the teacher, whose weights and forward pass come on top" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("net", "gives", "fits"),
+    [
+        ("mobilenetv3_small_050", "5 levels at strides 2, 4, 8, 16, 32 with ", True),
+        ("convnext_atto", "4 levels at strides 4, 8, 16, 32 with 40, 80, 160, 320 channels, of 96 x 96 pixels", False),
+    ],
+)
+def test_whether_the_levels_of_a_net_can_be_taught_is_said_before_anything_is_trained(tmp_path, capsys, net, gives, fits):
+    """By the plan and by the training, where the teacher is that of the experiment and is not there yet."""
+    command = ["mobile_iqa_tiny", f"outputs={tmp_path}", f"model.vision_encoder.name={net}", "model.vision_encoder.model_args=null"]
+    train.main([*command, "--plan"])
+    planned = capsys.readouterr().out
+    with pytest.raises(ConfigError, match="Train it first") as refused:
+        train.main(command)
+    assert f"vision encoder: {gives}" in planned
+    for said in (planned, str(refused.value)):
+        assert (f"Train it first: python train.py mobile_iqa_tiny_teacher outputs={tmp_path}" in said) == fits
+        if not fits:
+            assert f"outputs={tmp_path} makes it, it could not teach this student: " in said
+            assert f"The student's encoder gives {gives}; the teacher's gives 5 levels at strides 2, 4, 8, 16, 32 with " in said
+            assert "Train a teacher with model.vision_encoder.most_levels=4, or give the student a net of 5 levels" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_list_names_every_plugin_on_disk(root, capsys):

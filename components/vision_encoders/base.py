@@ -39,6 +39,11 @@ class VisionEncoder(nn.Module, ABC):
         """(H_l, W_l) of each level at the encoder's own image size."""
         return tuple((self.preprocess.size // s, self.preprocess.size // s) for s in self.strides)
 
+    def told(self) -> str:
+        """What it gives, in words."""
+        of = f"{len(self.strides)} level{'s' if len(self.strides) > 1 else ''} at strides {', '.join(map(str, self.strides))}"
+        return f"{of} with {', '.join(map(str, self.channels))} channels, of {self.preprocess.size} x {self.preprocess.size} pixels"
+
     @abstractmethod
     def forward(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""

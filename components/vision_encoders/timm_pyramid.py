@@ -11,7 +11,7 @@ from timm.layers import Format
 from torch import Tensor, nn
 
 from components.batch import Pyramid
-from components.preprocess import Preprocess
+from components.preprocess import Interpolation, Preprocess
 from components.registry import ConfigError
 from components.vision_encoders.base import VISION_ENCODERS, VisionEncoder
 from components.weights import check_source, load_exactly, load_weights
@@ -40,6 +40,7 @@ class TimmPyramid(VisionEncoder):
         model_args: dict[str, Any] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        interpolation: Interpolation | None = None,
     ) -> None:
         """
         Args:
@@ -53,6 +54,7 @@ class TimmPyramid(VisionEncoder):
                 the features-only model (`stages_0.blocks.0.gamma`, where the classifier would say `stages.0.blocks.0.gamma`).
             model_args: further arguments of the timm model.
             mean, std: of the normalisation, per colour; None for timm's.
+            interpolation: how images are brought to `image_size`; None for timm's.
 
         Raises:
             ConfigError: unknown name, a size or level the model does not have, a model argument that is set here.
@@ -86,7 +88,7 @@ class TimmPyramid(VisionEncoder):
             size,
             mean=_rgb("mean", trained.mean if mean is None else mean),
             std=_rgb("std", trained.std if std is None else std),
-            interpolation=trained.interpolation,
+            interpolation=interpolation or trained.interpolation,
         )
         self.channels_last = getattr(net, "output_fmt", Format.NCHW) == Format.NHWC
         self.blocks = repeated_blocks(net)
@@ -149,7 +151,8 @@ def repeated_blocks(net: nn.Module, package: str = "timm.models.") -> tuple[type
 def _pretrained_cfg(name: str) -> Any:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.4)
+        known = timm.list_models()
+        near = [k for k in known if k.startswith(architecture)][:3] or difflib.get_close_matches(architecture, known, n=3, cutoff=0.4)
         raise ConfigError(f"name: timm {timm.__version__} has no model '{name}'. Nearest: {', '.join(near) or 'none'}")
     try:
         return timm.get_pretrained_cfg(name)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import yaml
 
 from components.distillation import Terms, check_pair, distilled
 from components.registry import ConfigError
@@ -92,17 +93,38 @@ def test_a_pair_of_one_shape_is_accepted(pair):
         ({"opinions": 3}, r"'opinions': 2.* of the student, .*'opinions': 3"),
         (
             {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}},
-            r"'levels': 5.* of the student, .*'levels': 4.* number of levels \(model.vision_encoder.most_levels\)",
+            r"student's encoder gives 5 levels at strides 2, 4, 8, 16, 32 with .*; the teacher's gives 4 levels at strides "
+            r"4, 8, 16, 32 with 64, 128, 256, 512 channels, of 64 x 64 pixels. Give the student model.vision_encoder.most_levels=4",
         ),
         (
             {"vision_encoder": {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 96, "most_levels": 5}},
-            r"the pictures that they see differ: .*size=64.* of the student, .*size=96",
+            r"the pictures that they see differ: size 64 of the student, 96 of the teacher. .*: model.vision_encoder.image_size=96$",
         ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         check_pair(build(), build(**changes))
+
+
+def test_any_net_can_be_shown_the_pictures_of_its_teacher():
+    """What the message asks for is enough."""
+    shown = {"name": "vit_tiny_patch16_224", "image_size": 64, "most_levels": 5, "plugin": "timm_pyramid"}
+    shown["interpolation"] = "bilinear"
+    with pytest.raises(ConfigError, match=r"mean \(0.5, 0.5, 0.5\) of the student, \(0.485, .*; std .*; interpolation bilinear") as refused:
+        check_pair(build(vision_encoder=shown), build())
+    told = dict(word.split("=") for word in str(refused.value).partition("the teacher's: ")[2].split())
+    changed = {key.removeprefix("model.vision_encoder."): yaml.safe_load(value) for key, value in told.items()}
+    assert changed.keys() == {"mean", "std", "interpolation"}
+    check_pair(build(vision_encoder={**shown, **changed}), build())
+
+
+def test_a_student_of_fewer_levels_needs_another_teacher():
+    fewer = {"plugin": "timm_pyramid", "name": "resnet10t", "image_size": 64}
+    with pytest.raises(
+        ConfigError, match=r"gives 4 levels .* gives 5 levels .* Train a teacher with model.vision_encoder.most_levels=4, or"
+    ):
+        check_pair(build(vision_encoder=fewer), build())
 
 
 @pytest.mark.parametrize(

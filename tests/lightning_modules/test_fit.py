@@ -1,5 +1,7 @@
 """A plan in words: what is said, and which changes are proposed in which order."""
 
+import dataclasses
+
 import pytest
 
 from lightning_modules.fit import CARDS, Remedy, cards, changes, exhausted, remedies, told, usable, verdict
@@ -61,6 +63,8 @@ def test_the_text_holds_the_numbers():
     assert rows["activations: other parts"] == ["0.25", "0.00"]
     assert rows["GPU memory"] == ["2.25", "1.00"]
     assert "gradients" not in rows  # nothing to say
+    assert "vision encoder" not in text
+    assert "vision encoder: 1 level\ncheckpoint: " in told(dataclasses.replace(plan_of(2), levels="1 level"))
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,7 @@ def test_pretrained_asks_timm_for_the_same_model(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"name": "vit_small"}, r"no model 'vit_small'. Nearest: vit_small_\w+, vit_small_"),
         ({"name": "convnext_tini"}, r"no model 'convnext_tini'. Nearest: convnext_tiny"),
         ({"name": "resnet10t.nope"}, r"no weights 'nope' of 'resnet10t'. Known: c3_in1k"),
         ({"image_size": 100}, r"100 is no multiple of 32, the largest stride of resnet10t; nearest are 96 and 128"),
