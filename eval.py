@@ -38,7 +38,8 @@ from inference.stopwatch import Stopwatch
 from inference.table import score_table
 from lightning_modules.callbacks import peak
 from lightning_modules.entry import run_entry
-from lightning_modules.runs import Run, facts, write_json, write_text
+from lightning_modules.facts import facts
+from lightning_modules.runs import Run, write_json, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -23,16 +23,17 @@ from typing import Any
 import yaml
 from tqdm.auto import tqdm
 
-from components.batch import TASKS, Task
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
+from components.tasks import TASKS, Task
 from inference import draw
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, table
-from inference.predict import Predictor, Row, Seen, shared_cores
+from inference.predict import Predictor, Seen, shared_cores
 from inference.quality_map import QualityMap, check_mapped, draw_map
 from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
+from inference.rows import Row
 from lightning_modules.entry import run_entry
 
 _PRINTED = 60  # rows; more go to a file

@@ -33,11 +33,12 @@ from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, RoiDataset
 from lightning_modules.entry import run_entry
+from lightning_modules.facts import facts
 from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, usable, verdict
 from lightning_modules.lineage import note
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
-from lightning_modules.runs import Run, RunError, facts, write_json
+from lightning_modules.runs import Run, RunError, write_json
 from lightning_modules.sharing import check_sharing
 
 if TYPE_CHECKING:

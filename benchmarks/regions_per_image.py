@@ -20,8 +20,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from components.batch import TASKS, Task
 from components.scorers.base import SCORERS, Look, Scorer
+from components.tasks import TASKS, Task
 
 SIDE = 512
 SCORES: tuple[Task, ...] = ("quality", "importance")

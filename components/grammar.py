@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Generator
 
-from components.batch import Distortions, Task
 from components.prompts import DISTORTION_TYPES, LEVELS, SEVERITIES, Dialogue, say_distortions, say_level
 from components.readouts.base import Heard, Say
+from components.tasks import Distortions, Task
 
 
 class Grammar:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from components.batch import Task
 from components.prompts import CLEAN, DISTORTION_TYPES, LEVELS, nearest_level, say_distortions, say_level
 from components.readouts.base import Label
+from components.tasks import Task
 
 PROPOSALS: dict[Task, tuple[str, ...]] = {  # what may be proposed: a level, or a type that a region shows
     "quality": LEVELS["quality"],

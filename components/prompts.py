@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from components.batch import TASKS, Distortions, Task
+from components.tasks import TASKS, Distortions, Task
 
 VERSION = "1"  # of all wording in this file: a saved model names the one that it was taught
 IMAGE = -200  # slot of the image's tokens

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from components.batch import RoiScore
 from components.llm_adapters.base import PADDING, LLMAdapter
 from components.prompts import Dialogue
 from components.readouts.base import Heard, Say, Talk
+from components.tasks import RoiScore
 
 
 class AnswerError(ValueError):

@@ -16,10 +16,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from components.batch import TASKS, Task
 from components.llm_adapters.base import PADDING
 from components.prompts import IMAGE, REGION
 from components.readouts.base import Target
+from components.tasks import TASKS, Task
 
 Packing = Literal["image", "none"]
 

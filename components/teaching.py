@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from components.batch import Labels, Task
+from components.batch import Labels
 from components.judgments import Judgment, draw, judgments
 from components.prompts import DISTORTION_TYPES, LEVELS, SCORE, SEVERITIES, Dialogue, say_distortions
 from components.readouts.base import Label, Readout, Target
 from components.registry import ConfigError, check_keys
 from components.splice import Branch
+from components.tasks import Task
 
 
 class Teaching:

@@ -1,13 +1,12 @@
 """The experiment's schema, and how a configuration is put together: include, layer, check, resolve, freeze.
 
-A file may `include` others (paths under `configs/`, without ending); they are layered in order, then the file itself, then the
-command line. A later layer that names another `plugin` starts that node afresh. Everything is checked here, plugins included,
-before any data is read or any weight is made.
+How files and the command line are layered is said in `configs.layers`. Everything is checked here, plugins included, before any data
+is read or any weight is made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -19,9 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from components.distillation import Terms
 from components.registry import ConfigError, check_keys, suggest
 from components.scorers.base import SCORERS
+from configs.layers import ROOT, from_overrides, layered, with_includes
 from datamodules.datasets.base import DATASETS
-
-ROOT = Path(__file__).parent
 
 
 @dataclass
@@ -142,7 +140,7 @@ def load_config(path: str, overrides: Sequence[str] = ()) -> Experiment:
     Raises:
         ConfigError: unknown experiment, key or plugin; wrong type; missing value.
     """
-    layers = [*_with_includes(_find(path), ()), _from_overrides(overrides)]
+    layers = [*with_includes(_find(path), ()), from_overrides(overrides)]
     merged: dict[str, Any] = {}
     for layer in layers:
         merged = layered(merged, layer)
@@ -160,35 +158,12 @@ def load_model(path: str) -> dict[str, Any]:
         presets = sorted(p.relative_to(ROOT).with_suffix("").as_posix() for p in (ROOT / "model").glob("*.yaml"))
         raise ConfigError(f"no model file '{path}': it is neither a file nor one of {', '.join(presets)}")
     merged: dict[str, Any] = {}
-    for layer in _with_includes(found, ()):
+    for layer in with_includes(found, ()):
         merged = layered(merged, layer)
     if not isinstance(merged.get("model"), dict):
         raise ConfigError(f"{found} has no key 'model' with a plugin below it")
     SCORERS.part(merged["model"], "model")
     return cast("dict[str, Any]", merged["model"])
-
-
-def load_options(words: Sequence[str], parts: Collection[str]) -> dict[str, Any]:
-    """The options of a command, not checked yet: `key=value` and YAML files of options, the later over the earlier.
-
-    Args:
-        parts: the keys whose value is a plugin; for these `key=name` means `key.plugin=name`.
-
-    Raises:
-        ConfigError: a file is not there or holds no mapping, or a word is neither a file nor of the form key=value.
-    """
-    out: dict[str, Any] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if equals:
-            layers = [_from_overrides([f"{key}.plugin={value}" if key in parts else word])]
-        elif Path(word).is_file():
-            layers = _with_includes(Path(word), ())
-        else:
-            raise ConfigError(f"'{word}' is neither of the form key=value or key.sub=value nor a YAML file of options")
-        for layer in layers:
-            out = layered(out, {k: {"plugin": v} if k in parts and isinstance(v, str) else v for k, v in layer.items()})
-    return out
 
 
 def checked(values: Mapping[str, Any]) -> Experiment:
@@ -225,18 +200,7 @@ def to_yaml(experiment: Experiment) -> str:
 
 def change_config(text: str, overrides: Sequence[str]) -> Experiment:
     """The configuration that `to_yaml` wrote, with `key.sub=value` overrides; checked as `load_config` does."""
-    return checked(layered(yaml.safe_load(text), _from_overrides(overrides)))
-
-
-def layered(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`top` over `base`, mapping by mapping; a node whose `plugin` differs replaces the one below."""
-    if "plugin" in top and "plugin" in base and top["plugin"] != base["plugin"]:
-        return dict(top)
-    out = dict(base)
-    for key, value in top.items():
-        below = base.get(key)
-        out[key] = layered(below, value) if isinstance(value, Mapping) and isinstance(below, Mapping) else value
-    return out
+    return checked(layered(yaml.safe_load(text), from_overrides(overrides)))
 
 
 def experiments() -> list[str]:
@@ -250,40 +214,6 @@ def _find(path: str) -> Path:
     if found is None:
         raise ConfigError(f"no experiment '{path}', and no file of that name. {suggest(path, experiments())}")
     return found
-
-
-def _with_includes(path: Path, above: tuple[Path, ...]) -> list[dict[str, Any]]:
-    if path in above:
-        raise ConfigError(f"{path} includes itself: {' -> '.join(p.name for p in (*above, path))}")
-    try:
-        layer = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    if not isinstance(layer, dict):
-        raise ConfigError(f"{path} must hold a mapping of keys, got {type(layer).__name__}")
-    below = []
-    for name in layer.pop("include", []):
-        included = ROOT / f"{name}.yaml"
-        if not included.is_file():
-            raise ConfigError(f"{path} includes '{name}', but {included.relative_to(ROOT.parent)} does not exist")
-        below += _with_includes(included, (*above, path))
-    return [*below, layer]
-
-
-def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{text}' is not of the form key=value or key.sub=value")
-        *path, last = key.split(".")
-        node = out
-        for name in path:
-            node = node.setdefault(name, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"'{text}': '{name}' was given a value before, so it has no keys below it")
-        node[last] = _scalar(value)
-    return out
 
 
 def _check_ranges(experiment: Experiment) -> None:
@@ -302,16 +232,6 @@ def _check_ranges(experiment: Experiment) -> None:
         for key, value in found.items():
             if not value >= least:
                 raise ConfigError(f"{key}: got {value}, expected at least {least}")
-
-
-def _scalar(text: str) -> Any:
-    """As YAML reads it, but 1e-3 is a number, and nothing is the empty text."""
-    if not text:
-        return ""
-    try:
-        return float(text) if "e" in text.lower() and not text.isalpha() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
 
 
 def _check_keys(schema: type, values: Mapping[str, Any], where: str) -> None:

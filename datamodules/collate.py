@@ -12,7 +12,8 @@ from torch import Tensor
 
 from components.batch import Batch, Labels, Pyramid, Regions, pad_stack
 from components.preprocess import CropSize, Preprocess, crop_regions, prepare_image, prepare_regions, stack, stack_regions
-from datamodules.records import RegionRecord, RoiSample
+from datamodules.records import RegionRecord
+from datamodules.samples import RoiSample
 
 
 class Collate:

@@ -29,7 +29,7 @@ from components.preprocess import Preprocess
 from components.registry import ConfigError
 from datamodules.collate import Collate
 from datamodules.datasets.base import Samples
-from datamodules.records import RoiSample
+from datamodules.samples import RoiSample
 
 VERSION = "1"  # of the files' form
 SHARD = 256 * 2**20  # bytes, about

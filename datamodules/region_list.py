@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import rle
-from components.batch import Distortions
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError, suggest
+from components.tasks import Distortions
 from datamodules.archives import leads_out
 from datamodules.records import RegionRecord, Scale
 

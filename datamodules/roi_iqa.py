@@ -24,9 +24,10 @@ from datamodules.budget import BudgetOrder
 from datamodules.collate import Collate
 from datamodules.datasets.base import RoiDataset
 from datamodules.features import Kept, KeptCollate, fill, open_features
-from datamodules.records import RoiSample, Split
+from datamodules.records import Split
 from datamodules.remembered import Remembered
 from datamodules.sampler import CursorBatchSampler, Order, ShuffledOrder
+from datamodules.samples import RoiSample
 
 
 def leave_with_starter(worker: int) -> None:

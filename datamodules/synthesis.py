@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import rle
-from components.batch import Distortions
 from components.registry import ConfigError
+from components.tasks import Distortions
 from datamodules.distortions.base import SETTINGS, STAGES, Distortion
 from datamodules.engines.base import Clock
 from datamodules.quality_labels.base import QualityLabel, Scores

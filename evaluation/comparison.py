@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.batch import TASKS
+from components.tasks import TASKS
 from evaluation import ranking
 from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Sample, Scale, difference, holm, interval, leave_out, resample
 from evaluation.classification import read_classes

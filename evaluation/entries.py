@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from components.batch import TASKS
+from components.tasks import TASKS
 from evaluation.protocols import SCORES, Score, asked, usable
 
 _PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")

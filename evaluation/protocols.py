@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from components.batch import TASKS
 from components.prompts import CLEAN, SEVERITIES
+from components.tasks import TASKS
 from evaluation.classification import SEVERAL, Classes, Classification, classify, read_classes
 from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
 from evaluation.grouped import ordered_pairs, within

@@ -14,7 +14,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from components.batch import TASKS
+from components.tasks import TASKS
 from evaluation import plots
 from evaluation.correlations import MIN_POINTS
 from evaluation.gallery import Mask, Pixels, encode_jpeg, region_card

@@ -16,10 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from components import rle
-from components.batch import TASKS, RoiScore, Task
 from components.mask_encoders.base import Masks
-from datamodules.records import RegionRecord, RoiSample
-from inference.predict import Row
+from components.tasks import TASKS, RoiScore, Task
+from datamodules.records import ImageRecord, RegionRecord, first_malformed
+from inference.rows import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 Drawn = Masks | Sequence[Mapping[str, Any]]  # (R, H, W) bool, or R run-length codes
@@ -87,11 +87,18 @@ def _marked(
     return canvas, colours
 
 
-def encode_labelled(sample: RoiSample) -> bytes:
-    """An image with its regions and what is known of them -> JPEG."""
-    record = sample.record
+def encode_labelled(pixels: Pixels, record: ImageRecord) -> bytes:
+    """An image with its regions and what is known of them -> JPEG.
+
+    Raises:
+        RegionError: names the region that does not belong to an image of this size, or covers no pixel.
+    """
     rows = [Row(record.id, region.id, "rle", scores=_labels(region)) for region in record.regions]
-    picture = draw(sample.image.permute(1, 2, 0).numpy(), sample.masks().numpy(), rows, TASKS)
+    codes = [{"size": [record.height, record.width], "counts": region.counts} for region in record.regions]
+    try:
+        picture = draw(pixels, codes, rows, TASKS)
+    except rle.RegionError as error:
+        raise rle.RegionError(f"image {record.id}, region {first_malformed(record)}: {error}") from error
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

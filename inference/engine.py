@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 
-from components.batch import Regions, Task
+from components.batch import Regions
 from components.mask_encoders.base import MASK_ENCODERS, Code, MaskEncoder, Masks, Prompt, image_size
 from components.mask_encoders.given import Given
 from components.registry import ConfigError
 from components.rle import RegionError
-from components.scorers.base import Look, RegionScores, Scorer
+from components.scorers.base import Look, Scorer
+from components.tasks import RegionScores, Task
 from datamodules.images import ImageError, load_image, to_rgb
 from inference import load as models
 from inference.load import choose_device

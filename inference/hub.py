@@ -11,7 +11,8 @@ from typing import Any
 from huggingface_hub import ModelHubMixin
 from torch import Tensor
 
-from components.scorers.base import RegionScores, Scorer
+from components.scorers.base import Scorer
+from components.tasks import RegionScores
 from inference.load import find
 from inference.saved import CONFIG, About, save, share
 

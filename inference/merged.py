@@ -5,22 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from components.batch import Batch, Labels, RoiScore
+from components.batch import Batch, Labels
+from components.llm_adapters.hf_causal import HFCausal
 from components.merging import Agreement, MergeError, agreement, merge, without_adapters
 from components.preprocess import prepare_image, prepare_regions, stack
 from components.release import release
 from components.scorers.base import SCORERS, Scorer
+from components.tasks import RoiScore
 from inference.saved import About, save
 
-if TYPE_CHECKING:
-    from components.llm_adapters.hf_causal import HFCausal
-
-DTYPES = ("bfloat16", "float32", "float16")
 # Measured on small models: 6e-7 in single precision; 2e-2 in bfloat16 and 7e-3 on an int8 base, whose rounding grows with the depth.
 TOLERANCE = {True: 1e-4, False: 1e-1}  # of `Agreement.error`: single precision throughout -> at most
 _ENOUGH = 0.5  # of what the adapters do: a difference as large as that has lost them
@@ -81,8 +79,6 @@ def _check(found: Agreement, exact: bool) -> None:
 
 
 def _language_model(scorer: Scorer) -> tuple[str, HFCausal]:
-    from components.llm_adapters.hf_causal import HFCausal  # costs memory, which whoever only asks for `DTYPES` does without
-
     for name, part in scorer.parts().items():
         for module in part.modules():
             if isinstance(module, HFCausal):

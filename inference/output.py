@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.batch import RoiScore, Task
 from components.registry import ConfigError
-from inference.predict import Row
+from components.tasks import RoiScore, Task
+from inference.rows import Row
 
 SCORES = ("quality", "importance")
 SUFFIXES = (".jsonl", ".csv", ".parquet")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components import rle
-from components.batch import Regions, RoiScore, Task
+from components.batch import Regions
 from components.mask_encoders.base import Prompt
 from components.mask_encoders.given import Given
 from components.preprocess import crop_regions, prepare_image
@@ -25,55 +25,16 @@ from components.reading import AnswerError
 from components.registry import ConfigError
 from components.rle import RegionError
 from components.rle_many import sample_all
-from components.scorers.base import RegionScores
+from components.tasks import Task
 from datamodules.images import ImageError, load_image
 from inference.engine import Engine
 from inference.requests import Asked, Request
+from inference.rows import Row
 
 _LOG = logging.getLogger(__name__)
 _EVERYWHERE = (ConfigError, ImportError)  # what fails for one image so will fail for each
 _ASKED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which somebody says how many threads PyTorch takes
 _MOST_READERS = 4  # each holds an image
-
-
-@dataclass(frozen=True)
-class Row:
-    """One region of the output.
-
-    Attributes:
-        box: left, top, width, height of its pixels. area: their share of the image.
-        error: why it has no scores; "" where it has.
-    """
-
-    image: str
-    region: str
-    kind: str
-    box: tuple[int, int, int, int] | None = None
-    area: float | None = None
-    scores: RegionScores = field(default_factory=dict)
-    error: str = ""
-
-    def nested(self) -> dict[str, Any]:
-        """As a line of JSON."""
-        told = {"image": self.image, "region": self.region, "kind": self.kind, "box": self.box and list(self.box), "area": self.area}
-        return {**told, **{task: _told(score) for task, score in self.scores.items()}, "error": self.error or None}
-
-    def flat(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        """As a row of a table; every row of the same tasks has the same columns, None where nothing is known."""
-        left, top, width, height = self.box or (None,) * 4
-        out: dict[str, Any] = {"image": self.image, "region": self.region, "kind": self.kind}
-        out |= {"left": left, "top": top, "width": width, "height": height, "area": self.area}
-        for task in tasks:
-            score = self.scores.get(task)
-            if task == "distortion":
-                known = score is not None and score.parsed
-                out[task] = ";".join(f"{kind}:{severity}" for kind, severity in score.distortions) if score and known else None
-            else:
-                out[task] = score and score.value
-                out[f"{task}_std"] = score and score.std
-            out[f"{task}_text"] = score and score.text
-            out[f"{task}_parsed"] = score and score.parsed
-        return {**out, "error": self.error or None}
 
 
 @dataclass(frozen=True)
@@ -278,10 +239,3 @@ def _unforeseen(what: str, error: Exception) -> str:
     _LOG.error("%s could not be scored", what, exc_info=error)
     memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return f"{type(error).__name__}: {error}" + ("; a smaller --memory asks about fewer regions at once" if memory else "")
-
-
-def _told(score: RoiScore) -> Mapping[str, Any]:
-    out: dict[str, Any] = {"text": score.text, "parsed": score.parsed}
-    if score.task == "distortion":
-        return {**out, "distortions": [{"type": kind, "severity": severity} for kind, severity in score.distortions]}
-    return {"value": score.value, "std": score.std, **out, "levels": score.levels}

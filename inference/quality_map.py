@@ -18,10 +18,9 @@ from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
 from components import rle
-from components.batch import Task
 from components.prompts import LEVELS
 from components.registry import ConfigError
-from components.scorers.base import RegionScores
+from components.tasks import RegionScores, Task
 from inference.draw import said
 from inference.engine import Engine, ImageLike, Looked
 

@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from components.batch import Batch, Distortions
-from components.scorers.base import RegionScores, Scorer
+from components.batch import Batch
+from components.scorers.base import Scorer
+from components.tasks import Distortions, RegionScores
 from datamodules.datasets.base import Samples
 from datamodules.records import RegionRecord
 from inference.stopwatch import Stopwatch

@@ -8,8 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import torch
-
 from datamodules.engines.base import EngineError
 from lightning_modules.runs import NonFiniteError, RunError
 
@@ -29,10 +27,17 @@ def run_entry(main: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)  # as a shell reports it
-    except (ValueError, OSError, ImportError, RunError, NonFiniteError, EngineError, torch.OutOfMemoryError) as error:
+    except _told() as error:
         if os.environ.get(TRACEBACK):
             raise
         sys.exit(f"error: {error}\n(for the traceback: {TRACEBACK}=1)")
+
+
+def _told() -> tuple[type[Exception], ...]:
+    """What is told in a line. PyTorch's error of a full GPU is asked for where PyTorch has been needed."""
+    torch = sys.modules.get("torch")
+    full = () if torch is None else (torch.OutOfMemoryError,)
+    return (ValueError, OSError, ImportError, RunError, NonFiniteError, EngineError, *full)
 
 
 def leave_with(parent: int) -> None:

@@ -1,24 +1,15 @@
-"""A run's folder: what is written, what a second run of the same name may do, and what a finished one records."""
+"""A run's folder: what is written, and what a second run of the same name may do (`lightning_modules.facts`: what one records)."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
 import yaml
-
-PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
-
 
 PLACEMENT = ("devices", "nodes", "strategy", "accumulate", "accelerator", "workers", "threads")  # of `trainer`: where a run goes on
 OURS = {"name", "model", "data", "trainer", "optim"}  # keys of every config.yaml that a run wrote
@@ -112,6 +103,8 @@ class Run:
     def curves(self) -> Path | None:
         """The logged numbers of all attempts in one CSV, logs/curves.csv: each attempt goes on from a checkpoint, so it replaces what
         the one before logged beyond that step. None where nothing was logged."""
+        import pandas as pd  # here, for many who must know of runs read no curves
+
         attempts = sorted((self.folder / "logs" / "csv").glob("*/metrics.csv"), key=lambda p: int(p.parent.name.rpartition("_")[2]))
         tables = [pd.read_csv(path) for path in attempts if path.stat().st_size]
         if not tables:
@@ -165,32 +158,6 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def facts(root: Path, device: torch.device) -> dict[str, Any]:
-    """What a reader needs to repeat a run: code version, package versions, machine."""
-    return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "git": _git(root),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-    }
-
-
-def _processor() -> str:
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def _git(root: Path) -> str:
-    """The commit, with "-dirty" where the tree differs from it; "unknown" outside a checkout."""
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=root, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return out.stdout.strip()
 
 
 def _difference(old: str, new: str) -> str:

@@ -21,7 +21,8 @@ from configs.schema import load_config
 from datamodules.collate import Collate
 from datamodules.datasets.base import DATASETS
 from datamodules.images import ImageError
-from datamodules.records import ImageRecord, RegionRecord, encode_png
+from datamodules.records import ImageRecord, RegionRecord
+from datamodules.samples import RoiSample
 from inference.engine import Engine
 from inference.load import load
 from inference.requests import Asked, Request
@@ -105,7 +106,7 @@ def test_a_box_and_a_point_give_the_scores_of_eval(run, test_images, asked, prom
     pixels = np.asarray(PIL.Image.open(folder / name))
     mask = MASK_ENCODERS.build({"plugin": encoder}).forward(pixels, [prompt])[0]
     region = RegionRecord("x", rle.encode(mask)["counts"])
-    sample = ImageRecord("i", "s", "test", *mask.shape, (region,), encode_png(pixels)).sample()
+    sample = RoiSample.of(pixels.copy(), ImageRecord("i", "s", "test", *mask.shape, (region,)))
     scorer = load(run)
     batches = [[Collate(scorer.preprocess, scorer.crop_size, whole=whole)([sample])] for whole in (False, True)]
     expected = score_table(scorer, [sample], *batches).iloc[0]

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import prepare
-from components.batch import TASKS
 from components.registry import ConfigError
 from components.released import mobile_iqa, teacher_iqa
 from components.released.seagull import to_ours
 from components.released.shards import CheckpointError, Shards
 from components.scorers.base import SCORERS
+from components.tasks import TASKS
 from datamodules.procedural import dead_leaves
+from inference import handover
 from inference.load import load
 from inference.saved import is_saved
 from tests.components.released.official import NODE, SHARDS, write_checkpoint, write_model_file
@@ -155,7 +156,7 @@ def test_what_is_read_is_not_written_over(imported, tmp_path, out):
 def test_a_tokenizer_that_is_missing_is_found_before_anything_is_written(place, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "released")
     (tmp_path / "released" / "tokenizer.model").unlink()
-    monkeypatch.setattr(prepare.seagull, "unpack", lambda *a: 1 / 0)
+    monkeypatch.setattr(handover.seagull, "unpack", lambda *a: 1 / 0)
     with pytest.raises(CheckpointError, match=r"tokenizer\.model is missing"):
         prepare.main(["import-seagull", str(tmp_path / "released"), str(tmp_path / "ours"), "--model", str(place / "small.yaml")])
 
@@ -169,7 +170,7 @@ def test_a_failed_import_leaves_nothing(place, tmp_path):
 
 
 def test_a_failure_at_the_end_leaves_nothing(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "describe", lambda *a: 1 / 0)
+    monkeypatch.setattr(handover, "describe", lambda *a: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         prepare.main(["import-seagull", str(place / "released"), str(tmp_path / "ours"), "--model", str(place / "small.yaml")])
     assert list(tmp_path.iterdir()) == []

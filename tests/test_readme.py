@@ -24,6 +24,7 @@ from components import rle
 from components.prompts import TOKENIZER_CORPUS
 from components.registry import ConfigError
 from components.tokenizer import project_tokenizer
+from configs import schema
 from configs.schema import load_config
 from tests.components.released.official import NODE, write_checkpoint
 from tests.test_app import free_port
@@ -193,7 +194,7 @@ def ready(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         trained(TRAININGS[0])
-        patch.setattr(prepare, "load_model", lambda name: {**NODE} if name == "model/seagull_7b" else None)
+        patch.setattr(schema, "load_model", lambda name: {**NODE} if name == "model/seagull_7b" else None)
         for command in (c for c in COMMANDS if c.startswith("python prepare.py ")):
             for training in (t for t in TRAININGS if f"outputs/{load_config(*loaded(t)).name}" in command.split()):
                 trained(training)

@@ -37,7 +37,7 @@ def checked(folder, program):
 def test_the_example_of_readme_is_typed(elsewhere):
     told = checked(elsewhere, f"{EXAMPLE}\nreveal_type(scorer)\nreveal_type(region)\nreveal_type(region['quality'].value)\n")
     assert 'Revealed type is "inference.engine.Engine"' in told
-    assert "components.batch.RoiScore" in told
+    assert "components.tasks.RoiScore" in told
     assert 'Revealed type is "float | None"' in told
     assert "error:" not in told
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from components.batch import Distortions, RoiScore, Task
 from components.prompts import Dialogue
 from components.registry import Registry
+from components.tasks import Distortions, RoiScore, Task
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batch import RoiScore, Task
 from components.prompts import LEVELS, Dialogue, nearest_level, say_level
 from components.readouts.base import READOUTS, Label, Readout, Say, Talk, Target
+from components.tasks import RoiScore, Task
 
 _LOG_VARIANCES = (-9.0, 0.0)  # standard deviations of 0.01 to 1
 _FIRST_STD = 0.2  # about what is said before anything has been learned, well inside of the bounds

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from components.batch import RoiScore, Task
 from components.prompts import LEVELS, Dialogue, nearest_level, say_level
 from components.readouts.base import READOUTS, Label, Readout, Say, Talk, Target
+from components.tasks import RoiScore, Task
 
 
 @READOUTS.register("levels")

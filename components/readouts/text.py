@@ -6,10 +6,10 @@ import math
 from collections.abc import Generator
 from typing import Literal
 
-from components.batch import TASKS, RoiScore, Task
 from components.grammar import Grammar
 from components.prompts import LEVELS, Dialogue, nearest_level, parse_distortions, parse_level, say_distortions, say_level
 from components.readouts.base import READOUTS, Heard, Label, Readout, Say, Talk, Target
+from components.tasks import TASKS, RoiScore, Task
 
 
 @READOUTS.register("text")

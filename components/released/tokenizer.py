@@ -16,10 +16,10 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from components.batch import TASKS
 from components.judgments import PROPOSALS, Judgment
 from components.prompts import TOKENIZER_CORPUS, released_segments
 from components.released.shards import CheckpointError
+from components.tasks import TASKS
 
 try:
     from sentencepiece import SentencePieceProcessor

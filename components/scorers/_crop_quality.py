@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batch import Batch, RoiScore, Task
+from components.batch import Batch
 from components.preprocess import crop_shape
 from components.prompts import LEVELS, nearest_level, say_level
 from components.registry import ConfigError
-from components.scorers.base import Graph, RegionScores, Scorer
+from components.scorers.base import Graph, Scorer
+from components.tasks import RegionScores, RoiScore, Task
 
 Criterion = Literal["mse", "l1"]
 _AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring

@@ -14,13 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from components.batch import TASKS, Batch, Regions, RoiScore, Task
+from components.batch import Batch, Regions
 from components.foundation import RANDOM, Foundations, fingerprint
 from components.llm_adapters.base import LLMAdapter
 from components.preprocess import CropSize, Preprocess, crop_shape, prepare_image, prepare_regions, stack, stack_regions
 from components.registry import ConfigError, Registry
-
-RegionScores = dict[Task, RoiScore]
+from components.tasks import TASKS, RegionScores, Task
 
 
 class Graph(NamedTuple):

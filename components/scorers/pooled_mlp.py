@@ -12,11 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.batch import Batch, Labels, Pyramid, Regions, RoiScore, Task
+from components.batch import Batch, Labels, Pyramid, Regions
 from components.pooling import mask_pool
 from components.prompts import CLEAN, DISTORTION_TYPES, LEVELS, SEVERITIES, nearest_level, say_distortions, say_level
 from components.registry import Part
-from components.scorers.base import SCORERS, Graph, RegionScores, Scorer
+from components.scorers.base import SCORERS, Graph, Scorer
+from components.tasks import RegionScores, RoiScore, Task
 from components.vision_encoders.base import VisionEncoder
 
 _SCALARS: tuple[Literal["quality", "importance"], ...] = ("quality", "importance")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from components.batch import TASKS, Batch, Pyramid, Regions, Task
+from components.batch import Batch, Pyramid, Regions
 from components.cache import ROOM
 from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
@@ -27,9 +27,10 @@ from components.reading import Prefixes, converse
 from components.readouts.base import READOUTS, Readout
 from components.region_extractors.base import RegionExtractor
 from components.registry import ConfigError, Part
-from components.scorers.base import SCORERS, RegionScores, Scorer
+from components.scorers.base import SCORERS, Scorer
 from components.splice import Packed, Packing, expand, pack, splice, supervised_columns
 from components.standardize import Standardize
+from components.tasks import TASKS, RegionScores, Task
 from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights

@@ -6,14 +6,17 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.prompts import DISTORTION_TYPES
 from components.registry import Registry
-from datamodules.records import RoiSample, Split
+from datamodules.records import Split
+
+if TYPE_CHECKING:
+    from datamodules.samples import RoiSample
 
 
 class Samples(Protocol):

@@ -14,22 +14,23 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
 
 from components import rle
 from components.registry import ConfigError
 from datamodules.archives import ImageFiles
 from datamodules.datasets.base import DATASETS, RoiDataset
 from datamodules.images import ImageError, decode_image
-from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, RoiSample, Split, encode_png
+from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, Split, encode_png
 from datamodules.row_copies import make_copies
 from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
 from datamodules.tables import fingerprint, from_row, write_records
+
+if TYPE_CHECKING:
+    from datamodules.samples import RoiSample
 
 MANIFEST = "data.json"  # what made the data, beside the tables
 NAMED = 5  # of what is to be left out and is not there
@@ -146,7 +147,7 @@ class Indexed(RoiDataset):
         return {"root": _tiny_folder().name, "regions": 2}
 
 
-class IndexedSamples(Dataset[RoiSample]):
+class IndexedSamples:
     """Images `chosen` of `rows`, in samples of at most `regions` regions each, 0 for all.
 
     Args:
@@ -173,13 +174,25 @@ class IndexedSamples(Dataset[RoiSample]):
         return self.sizes
 
     def __getitem__(self, index: int) -> RoiSample:
+        from datamodules.samples import RoiSample  # needs PyTorch, which looking at data does without
+
+        return RoiSample.of(*self.decoded(index))
+
+    def decoded(self, index: int) -> tuple[NDArray[np.uint8], ImageRecord]:
+        """Pixels (H, W, 3) uint8 of a sample, and what is known of it.
+
+        Raises:
+            ValueError: the image cannot be read, or is of another size than its record says.
+        """
         row = self._row(index)
         try:
             data = row.pop("png") or self.files.read(row["path"])
             pixels = decode_image(data, row["path"] or row["id"])
         except ImageError as error:
             raise ImageError(f"{error}. {GO_ON}") from error
-        return RoiSample(torch.from_numpy(pixels).permute(2, 0, 1), _record(row))
+        record = _record(row)
+        record.check_size(*pixels.shape[:2])
+        return pixels, record
 
     def record(self, index: int) -> ImageRecord:
         """What is known of a sample, without its pixels."""

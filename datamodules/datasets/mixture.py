@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from components.batch import TASKS, Task
 from components.registry import ConfigError, Part
+from components.tasks import TASKS, Task
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
-from datamodules.records import RegionRecord, RoiSample, Split
+from datamodules.records import RegionRecord, Split
+from datamodules.samples import RoiSample
 
 MOST_REPEATED = 100  # an epoch over the samples there are
 _HIDDEN: dict[Task, dict[str, None]] = {

@@ -38,7 +38,8 @@ from datamodules.looks import relook
 from datamodules.making import identity, make_all
 from datamodules.procedural import dead_leaves
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
-from datamodules.records import SPLITS, ImageRecord, RoiSample, Split, encode_png
+from datamodules.records import SPLITS, ImageRecord, Split, encode_png
+from datamodules.samples import RoiSample
 from datamodules.synthesis import Recipe, synthesize
 from datamodules.tables import VERSION as SCHEMA_VERSION
 from datamodules.tables import read_records, write_records
@@ -400,7 +401,8 @@ class _Cached(_Turned):
         self.records, self.cleans = records, cleans
 
     def sample(self, index: int) -> RoiSample:
-        sample = self.records[index].sample()
+        record = self.records[index]
+        sample = RoiSample.of(record.pixels(), record)
         return replace(sample, clean=_tensor(self.cleans[index].pixels())) if self.cleans else sample
 
     def counts(self) -> list[int]:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from threadpoolctl import threadpool_limits
 
 from components.registry import Registry
@@ -113,6 +112,8 @@ def make_held(work: Work, shard: int) -> Made:
 def one_thread() -> Iterator[None]:
     """PyTorch, BLAS and OpenMP on one thread: shards are what runs side by side, and how a product is split among threads shows in
     its last bits."""
+    import torch  # here, for what an entry must know of engines it does without
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

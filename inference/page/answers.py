@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from components.batch import RoiScore, Task
 from components.prompts import SEVERITIES
-from components.scorers.base import RegionScores
+from components.tasks import RegionScores, RoiScore, Task
 from inference.draw import colour, ink_on, shown_task
 from inference.page.chart import chart, in_words
 from inference.page.visit import Marked, Visit

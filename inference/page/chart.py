@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from components.batch import RoiScore
 from components.prompts import LEVELS
+from components.tasks import RoiScore
 from inference.draw import colour
 
 _WIDTH, _LEFT, _RIGHT = 300, 32, 268  # of the picture; places of 0 and 1

@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from components import rle
-from components.batch import TASKS, Task
 from components.mask_encoders.base import Prompt
 from components.registry import ConfigError
+from components.tasks import TASKS, Task
 from inference import draw
 from inference.engine import Engine
 from inference.page.limits import Limits, Refusal
 from inference.page.looks import Looks
 from inference.page.uploads import read_bytes, read_image
 from inference.page.visit import Marked, Visit
-from inference.predict import Row
 from inference.quality_map import QualityMap, check_mapped
+from inference.rows import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
 

@@ -16,8 +16,8 @@ from components import rle
 from components.prompts import LEVELS
 from inference import draw
 from inference.page.answers import RANKED
-from inference.predict import Row
 from inference.quality_map import COLOURS, SCORES, QualityMap, Score
+from inference.rows import Row
 
 _SHARE = 0.66  # of the colour
 _LONGEST = 1000  # pixels of the picture's longer side

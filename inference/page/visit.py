@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.draw import shown_at
-from inference.predict import Row
+from inference.rows import Row
 
 
 @dataclass(frozen=True)

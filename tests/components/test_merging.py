@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from components.batch import RoiScore
 from components.merging import MergeError, adapters, agreement, merge, weights, without_adapters
 from components.scorers.base import check_state
+from components.tasks import RoiScore
 from tests.components.llm_adapters.test_hf_causal import FAMILIES, LORA, ids_of, loss_of, make, read, trainable
 
 SINGLE, ROUNDED = 2e-6, 5e-2  # measured after 3 and 30 steps: 2e-7 to 6e-7; 5e-3 to 1.6e-2 in bfloat16, 3e-3 to 7e-3 on int8

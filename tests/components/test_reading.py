@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import components.cache as cache_module
-from components.batch import RoiScore
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
 from components.reading import AnswerError, Prefixes, _heard, converse
 from components.readouts.base import Say
+from components.tasks import RoiScore
 
 START = 5
 

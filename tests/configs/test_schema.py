@@ -111,9 +111,9 @@ def test_unknown_experiment_lists_those_there_are():
 
 
 def test_a_file_that_includes_itself(tmp_path, monkeypatch):
-    import configs.schema as schema
+    from configs import layers
 
-    monkeypatch.setattr(schema, "ROOT", tmp_path)
+    monkeypatch.setattr(layers, "ROOT", tmp_path)
     (tmp_path / "a.yaml").write_text("include: [b]")
     (tmp_path / "b.yaml").write_text("include: [a]")
     with pytest.raises(ConfigError, match=r"includes itself: a.yaml -> b.yaml -> a.yaml"):

@@ -9,7 +9,8 @@ import torch
 from components import rle
 from components.preprocess import Preprocess, prepare_image, prepare_regions
 from datamodules.collate import Collate
-from datamodules.records import ImageRecord, RegionRecord, RoiSample
+from datamodules.records import ImageRecord, RegionRecord
+from datamodules.samples import RoiSample
 
 PREPROCESS = Preprocess(16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
 CROP = 8

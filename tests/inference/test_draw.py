@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from components import rle
-from components.batch import RoiScore
+from components.tasks import RoiScore
 from inference.draw import _LISTED, SUFFIXES, _ramp, _shared, draw, mark, save
-from inference.predict import Row
+from inference.rows import Row
 
 TASKS = ("quality", "importance", "distortion")
 

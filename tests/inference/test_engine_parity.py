@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 
-from components.batch import TASKS
 from components.readouts.base import READOUTS
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
+from components.tasks import TASKS
 from inference.engine import Engine
 from tests.components.llm_adapters.test_hf_causal import FAMILIES
 from tests.components.scorers.samples import apart, scene, sensitive

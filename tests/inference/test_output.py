@@ -7,10 +7,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from components.batch import RoiScore
+from components.tasks import RoiScore
 from inference import output
 from inference.output import Output
-from inference.predict import Row
+from inference.rows import Row
 
 TASKS = ("quality", "distortion")
 

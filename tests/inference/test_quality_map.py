@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from components import rle
-from components.batch import RoiScore
 from components.registry import ConfigError
+from components.tasks import RoiScore
 from inference.quality_map import QualityMap, check_mapped, draw_map
 
 

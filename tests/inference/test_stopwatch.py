@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from components.batch import Batch, Regions, RoiScore
+from components.batch import Batch, Regions
+from components.tasks import RoiScore
 from inference import stopwatch
 from inference.stopwatch import Stopwatch
 from inference.table import score_table

@@ -1,12 +1,9 @@
 """The run folder."""
 
-import json
-
 import pandas as pd
 import pytest
-import torch
 
-from lightning_modules.runs import Run, RunError, facts, write_json, write_text
+from lightning_modules.runs import Run, RunError, write_json, write_text
 
 CONFIG = "name: a\nseed: 1\nmodel: {}\ndata: {}\ntrainer: {}\noptim: {}\n"
 OTHER = CONFIG.replace("seed: 1", "seed: 2")
@@ -119,13 +116,6 @@ def test_writing_is_atomic(tmp_path):
         write_json(tmp_path / "x", {"n": float("nan")})
     assert (tmp_path / "x").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
-
-
-def test_facts_can_be_written(tmp_path, root):
-    found = facts(root, torch.device("cpu"))
-    assert json.loads(json.dumps(found)) == found
-    assert found["packages"]["torch"]
-    assert facts(tmp_path, torch.device("cpu"))["git"] == "unknown"
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from components.batch import TASKS
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.prompts import Dialogue
 from components.reading import Prefixes, converse
 from components.readouts.base import READOUTS, Label
+from components.tasks import TASKS
 
 KNOWN = {"quality": Label(0.7, 0.1), "importance": Label(0.2), "distortion": Label(distortions=(("blur", "minor"),))}
 REGIONS = 3

@@ -4,10 +4,10 @@ from random import Random
 
 import pytest
 
-from components.batch import TASKS
 from components.prompts import DISTORTION_TYPES, TOKENIZER_CORPUS, Dialogue
 from components.readouts.base import READOUTS, Heard, Label
 from components.readouts.text import TextReadout, parse, released_clean_up
+from components.tasks import TASKS
 from components.tokenizer import project_tokenizer
 
 

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, CLIPImageProcessorPil
 
-from components.batch import TASKS
 from components.llm_adapters.base import LLM_ADAPTERS
 from components.preprocess import Preprocess, prepare_image, prepare_masks, prepare_regions
 from components.prompts import IMAGE, LEVELS, REGION, Dialogue, released_segments
@@ -21,6 +20,7 @@ from components.released.shards import CheckpointError
 from components.released.tokenizer import hostile_texts, write_tokenizer
 from components.scorers.base import SCORERS
 from components.splice import Branch, expand, pack, splice
+from components.tasks import TASKS
 from components.vision_encoders.base import VISION_ENCODERS
 from configs.schema import load_model
 from tests.components.released.official import PIECES, skeleton, write_pieces

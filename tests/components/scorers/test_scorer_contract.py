@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from components.batch import TASKS, Batch, Labels
+from components.batch import Batch, Labels
 from components.scorers.base import SCORERS, Look, Scorer
+from components.tasks import TASKS
 from tests.components.scorers.samples import SEVERAL, batch_of, labelled, picture
 
 

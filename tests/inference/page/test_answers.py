@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from components import rle
-from components.batch import TASKS, RoiScore
+from components.tasks import TASKS, RoiScore
 from inference.page.answers import cards, ranking
 from inference.page.visit import Marked, Visit
-from inference.predict import Row
 from inference.quality_map import QualityMap
+from inference.rows import Row
 from tests.inference.page.models import photo
 
 SCORES = {

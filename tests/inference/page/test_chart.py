@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from components.batch import RoiScore
+from components.tasks import RoiScore
 from inference.page.chart import chart, in_words
 
 LEVELS = {"bad": 0.0, "poor": 0.1, "fair": 0.2, "good": 0.3, "excellent": 0.4}

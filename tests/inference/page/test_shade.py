@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 
 from components import rle
-from components.batch import RoiScore
+from components.tasks import RoiScore
 from inference.page.shade import legend, panels, shade
 from inference.quality_map import QualityMap
 from tests.inference.page.models import photo
