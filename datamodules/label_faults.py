@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from datamodules.records import ROUNDING, TWO_OPINIONS, UNIT
+from datamodules.records import COARSEST, PLACES, ROUNDING, TWO_OPINIONS, UNIT
 
 TASKS = ("quality", "importance")
 LABELS = tuple(  # columns of a region that `count_unfit` needs
@@ -27,9 +27,24 @@ def _unfit(regions: pa.StructArray, task: str) -> int:
     given, given_std = (pc.is_valid(column).to_numpy(zero_copy_only=False) for column in (score, std))
     value, spread, rounding = _numbers(score), _numbers(std), ROUNDING * (high - low)
     fits = (value >= low - rounding) & (value <= high + rounding)
-    largest = TWO_OPINIONS * np.sqrt(np.maximum((value - low) * (high - value), 0)) + rounding
-    fits_std = fits & (spread >= 0) & (spread <= largest)
-    return int(np.count_nonzero(given & ~fits) + np.count_nonzero(given_std & ~fits_std))
+    unfit_std = given_std & ~(fits & (spread >= 0) & (spread <= _largest(value, low, high)))
+    doubtful = np.flatnonzero(unfit_std & fits & (spread >= 0))  # few: their scores may have been rounded
+    mean = _innermost(value[doubtful], low[doubtful], high[doubtful])
+    unfit_std[doubtful] = spread[doubtful] > _largest(mean, low[doubtful], high[doubtful])
+    return int(np.count_nonzero(given & ~fits) + np.count_nonzero(unfit_std))
+
+
+def _largest(mean: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    return TWO_OPINIONS * np.sqrt(np.maximum((mean - low) * (high - mean), 0)) + ROUNDING * (high - low)
+
+
+def _innermost(value: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What scores may have been before they were rounded, nearest the middle of their scales: as `Scale.largest_std` has it."""
+    half = np.full(len(value), 0.5 * 10.0**-PLACES)
+    for places in reversed(range(PLACES)):
+        half[np.round(value, places) == value] = 0.5 * 10.0**-places
+    aside = value - (low + high) / 2
+    return value - np.copysign(np.minimum(np.minimum(half, COARSEST * (high - low)), np.abs(aside)), aside)
 
 
 def _numbers(column: pa.Array) -> NDArray[np.float64]:

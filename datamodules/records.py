@@ -21,6 +21,8 @@ Direction = Literal["higher", "lower"]
 Box = tuple[int, int, int, int]
 Number = TypeVar("Number", float, NDArray[np.float64])
 ROUNDING = 1e-9  # of a scale
+PLACES = 12  # decimal ones, to which a score can have been rounded
+COARSEST = 1 / 8  # of a scale: half a step of one of five, the coarsest that scores are rounded to
 TWO_OPINIONS = math.sqrt(2)  # sample over population standard deviation, where it is largest
 GO_ON = "To train without such images, list them once: python prepare.py validate DATA --images --json problems.json, exclude=problems.json"
 
@@ -70,8 +72,13 @@ class Scale:
         return self.low - rounding <= given <= self.high + rounding
 
     def largest_std(self, given: float) -> float:
-        """The largest sample standard deviation that a score on the scale can have: that of opinions at the scale's two ends."""
-        return TWO_OPINIONS * math.sqrt(max((given - self.low) * (self.high - given), 0)) + ROUNDING * (self.high - self.low)
+        """The largest sample standard deviation that a score on the scale can have: that of opinions at the scale's two ends. A score is
+        taken for rounded to its last decimal place, so that 5 may have been 4.6, about which opinions can differ."""
+        places = next((n for n in range(PLACES) if round(given, n) == given), PLACES)
+        middle, whole = (self.low + self.high) / 2, self.high - self.low
+        moved = min(0.5 * 10.0**-places, COARSEST * whole, abs(given - middle))
+        mean = given - math.copysign(moved, given - middle)
+        return TWO_OPINIONS * math.sqrt(max((mean - self.low) * (self.high - mean), 0)) + ROUNDING * whole
 
 
 UNIT = Scale()

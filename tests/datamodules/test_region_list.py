@@ -140,7 +140,7 @@ def test_all_mistakes_are_named_by_their_lines(tmp_path, rows, expected):
         (
             {"quality": "4.5", "quality_std": "3"},
             "std not of the scale",
-            "quality 4.5 with a standard deviation of 3 on 1 to 5; at most 1.87",
+            "quality 4.5 with a standard deviation of 3 on 1 to 5; at most 1.95",
         ),
         ({"quality_std": "0.4"}, "std without score", "quality_std 0.4 without a quality"),
     ],
