@@ -43,6 +43,7 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
     report.listed = len(listed.table.images)
     _leave_out(report, listed)
     report.left.update(listed.splits[image] for image in report.unusable if image in listed.splits)
+    report.tell_empty_splits()
     return report
 
 

@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "id missing": ("error", "an image or a region has no id"),
     "id twice": ("error", "an id stands twice"),
     "split": ("error", f"a split is none of {', '.join(SPLITS)}"),
+    "split empty": ("warning", "no image of a split is left: nothing to train on, to choose a model by, or to test on"),
     "source missing": ("error", "an image has no source, so its split cannot be trusted"),
     "source in two splits": ("error", "images of one source are in several splits"),
     "group": ("error", "an image is in several groups"),
@@ -138,6 +139,12 @@ class Report:
         self.left.update(str(place.split) for place in self.rows)
         for place in [place for place in self.rows if place.image and place.image not in twice]:
             self.unusable[str(place.image)] = self.rows.pop(place)
+
+    def tell_empty_splits(self) -> None:
+        """Warns of splits whose images must all be left out, once it is known which."""
+        for split in SPLITS:
+            if 0 < self.splits[split] <= self.left[split]:
+                self.add("split empty", split, f"all of its {self.splits[split]:,} images must be left out")
 
     @property
     def errors(self) -> int:
@@ -428,6 +435,7 @@ class _Check:
         """Adds what shows in all rows together only. Returns the hashes of regions' ids that stand twice."""
         self._spreads.finish()
         self.report.name_rows(self._twice)
+        self.report.tell_empty_splits()
         marks, counts = np.unique(np.array(self._region_ids, np.int64), return_counts=True)
         return frozenset(marks[counts > 1].tolist())
 

@@ -228,6 +228,7 @@ FAULTS = {
         everything,
         {
             **{"image missing": 1, "label out of scale": 1, "region cut": 1, "region": 1, "split": 1, "group": 1, "row": 1, "column": 1},
+            **{"split empty": 1},
         },
         "labels.csv line 2, image '0.png': image",
         6,

@@ -114,6 +114,14 @@ def test_training_goes_on_with_what_is_whole_and_says_so(folder, checked, name):
         assert "1 images of labels.csv are left out, being named in" in said
 
 
+@pytest.mark.parametrize(("first", "last", "split"), [(0, 8, "train"), (10, 12, "test")])
+def test_a_split_of_which_nothing_is_left_is_a_warning(checked, first, last, split):
+    count = last - first
+    status, text, _ = checked(lambda folder, rows: [(folder / f"{n}.png").unlink() for n in range(first, last)])
+    assert (status, told(text)) == (1, {"image missing": ("error", count), "split empty": ("warning", 1)})
+    assert f"\n    {split}: all of its {count} images must be left out\n" in text
+
+
 @pytest.mark.parametrize("name", OF_THE_LIST[:2])
 def test_what_is_wrong_with_the_list_as_a_whole_must_be_mended(folder, checked, name):
     checked(FAULTS[name][0])
@@ -169,7 +177,8 @@ def test_images_that_are_test_images_of_other_data_are_told_and_left_out(folder,
     status, text = prepare_command("validate", folder, "--apart", other, "--json", folder / "problems.json", "--data", *OPTIONS)
     problems = json.loads((folder / "problems.json").read_text())
     found = ["1.png", "8.png"] if lost else ["1.png", "8.png", "9.png"]
-    assert (status, told(text)) == (1, {"image in another test": ("error", len(found))})
+    empty = {} if lost else {"split empty": ("warning", 1)}  # val
+    assert (status, told(text)) == (1, {"image in another test": ("error", len(found)), **empty})
     assert problems["unusable"] == found
     assert f"labels.csv line 4, image '1.png': also at {other / 'labels.csv'} line 22, image '10.png'" in text
     assert f"{IMAGES - len(found)} of 12 images" in text

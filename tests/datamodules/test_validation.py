@@ -214,6 +214,12 @@ FAULTS = {
         0,
     ),
     "a source in two splits": (in_row(split="val"), {"source in two splits": 1}, "source 'scene 2' is in val and in train", 1),
+    "no test image that can be used": (
+        plant(lambda rows: [region(rows, n).update(counts="not a mask") for n in (8, 9, 18, 19, 28, 29)]),
+        {"mask": 6, "split empty": 1},
+        "test: all of its 6 images must be left out",
+        6,
+    ),
     "no source": (in_row(source=""), {"source missing": 1}, "row 4", 0),
     "no source, in two splits": (
         plant(lambda rows: [rows[n].update(source=None) for n in (4, 6, 7, 12)]),
