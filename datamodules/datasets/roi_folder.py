@@ -99,6 +99,11 @@ class RoiFolder(RoiDataset):
         """
         return read_images(read_list(self.root / self.table), self.root, self.scales, self.shares, self.seed, exclude)
 
+    @functools.cached_property
+    def most_types(self) -> int:
+        """See the contract; of the list's labels, once `prepare` has read them."""
+        return self._tables.most_types
+
     def split(self, name: Split) -> Samples:
         """The samples of a split."""
         return self._tables.split(name)

@@ -52,6 +52,13 @@ def test_images_regions_and_scores(folder):
     assert (one.regions[1].quality, one.regions[1].quality_scale, one.regions[1].box) == (0.75, Scale(1, 5), (3, 2, 9, 9))
 
 
+def test_how_many_distortions_a_label_names(folder):
+    """A budget of tokens counts on so many, and no more."""
+    named = ["clean", "severe blur; minor noise", "minor blur"]
+    write(folder, [f"{line},{named[n % 3]}" for n, line in enumerate(rows())], "image,id,box,quality,distortion")
+    assert made(folder).most_types == 2
+
+
 def test_scenes_are_dealt_whole_by_the_seed(folder):
     write(folder, rows())
 
