@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import statistics
 import sys
 import threading
@@ -47,6 +48,7 @@ SHOWN = 20  # mistakes that are named
 Row = Mapping[str, Any]
 
 _CELLS = threading.Lock()
+_HALVES = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # of characters that JSON writes in two
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,25 @@ def _jsonl(file: Any) -> Iterator[tuple[int, dict[str, Any] | Mistake]]:
         except ValueError as error:
             yield line, Mistake("row", line, "", f"no JSON ({error})")
             continue
-        yield line, row if isinstance(row, dict) else Mistake("row", line, "", f"each line is a mapping, got {text.strip()[:60]}")
+        if not isinstance(row, dict):
+            yield line, Mistake("row", line, "", f"each line is a mapping, got {text.strip()[:60]}")
+            continue
+        odd = [key for key, value in row.items() if not _is_text(key, value)] if _HALVES.search(text) else []
+        if odd:
+            image = str(row.get("image", "")) if "image" not in odd else ""
+            said = f"{json.dumps(odd[0])} holds half a character (one of \\ud800 to \\udfff without its other half): write it whole"
+            yield line, Mistake("row", line, image, said)
+            continue
+        yield line, row
+
+
+def _is_text(*values: Any) -> bool:
+    """Whether all texts in what JSON gave can be written: "\\ud83d" alone is half a character."""
+    try:
+        json.dumps(values, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def regions_of(

@@ -254,6 +254,8 @@ def test_a_list_in_jsonl_is_checked_as_well(folder, prepare_command):
         ({"quality": True}, "number", "quality is a number; got true"),
         ({"importance_std": [0.1]}, "number", "importance_std is a number; got [0.1]"),
         ({"semantic": 5}, "row", "semantic is a text; got 5"),
+        ({"semantic": "a cup \ud83d"}, "row", '"semantic" holds half a character (one of'),
+        ({"distortion": [["severe", "\udc00"]]}, "row", '"distortion" holds half a character (one of'),
         ({"description": ["a"]}, "row", 'description is a text; got ["a"]'),
         ({"id": {}}, "row", "id is a text or a number; got {}"),
         ({"group": [1]}, "row", "group is a text or a number; got [1]"),
@@ -277,6 +279,16 @@ def test_values_of_other_types_in_jsonl_are_mistakes_of_their_lines(folder, prep
     assert f"    labels.jsonl line 9, image '4.png': {said}" in text
     samples, _ = trained(folder, table="labels.jsonl", exclude=str(folder / "problems.json"))
     assert len(samples) == IMAGES - 1
+
+
+def test_an_image_name_that_cannot_be_written_is_a_mistake_of_its_line(folder, prepare_command):
+    rows = [{key: value for key, value in row.items() if value != ""} for row in clean_rows()]
+    rows[8]["image"] = "\ud800.png"
+    rows[9]["semantic"] = "a \U0001f375"  # in two halves that are whole together
+    (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    status, text = prepare_command("validate", folder, "--data", *OPTIONS)
+    assert (status, told(text)) == (1, {"row": ("error", 1)})
+    assert '    labels.jsonl line 9: "image" holds half a character' in text
 
 
 def test_an_image_name_that_no_file_can_have_is_missing(folder, checked):
