@@ -127,7 +127,8 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     from tqdm.auto import tqdm
 
-    from datamodules.folder import tables_of
+    from datamodules.datasets.roi_folder import RoiFolder
+    from datamodules.folder import data_of
     from datamodules.records import GO_ON, SPLITS, ImageRecord
     from datamodules.region_list import named
     from evaluation.data_report import figures, write_page
@@ -135,10 +136,11 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.out.suffix != ".html":
         raise ConfigError(f"{args.out}: the page is a file that ends in .html")
-    dataset = tables_of(args.folder, _data_options(args))
+    data = data_of(args.folder, _data_options(args))
+    if isinstance(data, RoiFolder) or data.rows.readable.any() or not data.rows.regions.any():
+        data.prepare()
+    dataset = data.tables if isinstance(data, RoiFolder) else data
     there = bool(dataset.rows.readable.any())
-    if there or not dataset.rows.regions.any():
-        dataset.prepare()
     splits = [dataset.split(s) if there else dataset.labelled(s) for s in SPLITS]
     ends = np.cumsum([len(s) for s in splits])
     drawn = np.random.default_rng(args.seed).permutation(ends[-1])[: max(args.images, args.pictures)]

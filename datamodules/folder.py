@@ -29,16 +29,3 @@ def data_of(folder: Path, options: Mapping[str, Any]) -> Indexed | RoiFolder:
     if "table" not in options and (not listed or any(folder.glob("*.parquet"))):
         return configured(Indexed, own, "indexed")()
     return configured(RoiFolder, {"table": listed, **own}, "roi_folder")()
-
-
-def tables_of(folder: Path, options: Mapping[str, Any]) -> Indexed:
-    """As `data_of`, the data set `indexed` in any case: of a list, with the table that `roi_folder` makes of it, if it was not made yet.
-
-    Raises:
-        ConfigError: an option that the data set has not; of a list, its mistakes.
-    """
-    dataset = data_of(folder, options)
-    if isinstance(dataset, Indexed):
-        return dataset
-    dataset.prepare()
-    return dataset.tables

@@ -10,7 +10,7 @@ import pytest
 import prepare
 from components.registry import ConfigError
 from datamodules.datasets.base import DATASETS
-from datamodules.folder import tables_of
+from datamodules.folder import data_of
 
 
 @pytest.fixture
@@ -34,7 +34,9 @@ def test_a_list_is_checked_and_shown(listed, tmp_path, capsys):
 def test_a_list_of_another_name_and_what_it_does_not_take(listed, tmp_path):
     (listed / "labels.csv").rename(listed / "scores.csv")
     options = {"table": "scores.csv", "quality_scale": [1, 5], "cache": str(tmp_path / "cache")}
-    assert len(tables_of(listed, options).rows.parts) == 1
+    found = data_of(listed, options)
+    found.prepare()
+    assert len(found.tables.rows.parts) == 1
     with pytest.raises(ConfigError, match=r"holds no Parquet file"):
         prepare.main(["validate", str(listed)])
     with pytest.raises(ConfigError, match="roi_folder: unknown key 'images'"):
@@ -43,6 +45,6 @@ def test_a_list_of_another_name_and_what_it_does_not_take(listed, tmp_path):
 
 def test_tables_are_read_as_they_are():
     root = DATASETS.get("indexed").tiny()["root"]
-    assert tables_of(Path(root), {"images": "elsewhere"}).files.root == Path("elsewhere")
+    assert data_of(Path(root), {"images": "elsewhere"}).files.root == Path("elsewhere")
     with pytest.raises(ConfigError, match="indexed: unknown key 'quality_scale'"):
-        tables_of(Path(root), {"quality_scale": [1, 5]})
+        data_of(Path(root), {"quality_scale": [1, 5]})

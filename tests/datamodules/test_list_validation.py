@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+import prepare
 from components.registry import ConfigError
 from datamodules.datasets.roi_folder import RoiFolder
 from datamodules.records import SPLITS
@@ -120,6 +121,19 @@ def test_a_split_of_which_nothing_is_left_is_a_warning(checked, first, last, spl
     status, text, _ = checked(lambda folder, rows: [(folder / f"{n}.png").unlink() for n in range(first, last)])
     assert (status, told(text)) == (1, {"image missing": ("error", count), "split empty": ("warning", 1)})
     assert f"\n    {split}: all of its {count} images must be left out\n" in text
+
+
+def test_a_page_under_an_exclusion_says_each_thing_once(folder, checked):
+    """Deviations that cannot be are written into the table, and counted when it is read."""
+    checked(lambda folder, rows: rows[8].update(quality="?") or rows[2].update(quality_std=3.5))
+    options = ["--data", *OPTIONS, f"cache={folder / 'cache'}", f"exclude={folder / 'problems.json'}"]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        prepare.main(["show", str(folder), str(folder / "page.html"), "--pictures", "1", *options])
+    told_once = [str(w.message) for w in said]
+    assert len(told_once) == len({*told_once}) == 2
+    assert "1 images of labels.csv are left out, being named in" in told_once[0]
+    assert "1 scores or standard deviations that cannot be of their scale" in told_once[1]
 
 
 @pytest.mark.parametrize("name", OF_THE_LIST[:2])
