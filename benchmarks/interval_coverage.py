@@ -21,28 +21,18 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import kendalltau, spearmanr
 from tqdm.auto import tqdm
 
-from evaluation.bootstrap import MANY_SOURCES, Interval, Sample, difference, holm, interval, leave_out, resample
+from evaluation import weighted
+from evaluation.bootstrap import MANY_SOURCES, Interval, Sample, difference, holm, interval, samples
 from evaluation.comparison import SCALE
 from evaluation.correlations import rmse
 from evaluation.protocols import MIN_REGIONS
 from evaluation.report import write_whole
-from evaluation.weighted import (
-    Statistic,
-    Vector,
-    krcc_of,
-    macro_f1_of,
-    pair_accuracy_of,
-    plcc_fitted_of,
-    plcc_of,
-    ratio_of,
-    rmse_of,
-    srcc_of,
-    within_of,
-)
+from evaluation.weighted import Statistic, Vector
 
 Indices = NDArray[np.int64]
 
-SIZES = {"equal": (5, 5), "unequal": (1, 30)}  # fewest and most regions of a source
+SIZES = {"equal": (5, 5), "unequal": (1, 30), "dominated": (5, 5)}  # fewest and most regions of a source
+DOMINANT = 0.25  # of all regions, the share of the first source where it dominates
 CLASSES = 4
 FEWEST_DRAWS = 200  # from which an error can be told
 LARGE = 1_000_000  # regions of a truth without a closed form
@@ -54,7 +44,7 @@ class Case:
 
     Attributes:
         sources: how many.
-        sizes: of `SIZES`; every number of regions between the two is as likely.
+        sizes: of `SIZES`; every number of regions between the two is as likely. Where one source dominates, it has `DOMINANT` of them.
         correlation: of labels and predictions; of classes the share that is named rightly.
         shared: of the variance, what the regions of a source have in common.
         levels: predictions take five values.
@@ -93,7 +83,10 @@ class Rows:
 def draw(case: Case, rng: np.random.Generator) -> Rows:
     """The regions of a test set."""
     low, high = SIZES[case.sizes]
-    return _rows(case, np.repeat(np.arange(case.sources), rng.integers(low, high + 1, case.sources)), rng)
+    sizes = rng.integers(low, high + 1, case.sources)
+    if case.sizes == "dominated":
+        sizes[0] = round(sizes[1:].sum() * DOMINANT / (1 - DOMINANT))
+    return _rows(case, np.repeat(np.arange(case.sources), sizes), rng)
 
 
 def _rows(case: Case, source: Indices, rng: np.random.Generator) -> Rows:
@@ -124,15 +117,15 @@ def _unit(rows: Rows, model: int) -> tuple[Vector, Vector]:
 
 # Of each statistic that has an interval: as a function of weights, of a model's answers.
 STATISTICS: dict[str, Callable[[Rows, int], Statistic | None]] = {
-    "srcc": lambda rows, model: srcc_of(rows.preds[model], rows.label),
-    "plcc": lambda rows, model: plcc_of(rows.preds[model], rows.label),
-    "plcc_fitted": lambda rows, model: plcc_fitted_of(rows.preds[model], rows.label),
-    "krcc": lambda rows, model: krcc_of(rows.preds[model], rows.label, rows.source),
-    "rmse": lambda rows, model: rmse_of(*_unit(rows, model)),
-    "within_image_srcc": lambda rows, model: within_of(rows.preds[model], rows.label, rows.source, MIN_REGIONS),
-    "pair_accuracy": lambda rows, model: pair_accuracy_of(rows.preds[model], rows.label, rows.source),
-    "macro_f1": lambda rows, model: macro_f1_of(rows.classes, rows.named[model]),
-    "accuracy": lambda rows, model: ratio_of((rows.classes == rows.named[model]).all(axis=1)),
+    "srcc": lambda rows, model: weighted.srcc_of(rows.preds[model], rows.label),
+    "plcc": lambda rows, model: weighted.plcc_of(rows.preds[model], rows.label),
+    "plcc_fitted": lambda rows, model: weighted.plcc_fitted_of(rows.preds[model], rows.label),
+    "krcc": lambda rows, model: weighted.krcc_of(rows.preds[model], rows.label, rows.source),
+    "rmse": lambda rows, model: weighted.rmse_of(*_unit(rows, model)),
+    "within_image_srcc": lambda rows, model: weighted.within_of(rows.preds[model], rows.label, rows.source, MIN_REGIONS),
+    "pair_accuracy": lambda rows, model: weighted.pair_accuracy_of(rows.preds[model], rows.label, rows.source),
+    "macro_f1": lambda rows, model: weighted.macro_f1_of(rows.classes, rows.named[model]),
+    "accuracy": lambda rows, model: weighted.ratio_of((rows.classes == rows.named[model]).all(axis=1)),
 }
 DIFFERENCES = {"difference": "srcc", "difference_worse": "srcc", "difference_f1": "macro_f1", "holm": "srcc"}
 EQUAL, WORSE = 3, 3  # models that are equally good, and the number of one whose correlation is smaller
@@ -146,8 +139,9 @@ NAMES = (*STATISTICS, *DIFFERENCES)
 
 @cache
 def within_truth(case: Case, name: str) -> float:
-    """What a statistic within images is of many images; each is a source of its own."""
-    rows = draw(replace(case, sources=IMAGES), np.random.default_rng(1))
+    """What a statistic within images is of many images, each a source of its own; one that dominates is left out."""
+    sizes = "equal" if case.sizes == "dominated" else case.sizes
+    rows = draw(replace(case, sources=IMAGES, sizes=sizes), np.random.default_rng(1))
     return float(STATISTICS[name](rows, 0)(np.ones((1, len(rows.source))))[0])
 
 
@@ -190,32 +184,30 @@ def coverage(case: Case, name: str, simulations: int, draws: int = 0) -> Found:
         statistic = STATISTICS[DIFFERENCES.get(name, name)]
         each = [own for model in JUDGED.get(name, (0,)) if (own := statistic(rows, model)) is not None]
         if each:
-            found.append(_right(case, name, rows, each, resample(each, rows.source, max(2, draws), seed=k)))
+            found.append(_right(case, name, samples(each, rows.source, max(2, draws), seed=k)))
     held, width, *naive = np.mean(found, axis=0).tolist()
     return Found(held, width, *(naive if draws or name == "holm" else (math.nan, math.nan)))
 
 
-def _right(case: Case, name: str, rows: Rows, each: Sequence[Statistic], drawn: NDArray[np.float64]) -> tuple[float, ...]:
+def _right(case: Case, name: str, each: Sequence[Sample]) -> tuple[float, ...]:
     """Of one simulation, what `Found` is the mean of."""
-    scale, sizes = SCALE[DIFFERENCES.get(name, name)], np.bincount(rows.source)
+    scale = SCALE[DIFFERENCES.get(name, name)]
     true = within_truth(case, name) if name in WITHIN else truth(name, case.correlation, case.levels)
-    without = leave_out(each, rows.source)
-    samples = [Sample(drawn[:, k], sizes, None if without is None else without[:, k]) for k in range(len(each))]
     if name == "holm":
-        p = [difference(a, b, scale).p for a, b in itertools.combinations(samples, 2)]
+        p = [difference(a, b, scale).p for a, b in itertools.combinations(each, 2)]
         return min(holm(p)) >= 0.05, math.nan, min(p) >= 0.05, math.nan
-    own: Interval = difference(*samples, scale) if name in DIFFERENCES else interval(*samples, scale)
-    low, high = np.percentile(drawn[1:, 0] - (drawn[1:, 1] if name in DIFFERENCES else 0), [2.5, 97.5])
+    own: Interval = difference(*each, scale) if name in DIFFERENCES else interval(*each, scale)
+    low, high = np.percentile(each[0].values[1:] - (each[1].values[1:] if name in DIFFERENCES else 0), [2.5, 97.5])
     return own.low <= true <= own.high, own.high - own.low, low <= true <= high, high - low
 
 
 Known = dict[tuple[Case, str], Found]
 
 
-def grid(sources: Sequence[int]) -> Iterator[Case]:
+def grid(sources: Sequence[int], sizes: Sequence[str] = tuple(SIZES)) -> Iterator[Case]:
     """Every kind of data."""
-    for n, sizes, correlation, shared, levels in itertools.product(sources, SIZES, (0.3, 0.7, 0.9), (0.1, 0.7), (False, True)):
-        yield Case(n, sizes, correlation, shared, levels)
+    for n, kind, correlation, shared, levels in itertools.product(sources, sizes, (0.3, 0.7, 0.9), (0.1, 0.7), (False, True)):
+        yield Case(n, kind, correlation, shared, levels)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -224,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=0, help="measure the interval between the percentiles of so many draws too")
     parser.add_argument("--clusters", type=int, nargs="+", default=[20, 40, 100], help="numbers of sources")
+    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, help="kinds of numbers of regions of a source")
     parser.add_argument("--statistic", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--out", type=Path, help="a CSV file with a line for each case; those that it holds are not measured again")
     args = parser.parse_args(argv)
@@ -232,19 +225,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--draws: got {args.draws}, expected at least {FEWEST_DRAWS}: above {MANY_SOURCES} sources the error is that of the draws"
         )
     known = _read(args.out, args.simulations, args.draws)
-    wanted = [(case, name) for case in grid(args.clusters) for name in args.statistic if not (case.levels and name in CLASSED)]
+    wanted = [(case, name) for case in grid(args.clusters, args.sizes) for name in args.statistic if not (case.levels and name in CLASSED)]
     for case, name in tqdm(wanted, desc="cases", unit="case"):
         if (case, name) not in known:
             known[case, name] = coverage(case, name, args.simulations, args.draws)
             if args.out:
                 _write(args.out, known, args.simulations, args.draws)
     for key in ("held", "naive") if args.draws else ("held",):
-        print("\n".join(["", *table(known, args.statistic, args.clusters, key)]))
+        print("\n".join(["", *table(known, args.statistic, args.clusters, key, args.sizes)]))
 
 
-def table(known: Known, names: Sequence[str], clusters: Sequence[int], key: str = "held") -> list[str]:
+def table(known: Known, names: Sequence[str], clusters: Sequence[int], key: str = "held", kinds: Sequence[str] = tuple(SIZES)) -> list[str]:
     """The lines of the Markdown table of one of `Found`'s numbers."""
-    columns = [(n, sizes) for n in clusters for sizes in SIZES]
+    columns = [(n, sizes) for n in clusters for sizes in kinds]
     lines = ["| statistic | " + " | ".join(f"{n} {sizes}" for n, sizes in columns) + " |", "|---|" + "---:|" * len(columns)]
     for name in names:
         cells = []

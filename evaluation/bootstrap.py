@@ -1,8 +1,9 @@
 """Uncertainty of a comparison: a jackknife and a bootstrap over source images, paired differences, and Holm's correction.
 
 Regions of one photograph are not independent, so photographs are left out one at a time, and drawn with replacement, and each takes all of
-its regions along. Where they are few the first gives the standard error, since the second's is too small; Student's t on it, on a scale
-on which the error depends little on the value, gives interval and p-value alike, so that the two agree.
+its regions along. Where they are few the first gives the standard error, since the second's is too small, and the second only tells
+whether the number always exists. Student's t on the error, on a scale on which it depends little on the value, gives interval and p-value
+alike, so that the two agree.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from scipy.stats import t as student
 from tqdm.auto import tqdm
 
 from evaluation.correlations import Vector
-from evaluation.weighted import Statistic
+from evaluation.freedom import OUTSIDE, effective, freedom
+from evaluation.weighted import Ratio, Statistic
 
 Scale = Literal["plain", "fisher", "reciprocal", "logit", "ceiling"]
 
@@ -42,6 +44,8 @@ _SCALES: dict[Scale, tuple[Callable[[Vector], Vector], Callable[[Vector], Vector
     # of a mean within [-1, 1], by what it lacks of 1
     "ceiling": (lambda x: (1 - x) ** -0.5, lambda x: 0.5 * (1 - x) ** -1.5, lambda z: 1 - np.maximum(z, 0.5**0.5) ** -2),
 }
+# The least and the largest value on each scale; an error's are those of its square.
+_RANGE: dict[Scale, tuple[float, float]] = {"fisher": (-1, 1), "logit": (0, 1), "reciprocal": (0, 1), "ceiling": (-1, 1)}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Interval:
         se: its standard error, over sources.
         few: whether the effective sources are fewer than `FEW_SOURCES`, or `FEW_WITHIN` for a mean within images: the interval is then
             a hint.
-        undefined: how many draws had no such number; with more than 1 % of them there is no interval.
+        undefined: how many draws had no such number; with more than 1 % of them there is no interval. Up to `MANY_SOURCES` that is all that
+            draws are for.
     """
 
     estimate: float
@@ -120,16 +125,6 @@ def leave_out(statistics: Sequence[Statistic], sources: ArrayLike) -> NDArray[np
     return out
 
 
-def effective(sizes: ArrayLike) -> float:
-    """How many sources of equal size would tell as much where the regions of one are alike; of the sources' regions, (n,).
-
-    A source's share of a statistic's variance is then as the square of its regions: (sum k^2)^2 / sum k^4, at most n, which are also the
-    degrees of freedom of that variance's estimate (Satterthwaite, "An approximate distribution of estimates of variance components", 1946).
-    """
-    squares = np.asarray(sizes, np.float64) ** 2
-    return float(squares.sum() ** 2 / (squares**2).sum()) if len(squares) else 0.0
-
-
 @dataclass(frozen=True)
 class Sample:
     """A statistic of the data themselves, of the draws, and of what is left without each source.
@@ -138,16 +133,18 @@ class Sample:
         values: (draws + 1,), the data's own first.
         sizes: regions of each source, (n,).
         without: (n,), None where the draws are to give the error.
+        weights: how much each source counts in a statistic that is a mean over something else than regions, (n,).
     """
 
     values: Vector
     sizes: NDArray[np.int64]
     without: Vector | None = None
+    weights: Vector | None = None
 
     @property
     def freedom(self) -> float:
-        """Degrees of freedom of t: one fewer than there are effective sources."""
-        return max(1.0, effective(self.sizes) - 1)
+        """Degrees of freedom of t, by what each source counts."""
+        return freedom(self.sizes, self.without is not None, self.weights)
 
     @property
     def undefined(self) -> int:
@@ -182,26 +179,39 @@ class Sample:
     def map(self, function: Callable[[Vector], Vector]) -> Sample:
         """The same on another scale, infinite beyond its ends."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Sample(function(self.values), self.sizes, None if self.without is None else function(self.without))
+            return Sample(function(self.values), self.sizes, None if self.without is None else function(self.without), self.weights)
 
     def minus(self, other: Sample) -> Sample:
         """The difference of two statistics of the same draws."""
         with np.errstate(invalid="ignore"):
             without = None if self.without is None or other.without is None else self.without - other.without
-            return Sample(self.values - other.values, self.sizes, without)
+            return Sample(self.values - other.values, self.sizes, without, self.weights)
+
+
+def samples(statistics: Sequence[Statistic], sources: ArrayLike, draws: int = 1000, seed: int = 0, bar: bool = False) -> list[Sample]:
+    """Of each statistic its draws and what is left without each source, as `resample` and `leave_out` have them.
+
+    Raises:
+        ValueError: as `resample`.
+    """
+    drawn, without = resample(statistics, sources, draws, seed, bar), leave_out(statistics, sources)
+    source = np.unique(np.asarray(sources), return_inverse=True)[1]
+    weights = [np.bincount(source, s.below).astype(np.float64) if isinstance(s, Ratio) else None for s in statistics]
+    return [Sample(drawn[:, k], np.bincount(source), None if without is None else without[:, k], own) for k, own in enumerate(weights)]
 
 
 def interval(sample: Sample, scale: Scale = "plain", least: int = FEW_SOURCES) -> Interval:
     """The interval of one statistic: Student's t on its standard error on the scale; a hint below `least` effective sources.
 
-    Where a single source or a draw keeps the statistic from the scale's end, the plain error is carried there by the scale's slope.
+    Where no source moves the statistic, as none does where all is right, the interval is `_unmoved`. Where a single source or a draw keeps
+    the statistic from the scale's end, the plain error is carried there by the scale's slope.
     """
     estimate, few = float(sample.values[0]), effective(sample.sizes) < least
     if not sample.exists():
         return Interval(estimate, math.nan, math.nan, math.nan, few, sample.undefined)
     se = sample.error()
     if se < _SAME:
-        return Interval(estimate, estimate, estimate, 0.0, few, sample.undefined)
+        return Interval(estimate, *_unmoved(estimate, sample.sizes, scale), 0.0, few, sample.undefined)
     there, slope, back = _SCALES[scale]
     moved = sample.map(there).error()
     at = np.array(estimate)
@@ -215,7 +225,8 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Differe
 
     Both are put together from the distances to the ends of the two statistics' own intervals, and from how far the statistics go together
     (Zou, "Toward using confidence intervals to compare correlations", 2007): on the plain scale that is t on the difference's error.
-    Where a statistic has no place or no error on the scale, the plain one takes its part.
+    Where a statistic has no place or no error on the scale, the plain one takes its part. Where no source moves the difference, its
+    interval is `_unmoved_difference`.
     """
     apart = first.minus(second)
     estimate, few = float(apart.values[0]), effective(apart.sizes) < FEW_SOURCES
@@ -224,8 +235,8 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Differe
         return Difference(estimate, math.nan, math.nan, math.nan, few, apart.undefined, math.nan, untested)
     se = apart.error()
     if se < _SAME:
-        p = 1.0 if abs(estimate) < _SAME and not untested else math.nan
-        return Difference(estimate, estimate, estimate, 0.0, few, apart.undefined, p, untested)
+        low, high, p = _unmoved_difference(estimate, apart.sizes, scale)
+        return Difference(estimate, low, high, 0.0, few, apart.undefined, math.nan if untested else p, untested)
     there, _, back = _SCALES[scale]
     sides = first.map(there), second.map(there)
     errors = [side.error() for side in sides]
@@ -245,8 +256,33 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Differe
     return Difference(estimate, low, high, se, few, apart.undefined, p, untested)
 
 
+def _unmoved(estimate: float, sizes: ArrayLike, scale: Scale) -> tuple[float, float]:
+    """The interval of a statistic that no source moves, taken for a mean to which all sources gave the same; none on the plain scale.
+
+    As many effective sources were alike, so with 97.5 % at most a share of 1 - 0.025^(1 / sources) is not (Clopper and Pearson, "The use of
+    confidence or fiducial limits illustrated in the case of the binomial", 1934), and those could be anywhere. Regions of a source count as
+    alike, since nothing tells otherwise.
+    """
+    if scale == "plain":
+        return estimate, estimate
+    value = estimate**2 if scale == "reciprocal" else estimate
+    others, (least, most) = 1 - (OUTSIDE / 2) ** (1 / effective(sizes)), _RANGE[scale]
+    low, high = value - others * (value - least), value + others * (most - value)
+    return (math.sqrt(low), math.sqrt(high)) if scale == "reciprocal" else (low, high)
+
+
+def _unmoved_difference(estimate: float, sizes: ArrayLike, scale: Scale) -> tuple[float, float, float]:
+    """The same of a difference, with the level at which it reaches 0."""
+    if scale == "plain":
+        return estimate, estimate, 1.0 if abs(estimate) < _SAME else math.nan
+    sources, most = effective(sizes), float(np.ptp(_RANGE[scale]))
+    others = 1 - (OUTSIDE / 2) ** (1 / sources)
+    p = 2 * (most / (most + abs(estimate))) ** sources
+    return estimate - others * (estimate + most), estimate + others * (most - estimate), min(1.0, max(_LEAST, p))
+
+
 def _quantile(freedom: float) -> float:
-    return float(student.ppf(0.975, freedom))
+    return float(student.isf(OUTSIDE / 2, freedom))
 
 
 def _p(end: Callable[[float], float], freedom: float) -> float:

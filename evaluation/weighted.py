@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +124,7 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Vector:
     return out
 
 
-def within_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike, least: int) -> Statistic:
+def within_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike, least: int) -> Ratio:
     """The mean of Spearman's correlation within images of at least `least` rows whose labels differ, as `protocols.within_image` has it.
 
     Weights that rows of an image share are how often the image stands.
@@ -136,7 +137,7 @@ def within_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike, least: int) -
     return ratio_of(above, below)
 
 
-def pair_accuracy_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike) -> Statistic:
+def pair_accuracy_of(pred: ArrayLike, label: ArrayLike, image: ArrayLike) -> Ratio:
     """The share of an image's pairs with differing labels that are ordered rightly, as `protocols.pair_accuracy` has it."""
     x, y = paired(pred, label)
     own, _ = _groups(image)
@@ -158,16 +159,22 @@ def _agreement_within(x: Vector, y: Vector, source: NDArray[np.int64]) -> Vector
     return others
 
 
-def ratio_of(above: ArrayLike, below: ArrayLike | None = None) -> Statistic:
-    """A sum over the rows by another, (N,) each, by default by their number; nan where that is 0."""
+@dataclass(frozen=True)
+class Ratio:
+    """A sum over the rows by another, (N,) each, as a function of the rows' weights; nan where the second is 0."""
+
+    above: Vector
+    below: Vector
+
+    def __call__(self, weights: Weights) -> Vector:
+        size = weights @ self.below
+        return np.divide(weights @ self.above, size, out=np.full(len(weights), math.nan), where=size > 0)
+
+
+def ratio_of(above: ArrayLike, below: ArrayLike | None = None) -> Ratio:
+    """A sum over the rows by another, (N,) each, by default by their number."""
     parts = np.asarray(above, np.float64)
-    whole = np.ones_like(parts) if below is None else np.asarray(below, np.float64)
-
-    def statistic(weights: Weights) -> Vector:
-        size = weights @ whole
-        return np.divide(weights @ parts, size, out=np.full(len(weights), math.nan), where=size > 0)
-
-    return statistic
+    return Ratio(parts, np.ones_like(parts) if below is None else np.asarray(below, np.float64))
 
 
 def rmse_of(pred: ArrayLike, label: ArrayLike) -> Statistic:

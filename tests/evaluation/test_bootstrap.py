@@ -3,8 +3,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, ttest_rel
 from scipy.stats import t as student
-from scipy.stats import ttest_rel
 
 from evaluation import bootstrap
 from evaluation.bootstrap import (
@@ -13,7 +13,6 @@ from evaluation.bootstrap import (
     UNTESTED_SOURCES,
     Sample,
     difference,
-    effective,
     holm,
     interval,
     leave_out,
@@ -126,16 +125,56 @@ def test_a_number_that_depends_on_one_source_has_no_interval():
     assert math.isnan(interval(Sample(values, np.ones(20), without)).low)
 
 
-def test_sources_of_unequal_sizes_count_as_fewer():
-    assert effective([7] * 12) == pytest.approx(12)
-    assert effective([1] * 50 + [100]) == pytest.approx(1, abs=0.02)
-    assert effective([]) == 0
+def test_of_unequal_sources_the_interval_is_wider_and_may_be_a_hint():
     values = np.append(0.5, 0.5 + np.random.default_rng(0).normal(0, 0.1, 200))
     equal, unequal = (interval(Sample(values, np.array(sizes))) for sizes in ([5] * 25, [1] * 20 + [20] * 5))
     assert (equal.few, unequal.few) == (False, True)
     assert interval(Sample(values, np.full(25, 5)), least=26).few
     assert equal.se == unequal.se
     assert unequal.high - unequal.low > equal.high - equal.low
+
+
+def test_one_large_source_makes_no_absurd_interval():
+    """A quarter of all regions is of one of 40 sources: t of effective sources would be 12.7 times the error to each side."""
+    without = 0.5 + np.random.default_rng(0).normal(0, 0.01, 40)
+    found = interval(Sample(np.full(3, 0.5), np.array([65] + [5] * 39), without))
+    assert found.few
+    assert student.ppf(0.975, 39) <= (found.high - found.low) / 2 / found.se < 4
+
+
+@pytest.mark.parametrize(
+    ("scale", "value", "low", "high"),
+    [
+        ("logit", 1.0, 0.832, 1.0),
+        ("logit", 0.0, 0.0, 0.168),
+        ("fisher", 1.0, 0.663, 1.0),
+        ("ceiling", 0.0, -0.168, 0.168),
+        ("reciprocal", 0.0, 0.0, 0.410),
+    ],
+)
+def test_what_no_source_moves_is_not_certain(scale, value, low, high):
+    """Of 20 sources: Clopper and Pearson's interval, whose bound of a share is 1 - 0.025^(1/20)."""
+    found = interval(Sample(np.full(11, value), np.full(20, 5), np.full(20, value)), scale)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-3)
+    assert found.se == 0
+    if scale == "logit" and value == 1:
+        assert found.low == pytest.approx(binomtest(20, 20).proportion_ci().low)
+    more = interval(Sample(np.full(11, value), np.full(100, 5), np.full(100, value)), scale)
+    assert found.low <= more.low <= value <= more.high <= found.high
+    assert more.high - more.low < found.high - found.low
+
+
+def test_a_difference_that_no_source_moves_is_not_certain():
+    first, second, low = (Sample(np.full(11, v), np.full(20, 5), np.full(20, v)) for v in (1.0, 1.0, 0.5))
+    found = difference(first, second, "logit")
+    assert (found.low, found.high) == pytest.approx((-0.168, 0.168), abs=1e-3)
+    assert found.p == 1
+    apart = difference(first, low, "logit")
+    assert apart.low > 0
+    assert apart.p == pytest.approx(2 * (1 / 1.5) ** 20)
+    few = [Sample(s.values, np.full(10, 5), s.without[:10]) for s in (first, low)]
+    assert difference(*few, "logit").low == pytest.approx(0.5 - 1.5 * (1 - 0.025**0.1))
+    assert (difference(*few, "logit").p < 0.05) == (difference(*few, "logit").low > 0)
 
 
 def test_the_same_model_twice_differs_by_nothing(rows):
