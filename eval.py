@@ -30,7 +30,7 @@ from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
 from evaluation.protocols import SCORES, evaluate
-from evaluation.ranking import COST, HEADLINE, console, explained
+from evaluation.ranking import COST, HEADLINE, LEGEND, console, explained
 from evaluation.report import Images, console_table, write_report
 from evaluation.splits import read_splits
 from inference.load import choose_device, load
@@ -121,6 +121,7 @@ def compare_runs(
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")
+    print(LEGEND)
     judged = ", ".join(f"{task} {count:,}" for task, count in result["judged"].items())
     print(f"{result['regions']:,} regions; judged are those that every model answered that was asked: {judged}")
     if not result["same_data"]:
@@ -150,6 +151,7 @@ def _compare_data(
     rows = labelled(result)
     for title, found in columns(result).items():
         print(f"{title}\n{console(rows, found)}\n")
+    print(LEGEND)
     for note in notes({**result, "absent": {}}):  # who is missing was said
         print(f"note: {note}")
     print(f"note: the entries were measured on {len(groups)} data sets, so each stands in the column of its own")

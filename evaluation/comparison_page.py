@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from evaluation import comparison_plots as drawn
 from evaluation import plots, ranking
-from evaluation.bootstrap import FEW_SOURCES, UNTESTED_SOURCES
+from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.entries import Entry
 from evaluation.gallery import encode_jpeg, region_card
 from evaluation.protocols import SCORES, Score
@@ -20,6 +20,7 @@ from evaluation.report import Images, address, environment, probability, write_w
 CARDS = 6
 SIGNIFICANT = 0.05
 _FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "types_", "severities_", "confusion_")  # how their names begin
+_CONFUSED = (("types", "distortion"), ("severities", "severity"))  # what a figure's name begins with, and whose matrix it is
 _PARTS = {"quality": "Quality", "importance": "Importance", "distortion": "Distortions"}
 _ENDS = 3  # models at each end of a disagreement
 _SHOWN = 20  # differences drawn; all are in the table of differences.csv
@@ -37,10 +38,11 @@ def write_page(
     """
     (out / "plots").mkdir(parents=True, exist_ok=True)
     light, dark = ({n: plots.png(f) for n, f in figures(result, tables, theme)} for theme in (plots.LIGHT, plots.DARK))
-    for name, data in light.items():
+    matrices = {n: plots.png(f) for n, f in confusions(result["models"])}
+    for name, data in {**light, **matrices}.items():
         write_whole(out / "plots" / f"{name}.png", data)
     for path in (out / "plots").glob("*.png"):
-        if path.stem not in light and path.stem.startswith(_FIGURES):
+        if path.stem not in {**light, **matrices} and path.stem.startswith(_FIGURES):
             path.unlink()
     models = result["models"]
     sections = ranking.sections(models, SCORES)
@@ -55,14 +57,14 @@ def write_page(
             sections_of=lambda about: [title for title, s in sections.items() if s.about == about],
             parts=_PARTS,
             placed=_placed(sections),
-            explained=ranking.explained(models, SCORES),
-            figures={n: (address(light[n], "png"), address(dark[n], "png")) for n in light},
+            dashes=ranking.dashes(models, SCORES),
+            hints=ranking.hints(models, SCORES),
+            figures={n: (address(plots.webp(light[n]), "webp"), address(plots.webp(dark[n]), "webp")) for n in light},
+            confusions={kind: dict(_confused(models, key)) for kind, key in _CONFUSED},
             gallery=disagreements(tables, images) if images else [],
             pictures=images is not None,
             devices=sorted({m["device"] for m in models.values() if m["device"]}),
-            few=any(d["few"] for d in result["differences"]),
             untested=any(d["untested"] for d in result["differences"]),
-            few_sources=FEW_SOURCES,
             untested_sources=UNTESTED_SOURCES,
         )
     )
@@ -94,10 +96,24 @@ def figures(
         for group, title in (("by_type", f"SRCC of {task} by labelled distortion"), ("by_area", f"SRCC of {task} by share of the image")):
             if any(m[task][group] for m in models.values() if task in m):
                 yield f"{group}_{task}", drawn.group_map(models, task, group, title, theme)
-    for key, kind in (("distortion", "types"), ("severity", "severities")):
+
+
+def confusions(models: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Figure]]:
+    """The confusion matrices of each model, by the name of their file; the page has them as tables, which many models do not make heavy."""
+    for kind, key in _CONFUSED:
         for name, m in models.items():
             if m.get(key, {}).get("n"):
-                yield f"{kind}_{name}", plots.confusion_matrix(m[key]["confusion"], m[key]["labels"], drawn.short(name), theme)
+                yield f"{kind}_{name}", plots.confusion_matrix(m[key]["confusion"], m[key]["labels"], drawn.short(name))
+
+
+def _confused(models: Mapping[str, Mapping[str, Any]], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each model the columns of its confusion matrix, and its rows by their labels: shares and counts."""
+    for name, m in models.items():
+        if m.get(key, {}).get("n"):
+            labels = m[key]["labels"]
+            counts, shares = plots.confusion_shares(m[key]["confusion"], labels)
+            rows = {label: list(zip(s, c, strict=True)) for label, s, c in zip(labels, shares.tolist(), counts.tolist(), strict=False)}
+            yield name, {"labels": labels, "rows": rows, "n": int(counts.sum())}
 
 
 def _rows(models: Mapping[str, Mapping[str, Any]], section: ranking.Section) -> dict[str, list[tuple[str, int]]]:

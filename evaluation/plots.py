@@ -14,8 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
-from evaluation.correlations import LogisticFit, fit_logistic, plcc, srcc
+from evaluation.correlations import LogisticFit, Vector, fit_logistic, plcc, srcc
 from evaluation.protocols import CLEAN, SCORES, Score, type_names, usable
 
 DPI = 100  # of the page; files are rendered at twice that
@@ -65,6 +67,13 @@ def png(figure: Figure, scale: float = 2) -> bytes:
     return buffer.getvalue()
 
 
+def webp(drawn: bytes) -> bytes:
+    """A PNG as lossless WebP, which is half as large."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(drawn)).convert("RGB").save(buffer, "WEBP", lossless=True, quality=60, method=3)
+    return buffer.getvalue()
+
+
 def scatter(table: pd.DataFrame, task: Score, theme: Theme = LIGHT, bars: bool = False) -> Figure:
     """Labels over predictions, both in [0, 1], coloured by labelled distortion, with the logistic fit where there is one.
 
@@ -89,17 +98,26 @@ def scatter(table: pd.DataFrame, task: Score, theme: Theme = LIGHT, bars: bool =
     return figure
 
 
+def confusion_shares(counts: Sequence[Sequence[int]], labels: Sequence[str]) -> tuple[NDArray[np.int64], Vector]:
+    """(K, K) counts, row = label, without the empty rows at the end; and what share of its row each is.
+
+    Raises:
+        ValueError: nothing was counted.
+    """
+    matrix = np.asarray(counts, np.int64).reshape(len(labels), len(labels))
+    if not matrix.any():
+        raise ValueError(f"the confusion matrix of {list(labels)} is empty: no region has a label")
+    matrix = matrix[: int(np.flatnonzero(matrix.any(1))[-1]) + 1]
+    return matrix, matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+
+
 def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str], title: str, theme: Theme = LIGHT) -> Figure:
     """(K, K) counts, row = label: colour and percentage are shares of the row, the count stands below. Empty rows at the end are left out.
 
     Raises:
         ValueError: nothing was counted.
     """
-    matrix = np.asarray(counts, np.float64).reshape(len(labels), len(labels))
-    if not matrix.any():
-        raise ValueError(f"the confusion matrix of {list(labels)} is empty: no region has a label")
-    matrix = matrix[: int(np.flatnonzero(matrix.any(1))[-1]) + 1]
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    matrix, share = confusion_shares(counts, labels)
     width = float(np.clip(0.6 * len(labels) + 1.1, 3.9, 10))
     figure, axes = _figure(theme, width, width * len(matrix) / len(labels) + 0.75)
     axes.grid(False)
@@ -107,7 +125,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], labels: Sequence[str], tit
     axes.pcolormesh(share, cmap=ramp, vmin=0, vmax=1, edgecolors=theme.surface, linewidth=2)
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            _cell(axes, column + 0.5, row + 0.5, share[row, column], int(count), theme)
+            _cell(axes, column + 0.5, row + 0.5, float(share[row, column]), int(count), theme)
     axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(np.arange(len(matrix)) + 0.5, labels[: len(matrix)])
     axes.set(xlabel="predicted", ylabel="labelled", aspect="equal")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN
+from evaluation.correlations import MIN_POINTS
 
 DASH = "–"
 NO_FIT = "no fit"
@@ -55,7 +56,7 @@ HEADLINE = [
     Column("whole image", ("importance", "whole_image"), ""),
     Column("Type macro-F1", ("distortion", "macro_f1")),
     Column("Severity macro-F1", ("severity", "macro_f1")),
-    Column("Unparsed", ("failures",), "", 0),
+    Column("Unparsed", ("unparsed",), "", 0),
     Column("Skipped", ("skipped",), "", 0),
 ]
 COST = [
@@ -147,7 +148,7 @@ def _interval(task: str, key: str) -> Column:
 
 def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> dict[str, Section]:
     """The tables of a comparison by their titles, each narrow enough for a page; what no model was asked has none."""
-    overview = f"{_MARKS} {_CONTROL} “Unparsed” and “skipped” count answers over all tasks."
+    overview = f"{_MARKS} {_CONTROL} “Unparsed” and “skipped” count labelled regions over all tasks."
     found = {"Overview": Section("", HEADLINE, overview)}
     for task in scores:
         found |= _score_sections(models, task)
@@ -177,9 +178,9 @@ def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[
 def _counts(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
     if not any(task in m.get("coverage", {}) for m in models.values()):
         return {}
-    title, legend = f"{task.capitalize()}: failures and skipped regions", _COUNTS
+    title, legend = f"{task.capitalize()}: unparsed answers and skipped regions", _COUNTS
     if task != "distortion":
-        title, legend = f"{task.capitalize()}: failures, skipped regions and ties", f"{_COUNTS} {_TIES}"
+        title, legend = f"{task.capitalize()}: unparsed answers, skipped regions and ties", f"{_COUNTS} {_TIES}"
     return {title: Section(task, count_columns(task), legend)}
 
 
@@ -190,10 +191,28 @@ def rows_of(models: Mapping[str, Mapping[str, Any]], section: Section) -> dict[s
 
 def explained(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
     """What the dashes of `sections` stand for, a line for each reason that occurs, and which intervals are hints."""
-    shown = [(rows_of(models, s), s.columns) for s in sections(models, scores).values()]
-    out = missing(shown)
-    for task in (*scores, *_CLASSED):
-        out += _hints([m.get(task, {}).get("intervals", {}) for m in models.values()], task)
+    return [*dashes(models, scores), *hints(models, scores)]
+
+
+def dashes(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
+    """What the dashes of `sections` stand for, a line for each reason that occurs."""
+    return missing([(rows_of(models, s), s.columns) for s in sections(models, scores).values()])
+
+
+def hints(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> list[str]:
+    """Which intervals sources are too few for, a line for each number of them."""
+    few = {
+        t: {k for m in models.values() for k, i in m.get(t, {}).get("intervals", {}).items() if i.get("few")} for t in (*scores, *_CLASSED)
+    }
+    every = [task for task, keys in few.items() if keys - {"within_image_srcc"}]
+    within = [task for task, keys in few.items() if keys == {"within_image_srcc"}]
+    out = []
+    if every:
+        out.append(f"{', '.join(every)}: intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size")
+    if within:
+        out.append(
+            f"{', '.join(within)}: the interval within images is a hint, since sources count as fewer than {FEW_WITHIN} of equal size"
+        )
     return out
 
 
@@ -241,9 +260,8 @@ def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, st
         if value(model, (task, key)) is None:
             return _reason(model, (task, key))
         return about, f"interval of {_NUMBERS[key]}", f", since {_UNSURE}"
-    if key in _FITS and model[task].get(_FITS[key]):
-        return about, _NUMBERS[key], f", since {model[task][_FITS[key]]}"
-    return about, _NUMBERS[key], f", since {_SINCE.get(key, _FLAT)}"
+    told = model[task].get(_TOLD.get(key, ""))
+    return about, _NUMBERS[key], f", since {told or _SINCE.get(key) or _flat(model[task])}"
 
 
 def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
@@ -272,24 +290,21 @@ _NUMBERS = {
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
 }
-_FITS = {"plcc_fitted": "fit_reason", "plcc_fitted_5": "fit_5_reason"}
+_TOLD = {"plcc_fitted": "fit_reason", "plcc_fitted_5": "fit_5_reason", "whole_image": "whole_image_reason"}  # where the reason is kept
 _GROUPS = {"by_type": "by distortion", "by_area": "by share of the image"}
-_FLAT = "predictions or labels are all equal or fewer than three"
 _UNSURE = "there is one source, or no number without one of them or in more than 1 % of the draws"
 _SINCE = {
     "within_image_srcc": "no image has three regions whose labels differ",
     "pair_accuracy": "no image has two regions whose labels differ",
     "rmse": "predictions leave [0, 1]",
-    "whole_image": "predictions have none, or it or the labels are all equal or fewer than three",
 }
 
 
-def _hints(intervals: Sequence[Mapping[str, Any]], task: str) -> list[str]:
-    """Which intervals sources are too few for; of each model, statistic -> interval."""
-    few = {key for own in intervals for key, found in own.items() if found.get("few")}
-    if few - {"within_image_srcc"}:
-        return [f"{task}: its intervals are hints, since sources count as fewer than {FEW_SOURCES} of equal size"]
-    return [f"{task}: the interval within images is a hint, since sources count as fewer than {FEW_WITHIN} of equal size"] if few else []
+def _flat(found: Mapping[str, Any]) -> str:
+    """Why a score task has no correlation."""
+    if found["n"] < MIN_POINTS:
+        return f"{found['n']} regions are judged, and at least {MIN_POINTS} are needed"
+    return f"all {found['n']:,} {'predictions' if found['distinct'] == 1 else 'labels'} are the same"
 
 
 def _line(text: str, names: Sequence[str]) -> list[str]:
@@ -340,8 +355,11 @@ def _text(model: Mapping[str, Any], column: Column, number: float | None) -> str
     return f"{round(number, column.digits) + 0.0:,.{column.digits}f}"  # which turns -0.0 into 0.0
 
 
+LEGEND = "* is the best of a column, ' the second; a dash is explained below"
+
+
 def console(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    """Aligned for a terminal; * marks the best, ' the second."""
+    """Aligned for a terminal, with the marks of `LEGEND`."""
     rows = [[f"{t}{('', '*', chr(39))[p]}" for t, p in row] for row in cells(models, columns)]
     names = ["", *models]
     grid = [[c.title for c in columns], *rows]

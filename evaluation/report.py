@@ -86,7 +86,7 @@ def write_report(
         notes=notes(metrics),
         metrics=metrics,
         scores=SCORES,
-        figures={name: (address(light[name], "png"), address(dark[name], "png")) for name in light},
+        figures={name: (address(plots.webp(light[name]), "webp"), address(plots.webp(dark[name]), "webp")) for name in light},
         gallery=gallery(table, images),
         run={key: _readable(value) for key, value in run.items()},
         config=config_yaml,
@@ -159,8 +159,8 @@ def console_table(metrics: Mapping[str, Any]) -> str:
         m = metrics[key]
         numbers = f"{_percent(m['accuracy']):>8}{_number(m['macro_f1']):>10}{_number(m['precision']):>11}{_number(m['recall']):>8}"
         lines.append(f"{key:14}{numbers}{_number(m['f1']):>8}{m['n']:>9,}")
-    by_task = ", ".join(f"{task} {count:,}" for task, count in metrics["parse_failures_by_task"].items())
-    lines += ["", f"parse failures {metrics['parse_failures']:,}" + (f" ({by_task})" if by_task else "")]
+    by_task = ", ".join(f"{task} {count:,}" for task, count in metrics["unparsed_by_task"].items())
+    lines += ["", f"unparsed answers {metrics['unparsed']:,}" + (f" ({by_task})" if by_task else "")]
     lines.append(f"{metrics['n_regions']:,} regions of {metrics['n_images']:,} images from {metrics['n_sources']:,} sources")
     return "\n".join(lines)
 

@@ -96,3 +96,10 @@ def test_a_csv_without_curves_is_refused(tmp_path):
     csv.write_text("step,other\n1,2\n")
     with pytest.raises(ValueError, match="expected `step` and at least one loss"):
         plots.learning_curves(csv)
+
+
+def test_the_lighter_picture_is_the_same_picture():
+    drawn = plots.png(plots.confusion_matrix([[3, 1], [0, 2]], ["blur", "noise"], "Types"))
+    light = plots.webp(drawn)
+    assert len(light) < 0.7 * len(drawn)
+    assert np.array_equal(*(np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in (light, drawn)))
