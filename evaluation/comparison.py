@@ -14,11 +14,12 @@ import pandas as pd
 
 from components.tasks import TASKS
 from evaluation import ranking
-from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Sample, Scale, difference, holm, interval, leave_out, resample
+from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Scale, difference, holm, interval, samples
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
-from evaluation.correlations import srcc
+from evaluation.correlations import MIN_POINTS, srcc
 from evaluation.entries import Entry, align, heard
+from evaluation.participants import Coverage, Tables, alone, answered, remedies, without_answer
 from evaluation.protocols import CLEAN, MIN_REGIONS, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
@@ -37,7 +38,6 @@ from evaluation.weighted import (
 )
 
 REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
-MIN_SHARE = 0.9  # of a task's labelled regions: fewer answers, and a model is left out of the task, for it would take the others' regions
 SCALE: dict[str, Scale] = {
     **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), "fisher"),
     "rmse": "reciprocal",
@@ -69,8 +69,8 @@ def compare(
         absent: models that should take part and do not -> why; the page names them.
 
     Raises:
-        ValueError: fewer than two entries, or one that lacks so many regions that nothing is left to compare; such that `entries.align`
-            refuses; or splits of other sources.
+        ValueError: fewer than two entries, no task that two of them answered, or one that lacks so many regions that nothing is left to
+            compare; such that `entries.align` refuses; or splits of other sources.
     """
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
@@ -94,7 +94,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         ValueError: as `compare` does.
     """
     same, told = align(entries)
-    notes: list[str] = []
+    notes = [f"{e.name}: {note}" for e in same for note in e.notes]
     coverage = told.pop("coverage")
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     absent: set[tuple[str, str]] = set()
@@ -102,9 +102,11 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         tables[task], excluded = answered(same, task)
         notes += [f"{name} is left out of {task}: {reason}" for name, reason in excluded.items()]
         absent |= {(name, task) for name in excluded}
+        notes += without_answer(same, task, tables, coverage)
     if absent and max(map(len, tables.values())) < 2:
-        raise ValueError(f"nothing is left to compare. {'; '.join(notes)}: {_remedies([coverage[n][t] for n, t in absent])}")
-    models = {e.name: _model(e, told["failures"], coverage, tables) for e in same}
+        raise ValueError(f"nothing is left to compare. {'; '.join(notes)}: {remedies([coverage[n][t] for n, t in absent])}")
+    notes += alone(same, tables)
+    models = {e.name: _model(e, coverage, tables) for e in same}
     splits = splits or _halves(pd.concat([e.table["source"] for e in same]), seed)
     differences: list[dict[str, Any]] = []
     for task in SCORES:
@@ -121,16 +123,6 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
     return plain({**told, "models": models, "differences": differences}), tables, same, splits
 
 
-def _remedies(left_out: Sequence[Mapping[str, int]]) -> str:
-    """What to do about models that answered too little, by what their answers lack."""
-    found = []
-    if any(c["skipped"] for c in left_out):
-        found.append("add the missing rows, or measure all on the same regions")
-    if any(c["unparsed"] for c in left_out):
-        found.append("a file needs a score in each row, and a model answers that parse: `grammar: true` in its model.readouts")
-    return "; ".join(found)
-
-
 def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:
     return draw_splits(sources, seed=seed) if sources.nunique() >= MIN_SOURCES else None
 
@@ -144,47 +136,19 @@ def _reversed(models: Mapping[str, Mapping[str, Any]], task: Score) -> list[str]
     ]
 
 
-def answered(entries: Sequence[Entry], task: str) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
-    """Of each model that was asked: its rows on the regions that have a label and an answer of every such model; and who is left out, why.
-
-    While the models have less than `MIN_SHARE` of the labelled regions in common, the one that answered least is left out, so that none
-    takes the regions from the others that it failed on, or that its file lacks.
-    """
-    rows = {e.name: heard(e.table, task) for e in entries if e.answers(task)}
-    label = "types" if task == "distortion" else task
-    labelled = len(set().union(*(e.table.loc[e.table[label].notna(), "id"] for e in entries)))
-    excluded: dict[str, str] = {}
-    while len(rows) > 1 and len(_common(rows)) < MIN_SHARE * labelled:
-        least = min(rows, key=lambda name: len(rows[name]))
-        excluded[least] = f"it answered {len(rows.pop(least)):,} of {labelled:,} labelled regions, and nobody could be judged on the others"
-    common = _common(rows)
-    return {name: r[r["id"].isin(common)].reset_index(drop=True) for name, r in rows.items()}, excluded
-
-
-def _common(rows: Mapping[str, pd.DataFrame]) -> set[str]:
-    return set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
-
-
-def _model(
-    entry: Entry,
-    failures: Mapping[str, Mapping[str, int]],
-    coverage: Mapping[str, Mapping[str, Mapping[str, int]]],
-    tables: Mapping[str, Mapping[str, pd.DataFrame]],
-) -> dict[str, Any]:
+def _model(entry: Entry, coverage: Coverage, tables: Tables) -> dict[str, Any]:
     """What is not about one score: cost, distortions, and why each task's rows are not all that have a label."""
-    own = failures[entry.name]
+    own = coverage[entry.name]
     out: dict[str, Any] = {
         "parameters": entry.parameters,
         "ms_per_region": entry.ms_per_region,
         "peak_gib": entry.peak_gib,
         "device": entry.device,
         "file": entry.file,
-        "failures": sum(own.values()),
-        "failures_by_task": own,
-        "skipped": sum(counted["skipped"] for counted in coverage[entry.name].values()),
+        **{key: sum(counted[key] for counted in own.values()) for key in ("unparsed", "skipped")},
         "coverage": {},
     }
-    for task, counted in coverage[entry.name].items():
+    for task, counted in own.items():
         judged = len(tables[task].get(entry.name, ()))
         lost = len(heard(entry.table, task)) - judged
         out["coverage"][task] = {**counted, "left_out": lost, "judged": judged}
@@ -198,7 +162,18 @@ def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
         found["rmse"] = None
     control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
     found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
+    found["whole_image_reason"] = _no_control(control, task)
     return found
+
+
+def _no_control(control: pd.DataFrame, task: Score) -> str:
+    """Why the whole-image answers have no correlation, "" where they have one."""
+    if control.empty:
+        return "its predictions hold none"
+    if len(control) < MIN_POINTS:
+        return f"it is of {len(control)} regions, and at least {MIN_POINTS} are needed"
+    flat = [name for name, column in (("its answers", f"{task}_image"), ("the labels", task)) if np.ptp(control[column]) == 0]
+    return f"{flat[0]} are all equal" if flat else ""
 
 
 def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
@@ -262,17 +237,15 @@ def _uncertainty(
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
     each = [statistics[name][key] for name, key in flat]
-    drawn, without = resample(each, sources, draws, seed, bar=True), leave_out(each, sources)
-    sizes = np.unique(sources, return_counts=True)[1]
-    samples = {pair: Sample(drawn[:, k], sizes, None if without is None else without[:, k]) for k, pair in enumerate(flat)}
-    for (name, key), sample in samples.items():
+    found = dict(zip(flat, samples(each, sources, draws, seed, bar=True), strict=True))
+    for (name, key), sample in found.items():
         models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key], LEAST.get(key, FEW_SOURCES)))
     key = flat[0][1]
     pairs = list(combinations(statistics, 2))
-    found = [difference(samples[a, key], samples[b, key], SCALE[key]) for a, b in pairs]
+    apart = [difference(found[a, key], found[b, key], SCALE[key]) for a, b in pairs]
     return [
         {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p}
-        for (a, b), d, p in zip(pairs, found, holm([d.p for d in found]), strict=True)
+        for (a, b), d, p in zip(pairs, apart, holm([d.p for d in apart]), strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from components.tasks import TASKS
-from evaluation.protocols import SCORES, Score, asked, usable
+from evaluation.protocols import SCORES, Score, asked, unparsed, usable
 
 _PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")
 _LABELS = ("quality", "importance", "types", "severities")
@@ -35,6 +35,7 @@ class Entry:
         dataset: the name of the data it was measured on; None where unknown.
         trained_on: the name of the data it was trained on; None where unknown.
         file: whether it came as a file of predictions, of which nothing else is known.
+        notes: what a reader of the tables must know of what it came from.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     dataset: str | None = None
     trained_on: str | None = None
     file: bool = False
+    notes: tuple[str, ...] = ()
 
     def answers(self, task: str) -> bool:
         """Whether this model was asked about the task."""
@@ -88,10 +90,10 @@ def data_name(described: Mapping[str, Any]) -> str | None:
 
 
 def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
-    """Predictions with the columns image, region, score, and perhaps task (quality if there is none), std, and data.
+    """Predictions with the columns image, region (or id), score, and perhaps task (quality if there is none), std, and data.
 
-    Scores may have any scale; higher is better. An empty or infinite score counts as an answer that did not parse; a region without a row
-    for a task that other regions have is one that was not asked, and its `<task>_parsed` is None.
+    Scores may have any scale; higher is better. One that is no finite number counts as an answer that did not parse, and is told in the
+    entry's `notes`; a region without a row for a task that other regions have is one that was not asked, and its `<task>_parsed` is None.
 
     Args:
         data: the name of each data set -> a table of its regions and their labels.
@@ -101,14 +103,10 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
         in its image; where several have, the column data tells which.
 
     Raises:
-        ValueError: columns, tasks or data sets that are not these, a region twice, one that no data set has, or has in another image, or
-            one that several have and no name tells apart.
+        ValueError: fields that no comma separates, more of them than names, columns, tasks or data sets that are not these, a region twice,
+            one that no data set has, or has in another image, or one that several have and no name tells apart.
     """
-    rows = pd.read_csv(path, dtype={"image": str, "region": str, "data": str})
-    missing = [c for c in ("image", "region", "score") if c not in rows]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}, and needs image, region, score")
-    rows = rows.assign(task=rows.get("task", "quality"), data=rows.get("data"))
+    rows = _read_rows(path)
     strange = sorted(set(rows["task"].astype(str)) - set(SCORES))
     if strange:
         raise ValueError(f"{path} has the task {strange[0]!r}: allowed are {list(SCORES)}")
@@ -118,7 +116,30 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
     own = {name: _rows_of(rows, name, known) for name, known in data.items()}
     _check_places(path, rows, own, data)
     found = {name: _predictions(path, rows[mine], data[name]) for name, mine in own.items() if mine.any()}
-    return {name: Entry(path.stem, table, file=True) for name, table in found.items()}
+    return {name: Entry(path.stem, table, file=True, notes=tuple(notes)) for name, (table, notes) in found.items()}
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    """The rows of a file as text, with all columns but `std`; a row's index is two less than its line."""
+    with path.open(encoding="utf-8-sig") as file:
+        head = file.readline().rstrip()
+    separator = next((s for s in (";", "\t", "|") if s in head and "," not in head), None)
+    if separator:
+        raise ValueError(
+            f"{path} separates its columns by {separator!r}, as its first line {head!r} says: commas are allowed, with points in numbers; "
+            f"pandas.read_csv(path, sep={separator!r}, decimal=',').to_csv(path, index=False) writes such a file"
+        )
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig").fillna("")
+    except pd.errors.ParserError as error:
+        raise ValueError(f"{path}: {str(error).strip()}: each row needs as many fields as the first line, and numbers a point") from error
+    if not isinstance(rows.index, pd.RangeIndex):
+        raise ValueError(f"{path} has more fields in a row than names in its first line, {head!r}: numbers need a point, names no comma")
+    rows = rows[(rows != "").any(axis=1)].rename(columns={} if "region" in rows else {"id": "region"})
+    missing = [c for c in ("image", "region", "score") if c not in rows]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}, and needs image, region (or id) and score")
+    return rows.assign(task=rows.get("task", "quality"), data=rows["data"].where(rows["data"] != "", None) if "data" in rows else None)
 
 
 def _rows_of(rows: pd.DataFrame, name: str, known: pd.DataFrame) -> pd.Series[bool]:
@@ -145,19 +166,27 @@ def _check_places(path: Path, rows: pd.DataFrame, own: Mapping[str, pd.Series[bo
         )
 
 
-def _predictions(path: Path, rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """The table of the regions that `rows`, of one data set, are about."""
+def _predictions(path: Path, rows: pd.DataFrame, known: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The table of the regions that `rows`, of one data set, are about; and which scores are no numbers."""
     twice = rows[rows.duplicated(["region", "task"])]
     if len(twice):
         raise ValueError(f"{path} scores {len(twice)} regions twice, the first is {twice['region'].iloc[0]!r}: keep one score of each")
     table = known.loc[known["id"].isin(rows["region"]), [c for c in _PLACE if c in known]].reset_index(drop=True)
+    notes = []
     for task, own in rows.groupby("task"):
-        scores = pd.to_numeric(own.set_index("region")["score"], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        numbers = pd.to_numeric(own["score"], errors="coerce").replace([np.inf, -np.inf], np.nan)
+        bad = own["score"][numbers.isna()]
+        if len(bad):
+            first = f"{bad.iloc[0]!r} in line {bad.index[0] + 2}"
+            notes.append(
+                f"{len(bad):,} of {len(own):,} scores of {task} are no finite numbers, the first is {first}: they count as unparsed"
+            )
+        scores = numbers.set_axis(own["region"])
         table[f"{task}_pred"] = table["id"].map(scores).astype(np.float64)
         table[f"{task}_parsed"] = table[f"{task}_pred"].notna().astype(object).where(table["id"].isin(own["region"]), None)
         if "std" in own:
             table[f"{task}_std"] = table["id"].map(pd.to_numeric(own.set_index("region")["std"], errors="coerce"))
-    return table
+    return table, notes
 
 
 def agree(first: Entry, other: Entry) -> bool:
@@ -179,7 +208,7 @@ def disputed(first: Entry, other: Entry) -> tuple[str, str, Any, Any] | None:
 def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
     """The entries with their regions in one order, and who scored which: nobody loses a region that another lacks.
 
-    Which regions are compared is decided task by task, among the models that were asked (`comparison.answered`). Of every task that an
+    Which regions are compared is decided task by task, among the models that were asked (`participants.answered`). Of every task that an
     entry was asked, `coverage` counts the regions with a label (`labelled`), of these the answers that did not parse (`unparsed`, with
     those whose score is no number) and those without any (`skipped`: no row, or one that was not asked).
 
@@ -207,7 +236,6 @@ def align(entries: Sequence[Entry]) -> tuple[list[Entry], dict[str, Any]]:
         "scored_by_all": int((counts == len(same)).sum()),
         "fingerprints": prints,
         "same_data": len(set(prints.values())) <= 1,
-        "failures": {e.name: {t: int(unparsed(e.table, t).sum()) for t in TASKS if e.answers(t)} for e in same},
         "coverage": {e.name: {t: _coverage(e.table, known, t) for t in TASKS if e.answers(t)} for e in same},
     }
 
@@ -219,14 +247,13 @@ def heard(table: pd.DataFrame, task: str) -> pd.DataFrame:
     return usable(table, cast("Score", task))
 
 
-def unparsed(table: pd.DataFrame, task: str) -> pd.Series[bool]:
-    """Of which regions the answer did not parse; a score that is said to have parsed and is no number counts as such."""
-    parsed = table[f"{task}_parsed"]
-    return parsed.eq(False) | (parsed.eq(True) & table[f"{task}_pred"].isna()) if task in SCORES else parsed.eq(False)
+def label_column(task: str) -> str:
+    """The column that holds a label of the regions that have one."""
+    return "types" if task == "distortion" else task
 
 
 def _coverage(table: pd.DataFrame, known: pd.DataFrame, task: str) -> dict[str, int]:
-    label = "types" if task == "distortion" else task
+    label = label_column(task)
     labelled, failed = int(known[label].notna().sum()), int(unparsed(table[table[label].notna()], task).sum())
     answered = int(heard(table, task)[f"{task}_parsed"].eq(True).sum())
     return {"labelled": labelled, "unparsed": failed, "skipped": labelled - failed - answered}

@@ -39,12 +39,13 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
     A task was asked if `table` has its column `<task>_parsed`. `dropped` counts the regions that have no label or whose answer did not
     parse, which enter no correlation; in classification an answer that did not parse counts as wrong. `distinct` is the number of
     different predicted values: 1 means that the model collapsed, few mean ties; `tied` counts the regions that share theirs.
+    `unparsed` counts the answers that did not parse, of all regions, labelled or not.
 
     Raises:
         ValueError: columns missing, regions that occur twice, or scores that are infinite.
     """
     _check(table)
-    failures = {task: int((~_parsed(table, task)).sum()) for task in TASKS if asked(table, task)}
+    failed = {task: int(unparsed(table, task).sum()) for task in TASKS if asked(table, task)}
     return plain(
         {
             **{task: score_agreement(table, task) for task in SCORES},
@@ -53,8 +54,8 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
                 "whole_image": {task: _control(table, task) for task in SCORES},
                 "image_mean": {task: _image_mean(table, task) for task in SCORES},
             },
-            "parse_failures": sum(failures.values()),
-            "parse_failures_by_task": failures,
+            "unparsed": sum(failed.values()),
+            "unparsed_by_task": failed,
             "n_regions": len(table),
             "n_images": table["image"].nunique(),
             "n_sources": table["source"].nunique(),
@@ -65,6 +66,12 @@ def evaluate(table: pd.DataFrame) -> dict[str, Any]:
 def asked(table: pd.DataFrame, task: str) -> bool:
     """Whether the model was asked this question."""
     return f"{task}_parsed" in table.columns
+
+
+def unparsed(table: pd.DataFrame, task: str) -> pd.Series[bool]:
+    """Of which regions the answer did not parse; a score that is said to have parsed and is no number counts as such."""
+    parsed = table[f"{task}_parsed"]
+    return parsed.eq(False) | (parsed.eq(True) & table[f"{task}_pred"].isna()) if task in SCORES else parsed.eq(False)
 
 
 def usable(table: pd.DataFrame, task: Score) -> pd.DataFrame:

@@ -65,8 +65,9 @@ def test_runs_and_a_file_are_compared_on_the_same_regions(runs, tmp_path, capsys
     said = capsys.readouterr().out
     assert "judged are those that every model answered that was asked: quality" in said
     assert "no gallery" not in said
+    assert said.count("* is the best of a column") == 1
     (hint,) = [x for x in said.splitlines() if "of equal size" in x and "within images" not in x]
-    assert hint.startswith("note: quality: its intervals are hints")
+    assert hint.startswith("note: quality: intervals are hints")
     assert {p.name for p in tmp_path.iterdir()} > {"comparison.json", "comparison.md", "comparison.tex", "comparison.csv", "report.html"}
     assert "Where they disagree" in (tmp_path / "report.html").read_text()
 

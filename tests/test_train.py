@@ -48,7 +48,7 @@ PROMISED = [
     "distortion.macro_f1",
     "control.whole_image.quality.srcc",
     "control.image_mean.quality.srcc",
-    "parse_failures",
+    "unparsed",
 ]
 
 

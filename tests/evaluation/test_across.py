@@ -120,12 +120,11 @@ def test_dashes_and_who_is_missing_are_told_across_data_sets(entries, tmp_path, 
     flat = replace(entries[2], table=entries[2].table.assign(quality_pred=0.5).drop(columns=["importance_parsed", "distortion_parsed"]))
     result = compare_across(by_data([*entries[:2], flat]), tmp_path, draws=2, absent={"c": "out of memory"})
     told = notes(result)
-    control = "since predictions have none, or it or the labels are all equal or fewer than three"
     assert told == [
         "missing: c (out of memory)",
-        f"photographs: importance: no whole-image control for a, b, {control}",
+        "photographs: importance: no whole-image control for a, b, since its answers are all equal",
         "roi_folder mine: b: not measured on it",
-        "roi_folder mine: quality: no SRCC, PLCC for a, since predictions or labels are all equal or fewer than three",
+        "roi_folder mine: quality: no SRCC, PLCC for a, since all 47 predictions are the same",
         "roi_folder mine: importance: not asked of a",
         "roi_folder mine: distortion: not asked of a",
     ]

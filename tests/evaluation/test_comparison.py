@@ -10,9 +10,10 @@ import pytest
 
 from evaluation import comparison, ranking
 from evaluation.bootstrap import holm
-from evaluation.comparison import answered, compare
+from evaluation.comparison import compare
 from evaluation.comparison_page import disagreements, headline
 from evaluation.entries import Entry, align, read_csv, read_run
+from evaluation.participants import answered
 from evaluation.protocols import SCORES, distortion_agreement
 from evaluation.splits import draw_splits, read_splits
 from tests.evaluation.test_report import Page, images
@@ -46,12 +47,15 @@ def test_all_are_judged_on_the_same_regions(compared):
     assert (result["regions"], result["scored_by_all"]) == (48, 47)
     assert result["judged"] == {"quality": 46, "importance": 48, "distortion": 48}  # a file about quality takes nothing from the others
     assert {m["quality"]["n"] for m in result["models"].values()} == {46}  # one answer of the good model did not parse
-    assert result["models"]["good"]["failures_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
+    assert result["models"]["good"]["unparsed"] == 2
     told = {n: list(m["coverage"]["quality"].items()) for n, m in result["models"].items()}
     keys = ("labelled", "unparsed", "skipped", "left_out", "judged")
     counts = {"good": (48, 1, 0, 1, 46), "noise": (48, 0, 0, 2, 46), "theirs & co": (48, 0, 1, 1, 46)}
     assert told == {name: list(zip(keys, own, strict=True)) for name, own in counts.items()}
-    assert result["notes"] == []
+    (note,) = result["notes"]
+    assert note == (
+        "theirs & co has no answer about quality for 1 of 48 labelled regions, the first is 'region-0': no model is judged on them"
+    )
 
 
 @pytest.mark.usefixtures("_no_page")
@@ -99,7 +103,6 @@ def test_a_score_that_parsed_and_is_no_number_is_counted_as_unparsed(three, answ
     table = answers.assign(quality_pred=answers["quality"].where(answers.index > 3), quality_parsed=answers.index != 10)
     _, told = align([three[1], Entry("empty", table.drop(index=[20, 21]).reset_index(drop=True))])
     assert told["coverage"]["empty"]["quality"] == {"labelled": 48, "unparsed": 5, "skipped": 2}
-    assert told["failures"]["empty"] == {"quality": 5, "importance": 0, "distortion": 1}
     assert told["coverage"]["empty"]["distortion"] == {"labelled": 48, "unparsed": 1, "skipped": 2}
 
 
@@ -131,7 +134,7 @@ def test_who_answers_little_takes_no_region_from_the_others(three, answers, tmp_
     assert result["models"]["good"]["quality"]["n"] == result["models"]["noise"]["quality"]["n"] == 47
     assert result["models"]["bad"]["importance"]["n"] == 48
     assert "quality" not in result["models"]["bad"]
-    assert result["models"]["bad"]["failures_by_task"]["quality"] == 47
+    assert result["models"]["bad"]["coverage"]["quality"]["unparsed"] == 47
     (note,) = result["notes"]
     assert note.startswith("bad is left out of quality: it answered 1 of 48 labelled regions")
     assert json.loads((tmp_path / "comparison.json").read_text())["notes"] == [note]
@@ -207,14 +210,14 @@ def test_each_number_stands_in_a_table(compared):
             assert told[column] == f"{good[task][key]:.3f}"
     assert row("Quality by distortion")["blur (11)"] == f"{good['quality']['by_type']['blur']['srcc']:.3f}"
     assert row("Importance by share of the image")["10%-20% (48)"] == f"{good['importance']['srcc']:.3f}"
-    counts = row("Quality: failures, skipped regions and ties")
+    counts = row("Quality: unparsed answers, skipped regions and ties")
     assert counts == {
         "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46",
         "Distinct": str(good["quality"]["distinct"]), "Tied": str(good["quality"]["tied"]),
     }  # fmt: skip
     notes = section(out, "Notes")
-    for task in ("quality", "importance", "distortion", "severity"):
-        assert f"- {task}: its intervals are hints, since sources count as fewer than 20 of equal size\n" in notes
+    hint = "quality, importance, distortion, severity: intervals are hints, since sources count as fewer than 20 of equal size"
+    assert f"- {hint}\n" in notes
     latex = (out / "comparison.tex").read_text()
     assert all(f"% {title}\n" in latex for title in ranking.sections(result["models"], SCORES))
     flat = pd.read_csv(out / "comparison.csv").set_index("model").loc["good"]
@@ -223,6 +226,7 @@ def test_each_number_stands_in_a_table(compared):
     assert flat["quality.intervals.srcc.low"] == pytest.approx(good["quality"]["intervals"]["srcc"]["low"])
     assert flat["coverage.quality.skipped"] == 0
     page = (out / "report.html").read_text()
+    assert page.count("fewer than 20") == page.count(hint) == 1
     assert all(f">{title}</h" in page for title in ranking.sections(result["models"], SCORES))
 
 
@@ -288,18 +292,14 @@ def test_a_dash_is_explained(compared):
     told = ranking.explained(result["models"], SCORES)
     flat = [line for line in told if " parameters for" in line]
     assert all(line.startswith("quality: no PLCC after ") and " for noise, since the best rising curve is flat" in line for line in flat)
-    control = "since predictions have none, or it or the labels are all equal or fewer than three"
     assert [line for line in told if line not in flat and "SRCC of a group" not in line and " over splits" not in line] == [
-        f"quality: no whole-image control for theirs & co, {control}",
+        "quality: no whole-image control for theirs & co, since its predictions hold none",
         "importance: not asked of theirs & co",
-        f"importance: no whole-image control for good, noise, {control}",
+        "importance: no whole-image control for good, noise, since its answers are all equal",
         "distortion: not asked of theirs & co",
         "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
         "cost: not known of theirs & co, which came as a file",
-        *(
-            f"{task}: its intervals are hints, since sources count as fewer than 20 of equal size"
-            for task in ("quality", "importance", "distortion", "severity")
-        ),
+        "quality, importance, distortion, severity: intervals are hints, since sources count as fewer than 20 of equal size",
     ]
     for line in told:
         assert f"- {line}\n" in (out / "comparison.md").read_text()
@@ -308,7 +308,7 @@ def test_a_dash_is_explained(compared):
 
 
 def test_of_many_models_some_are_named():
-    models = {f"m{k}": {"parameters": 1, "ms_per_region": 1.0, "failures": 0, "skipped": 0} for k in range(9)}
+    models = {f"m{k}": {"parameters": 1, "ms_per_region": 1.0, "unparsed": 0, "skipped": 0} for k in range(9)}
     (line,) = [x for x in ranking.explained(models, SCORES) if x.startswith("peak memory")]
     assert line.startswith("peak memory: not measured for m0, m1, m2, m3, m4, m5, 3 more, since")
 
@@ -326,7 +326,7 @@ def test_a_mean_within_images_needs_more_sources(three):
     found = comparison.judge([replace(three[0], table=rows.reset_index(drop=True))], draws=20)[0]["models"]["good"]
     told = {key: own["few"] for key, own in found["quality"]["intervals"].items()}
     assert {key for key, few in told.items() if few} == {"within_image_srcc"}
-    hint = "quality: the interval within images is a hint, since sources count as fewer than 40 of equal size"
+    hint = "quality, importance: the interval within images is a hint, since sources count as fewer than 40 of equal size"
     assert hint in ranking.explained({"good": found}, SCORES)
 
 
@@ -506,6 +506,16 @@ def test_the_files_are_whole_and_the_page_stands_alone(compared):
     assert not page.open
     assert all(a.startswith("data:image/") for a in page.addresses)
     assert "Where they disagree" in page.text
+    assert all(a.startswith(("data:image/webp", "data:image/jpeg")) for a in page.addresses)
+
+
+def test_the_page_tells_which_classes_are_taken_for_which(compared):
+    out, result = compared
+    page = (out / "report.html").read_text()
+    assert page.count('<figure class="confusion">') == 4  # types and severities of the two that were asked
+    counts = pd.DataFrame(result["models"]["noise"]["distortion"]["confusion"])
+    share = counts.loc[1, 1] / counts.loc[1].sum()
+    assert f'<td style="--share:{share:.2f}" class="strong">{100 * share:.0f} %<small>{counts.loc[1, 1]}</small></td>' in page
 
 
 def test_the_best_is_bold_and_the_second_underlined():
@@ -551,68 +561,6 @@ def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
         read_run(tmp_path)
     with pytest.raises(ValueError, match="typo is no folder: give those of runs"):
         read_run(tmp_path / "typo")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("image,score\na,1", r"lacks the columns \['region'\]"),
-        ("image,region,score,task\nimage-0,region-0,1,beauty", "has the task 'beauty': allowed are"),
-        ("image,region,score\nimage-0,region-0,1\nimage-0,region-0,2", "scores 1 regions twice, the first is 'region-0'"),
-        ("image,region,score\nimage-0,region-0,1\nimage-0,region-99,1", r"1 of 2 regions are not among those .* the first is 'region-99'"),
-        ("image,region,score\nimage-3,region-0,1", "the first is 'region-0' of image 'image-3'"),
-    ],
-)
-def test_files_of_others_are_checked(answers, tmp_path, text, message):
-    (tmp_path / "theirs.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_csv(tmp_path / "theirs.csv", {"photographs": answers})
-
-
-def test_an_empty_score_counts_as_a_failure(answers, tmp_path):
-    (tmp_path / "theirs.csv").write_text("image,region,score\nimage-0,region-0,\nimage-0,region-1,0.5")
-    (theirs,) = read_csv(tmp_path / "theirs.csv", {"photographs": answers}).values()
-    assert theirs.table["quality_parsed"].tolist() == [False, True]
-
-
-def test_a_file_joins_each_data_set_that_it_has_rows_of(answers, tmp_path):
-    """Two data sets share names of regions: a column tells which is meant, and is asked for only where names do not tell."""
-    moved = answers.assign(id="mine-" + answers["id"], image="mine-" + answers["image"])
-    path = tmp_path / "theirs.csv"
-    rows = pd.concat([answers[:40], moved[40:]])
-    rows[["image", "id"]].rename(columns={"id": "region"}).assign(score=rows["quality"]).to_csv(path, index=False)
-    found = read_csv(path, {"photographs": answers, "mine": moved, "else": moved.assign(id=moved["id"] + "x")})
-    assert {n: (e.name, list(e.table["id"])) for n, e in found.items()} == {
-        "photographs": ("theirs", list(answers["id"][:40])),
-        "mine": ("theirs", list(moved["id"][40:])),
-    }
-    data = {"photographs": answers, "mine": moved, "labelled again": moved.assign(quality=0.5)}
-    with pytest.raises(
-        ValueError, match=r"8 of 48 regions are in several .* 'mine-region-40', in \['mine', 'labelled again'\]: add a column"
-    ):
-        read_csv(path, data)
-    told = pd.read_csv(path).assign(data=[None] * 40 + ["labelled again"] * 8)
-    told.to_csv(path, index=False)
-    assert {n: len(e.table) for n, e in read_csv(path, data).items()} == {"photographs": 40, "labelled again": 8}
-    both = pd.concat([told, told[40:].assign(data="mine", score=0.1)])
-    both.to_csv(path, index=False)
-    assert read_csv(path, data)["mine"].table["quality_pred"].tolist() == [0.1] * 8
-    told.assign(data="elsewhere").to_csv(path, index=False)
-    with pytest.raises(
-        ValueError, match=r"has the data set 'elsewhere': the runs were measured on \['photographs', 'mine', 'labelled again'\]"
-    ):
-        read_csv(path, data)
-
-
-def test_a_region_without_a_row_was_not_asked(answers, tmp_path):
-    lines = [f"{i},{r},0.5,quality" for i, r in zip(answers["image"], answers["id"], strict=True)]
-    lines += [f"{i},{r},0.5,importance" for i, r in zip(answers["image"][:30], answers["id"], strict=False)]
-    (tmp_path / "theirs.csv").write_text("\n".join(["image,region,score,task", *lines]))
-    (theirs,) = read_csv(tmp_path / "theirs.csv", {"photographs": answers}).values()
-    _, told = align([Entry("good", answers), theirs])
-    assert told["failures"]["theirs"] == {"quality": 0, "importance": 0}
-    assert {t: c["skipped"] for t, c in told["coverage"]["theirs"].items()} == {"quality": 0, "importance": 18}
-    assert {t: c["skipped"] for t, c in told["coverage"]["good"].items()} == {"quality": 0, "importance": 0, "distortion": 0}
 
 
 def test_who_is_missing_is_named_and_figures_of_who_left_are_removed(three, tmp_path):

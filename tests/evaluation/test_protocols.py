@@ -42,8 +42,8 @@ def test_every_key_is_there_and_json(answers):
     assert {"accuracy", "macro_f1", "per_type_f1", "precision", "recall", "f1", "n", "labels", "confusion"} == set(metrics["distortion"])
     assert {"accuracy", "macro_f1", "n", "labels", "confusion"} < set(metrics["severity"])
     assert {"srcc", "plcc", "rmse"} < set(metrics["control"]["whole_image"]["quality"])
-    assert metrics["parse_failures"] == 2
-    assert metrics["parse_failures_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
+    assert metrics["unparsed"] == 2
+    assert metrics["unparsed_by_task"] == {"quality": 1, "importance": 0, "distortion": 1}
     assert (metrics["n_regions"], metrics["n_images"], metrics["n_sources"]) == (48, 12, 4)
 
 
@@ -90,7 +90,7 @@ def test_order_within_images_by_hand():
 def test_what_has_no_label_or_no_answer_is_dropped_and_counted():
     rows = table([0.1, 0.2, 0.3, math.nan, 0.5], [0.1, math.nan, 0.3, 0.4, 0.5])
     metrics = evaluate(rows)
-    assert (metrics["quality"]["n"], metrics["quality"]["dropped"], metrics["parse_failures"]) == (3, 2, 1)
+    assert (metrics["quality"]["n"], metrics["quality"]["dropped"], metrics["unparsed"]) == (3, 2, 1)
     assert metrics["quality"]["srcc"] == pytest.approx(1)
     assert metrics["quality"]["plcc_fitted"] is None
     assert metrics["quality"]["fit_converged"] is False
@@ -106,7 +106,7 @@ def test_a_task_that_was_not_asked_has_no_numbers():
     assert metrics["importance"]["srcc"] is None
     assert (metrics["importance"]["n"], metrics["importance"]["dropped"]) == (0, 0)
     assert (metrics["distortion"]["accuracy"], metrics["distortion"]["n"], metrics["distortion"]["confusion"]) == (None, 0, [])
-    assert metrics["parse_failures_by_task"] == {"quality": 0}
+    assert metrics["unparsed_by_task"] == {"quality": 0}
 
 
 def test_constant_predictions_have_no_correlation_but_a_flag():
@@ -157,7 +157,7 @@ def test_an_unparsed_distortion_is_wrong_even_where_the_label_is_clean():
     metrics = distortions(["", "blur"], ["", "minor"], ["", "blur"], ["", "minor"], parsed=[False, True])
     assert metrics["distortion"]["accuracy"] == 0.5
     assert metrics["distortion"]["labels"] == ["clean", "blur", "unparsed"]
-    assert metrics["parse_failures"] == 1
+    assert metrics["unparsed"] == 1
 
 
 def test_missing_columns_repeated_regions_and_infinite_scores_are_refused(answers):

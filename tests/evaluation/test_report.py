@@ -146,7 +146,7 @@ def test_the_terminal_table_is_aligned_and_complete(answers):
     assert f"{metrics['quality']['plcc_fitted_5']:.3f}" in lines[1]
     assert lines[1].split()[-3:] == ["47", "1", str(answers["quality_pred"].nunique())]
     assert f"{metrics['control']['whole_image']['quality']['srcc']:.3f}" in lines[2]
-    assert "parse failures 2 (quality 1, importance 0, distortion 1)" in text
+    assert "unparsed answers 2 (quality 1, importance 0, distortion 1)" in text
     assert lines[7] == ""
 
 
