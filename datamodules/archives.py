@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.images import ImageError
+from datamodules.zip_directory import DEFLATED, STORED, Member, usual_members
 
 INSIDE = "::"
 ARCHIVES = (".zip", ".tar")
 OPEN_FILES = 64  # archives held open by one process
 _LOCAL_HEADER, _LOCAL_LENGTH = b"PK\x03\x04", 30
-_STORED, _DEFLATED = 0, 8
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,19 @@ def read_directory(path: Path) -> Directory:
     return Directory(*(np.array(c, kind) for c, kind in zip(columns, kinds, strict=True)))
 
 
-def _zip_rows(path: Path) -> list[tuple[bytes, int, int, int, int, int]]:
+def _zip_rows(path: Path) -> list[Member]:
+    usual = usual_members(path)
+    if usual is not None:
+        return usual
     with zipfile.ZipFile(path) as archive:
         files = [i for i in archive.infolist() if not i.is_dir()]
-    odd = next((i for i in files if i.flag_bits & 1 or i.compress_type not in (_STORED, _DEFLATED)), None)
+    odd = next((i for i in files if i.flag_bits & 1 or i.compress_type not in (STORED, DEFLATED)), None)
     if odd is not None:
         raise ValueError(f"member {odd.filename} is encrypted, or compressed by something else than deflate")
     return [(_encoded(i.filename), i.header_offset, i.compress_size, i.compress_type, i.file_size, i.CRC) for i in files]
 
 
-def _tar_rows(path: Path) -> list[tuple[bytes, int, int, int, int, int]]:
+def _tar_rows(path: Path) -> list[Member]:
     with tarfile.open(path, "r:") as archive:
         members = archive.getmembers()
     end = max((i.offset_data + -(-i.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE for i in members), default=0)
@@ -206,7 +209,7 @@ class ImageFiles:
         data = os.pread(file, length, offset)
         if len(data) < length:
             raise ValueError(f"the archive ends after {len(data)} of {length} bytes")
-        return _inflated(data, size) if method == _DEFLATED else data
+        return _inflated(data, size) if method == DEFLATED else data
 
     def _file(self, archive: str) -> int:
         if archive not in self._open:
