@@ -22,16 +22,26 @@ def count_unfit(regions: pa.ChunkedArray) -> int:
 
 def _unfit(regions: pa.StructArray, task: str) -> int:
     score, std, scale = (pc.struct_field(regions, task + of) for of in ("", "_std", "_scale"))
-    ends = (pc.struct_field(scale, "low").fill_null(UNIT.low), pc.struct_field(scale, "high").fill_null(UNIT.high))
-    low, high = (_numbers(end) for end in ends)
-    given, given_std = (pc.is_valid(column).to_numpy(zero_copy_only=False) for column in (score, std))
-    value, spread, rounding = _numbers(score), _numbers(std), ROUNDING * (high - low)
-    fits = (value >= low - rounding) & (value <= high + rounding)
-    unfit_std = given_std & ~(fits & (spread >= 0) & (spread <= _largest(value, low, high)))
+    low, high = _ends(scale, "low", UNIT.low), _ends(scale, "high", UNIT.high)
+    value, rounding = _numbers(score), ROUNDING * (high - low)
+    fits = (value >= low - rounding) & (value <= high + rounding)  # which nothing unknown does
+    unfit = len(score) - score.null_count - np.count_nonzero(fits)
+    known = np.flatnonzero(std.is_valid())
+    if not len(known):
+        return int(unfit)
+    value, fits, spread = value[known], fits[known], _numbers(std)[known]
+    low, high = (np.broadcast_to(end, len(std))[known] for end in (low, high))
+    unfit_std = ~(fits & (spread >= 0) & (spread <= _largest(value, low, high)))
     doubtful = np.flatnonzero(unfit_std & fits & (spread >= 0))  # few: their scores may have been rounded
     mean = _innermost(value[doubtful], low[doubtful], high[doubtful])
     unfit_std[doubtful] = spread[doubtful] > _largest(mean, low[doubtful], high[doubtful])
-    return int(np.count_nonzero(given & ~fits) + np.count_nonzero(unfit_std))
+    return int(unfit + np.count_nonzero(unfit_std))
+
+
+def _ends(scale: pa.StructArray, name: str, missing: float) -> NDArray[np.float64]:
+    """(N,) one end of the scale of each region; (1,) where it is the same for all."""
+    found = _numbers(pc.struct_field(scale, name).fill_null(missing))
+    return found[:1] if (found == found[:1]).all() else found
 
 
 def _largest(mean: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from datamodules.images import ImageError, is_file
 from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
 from datamodules.row_copies import RowCopy, as_batch, needed_columns, place_of, plain
-from datamodules.tables import open_table, read_group
+from datamodules.tables import open_table, read_group, read_groups
 
 OPEN_TABLES = 32  # held open by one process
+TOGETHER = 64  # row groups that are looked through at once
 _REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
 
 
@@ -99,22 +100,23 @@ def scan(
     unfit, unwanted, seen = 0, pa.array(sorted(exclude), pa.string()), set[str]()
     absent = {part: set(numbers) for part, numbers in (rows_of or {}).items()}
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
-        table, groups, rows = _columns(part)
-        by_name = pc.is_in(table["id"], value_set=unwanted)
-        seen.update(table["id"].filter(by_name).to_pylist() if len(unwanted) else ())
-        by_row = np.isin(np.arange(len(table)), sorted(absent.get(part, ())))
-        absent[part] = {row for row in absent.get(part, ()) if not 0 <= row < len(table)}
-        left = by_row | by_name.to_numpy()
-        named = table.select(["source", "split"])
-        _check_splits(named.filter(pa.array(~left)) if left.any() else named, sources, part)
-        regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
-        reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
-        reasons = np.where(left, "excluded by name", reasons)
-        reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
-        why.update(r for r in reasons.tolist() if r)
-        split = pc.index_in(table["split"], pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
-        unfit += count_unfit(table["regions"])
-        found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
+        count = 0
+        for table, groups, rows in _columns(part):
+            by_name = pc.is_in(table["id"], value_set=unwanted)
+            seen.update(table["id"].filter(by_name).to_pylist() if len(unwanted) else ())
+            left = by_name.to_numpy() | np.isin(np.arange(count, count + len(table)), sorted(absent.get(part, ())))
+            count += len(table)
+            named = table.select(["source", "split"])
+            _check_splits(named.filter(pa.array(~left)) if left.any() else named, sources, part)
+            regions = pc.list_value_length(table["regions"]).fill_null(0).to_numpy().astype(np.int32)
+            reasons = _reasons(table["path"].fill_null("").to_pylist(), files)
+            reasons = np.where(left, "excluded by name", reasons)
+            reasons = np.where((regions == 0) & (reasons == ""), "without regions", reasons)
+            why.update(r for r in reasons.tolist() if r)
+            split = pc.index_in(table["split"], pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
+            unfit += count_unfit(table["regions"])
+            found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
+        absent[part] = {row for row in absent.get(part, ()) if not 0 <= row < count}
     part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))
     rows_absent = [f"row {number} of {part}" for part, numbers in absent.items() for number in sorted(numbers)]
     unmatched = (*sorted({*exclude} - seen), *rows_absent)
@@ -134,14 +136,17 @@ def most_types(parts: Sequence[Path]) -> int:
     return most
 
 
-def _columns(part: Path) -> tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]:
-    wanted = ["id", "source", "split", "path", "regions.list.element.area", *LABELS]
+def _columns(part: Path) -> Iterator[tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]]:
+    """What must be known of a table's rows, and their row groups and places in these; some row groups at a time."""
+    wanted = ["id", "source", "split", "path", *LABELS]
     with open_table(part) as file:
-        groups = [read_group(file, part, g, wanted) for g in range(file.num_row_groups)]
-        table = pa.concat_tables(groups) if groups else file.schema_arrow.empty_table()
-    sizes = [len(g) for g in groups]
-    rows = [np.arange(n, dtype=np.int32) for n in sizes]
-    return table, np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), np.concatenate([np.empty(0, np.int32), *rows])
+        if not file.num_row_groups:
+            yield file.schema_arrow.empty_table(), np.empty(0, np.int32), np.empty(0, np.int32)
+        for first in range(0, file.num_row_groups, TOGETHER):
+            groups = range(first, min(first + TOGETHER, file.num_row_groups))
+            sizes = [file.metadata.row_group(group).num_rows for group in groups]
+            places = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])
+            yield read_groups(file, part, groups, wanted), np.repeat(np.array(groups, np.int32), sizes), places
 
 
 def _check_splits(table: pa.Table, sources: dict[str, str], part: Path) -> None:

@@ -279,8 +279,13 @@ def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetF
 
 def read_group(file: pq.ParquetFile, path: Path, group: int, columns: Sequence[str] | None = None) -> pa.Table:
     """A row group. Raises ValueError where it is damaged, OSError where the system does not read it."""
+    return read_groups(file, path, range(group, group + 1), columns)
+
+
+def read_groups(file: pq.ParquetFile, path: Path, groups: range, columns: Sequence[str] | None = None) -> pa.Table:
+    """As `read_group`, several of them, one behind the other."""
     try:
-        return file.read_row_group(group, columns=columns, use_threads=False)
+        return file.read_row_groups(list(groups), columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise _unread(path, error) from error
 

@@ -54,7 +54,7 @@ def test_a_whole_table_that_the_system_does_not_open_is_not_called_damaged(parts
 
 def test_a_group_that_the_disk_does_not_give_is_not_called_damaged(parts):
     class Failing:
-        def read_row_group(self, *_, **__):
+        def read_row_groups(self, *_, **__):
             raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(OSError, match=r"cannot be read \(Input/output error\)"):
