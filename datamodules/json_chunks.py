@@ -110,8 +110,8 @@ def chunks(path: Path, start: int, size: int, at: str = "") -> Iterator[Chunk]:
                 key = _BETWEEN.fullmatch(held[used:left])
                 if key is None or (key[1] is None) != (form == "list"):
                     raise ValueError(f"{path} holds {held[used:left][:40]!r} at byte {place + used:,}, where a {form} has a record")
-                _check_length(path, place + left, held[left : min(right, left + LARGEST + 1)])
                 record = held[left:right]
+                _check_length(path, place + left, record)
                 found.append(record if form == "list" else b'{"key":' + key[1] + b',"value":' + record + b"}")
                 used = right
                 if place + used - begun >= size:  # after a record, not after a block: cuts do not depend on where reading began
@@ -150,10 +150,14 @@ def _check_length(path: Path, place: int, text: bytes) -> None:
 def _records(text: bytes) -> list[tuple[int, int]]:
     """Where the whole records in `text`, which begins between two of them, begin and end."""
     codes = np.frombuffer(text, np.uint8)
-    quotes = _unescaped(np.flatnonzero(codes == _QUOTE), codes)
     folded = codes | _BRACKET
-    brackets = np.flatnonzero((folded == _OPEN) | (folded == _CLOSE))
-    brackets = brackets[np.searchsorted(quotes, brackets) % 2 == 0]  # those inside strings are text
+    marks = np.flatnonzero((codes == _QUOTE) | (folded == _OPEN) | (folded == _CLOSE))
+    quotes = codes[marks] == _QUOTE
+    ends_of_strings = quotes.copy()
+    if b"\\" in text:
+        ends_of_strings[quotes] = ~_escaped(marks[quotes], codes)
+    inside = np.cumsum(ends_of_strings, dtype=np.uint8) & 1  # of strings, where brackets are text
+    brackets = marks[~quotes & (inside == 0)]
     opens = folded[brackets] == _OPEN
     depth = np.cumsum(np.where(opens, 1, -1))
     outside = np.minimum.accumulate(depth) >= 0  # before the bracket that closes the file
@@ -161,14 +165,12 @@ def _records(text: bytes) -> list[tuple[int, int]]:
     return list(zip(starts[: len(ends)].tolist(), ends.tolist(), strict=True))
 
 
-def _unescaped(quotes: NDArray[np.int64], codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Without those that an odd number of backslashes stands before."""
-    doubtful = quotes[(quotes > 0) & (codes[quotes - 1] == _BACKSLASH)]
-    escaped = []
-    for quote in doubtful.tolist():
-        first = quote
+def _escaped(quotes: NDArray[np.int64], codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(N,) whether an odd number of backslashes stands before a quote."""
+    escaped = (quotes > 0) & (codes[quotes - 1] == _BACKSLASH)
+    for place in np.flatnonzero(escaped).tolist():
+        first = quote = int(quotes[place])
         while first > 0 and codes[first - 1] == _BACKSLASH:
             first -= 1
-        if (quote - first) % 2:
-            escaped.append(quote)
-    return np.setdiff1d(quotes, escaped) if escaped else quotes
+        escaped[place] = (quote - first) % 2
+    return escaped

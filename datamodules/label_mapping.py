@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
+from numpy.typing import NDArray
 
 from components.registry import ConfigError, check_keys
 from datamodules.json_chunks import LARGEST, Form, chunks, form_of, parsed
 from datamodules.records import Scale
 
 DEFAULT = Path(__file__).with_name("seagull_100w.yaml")
-FIRST = 2**20  # bytes of records in which the keys are looked for
+SOME, FIRST = 2**16, 2**20  # bytes of records in which the keys are looked for, and in which they are where those lack one
 KEY, SELF, POSITION = "$key", "$self", "$position"
 REGION_TYPES = {  # what is known of a region -> its type
     "region": "VARCHAR",
@@ -63,7 +67,7 @@ class Reader:
 
     Attributes:
         path: the file. at: the keys below which its records stand. start: the byte at which they begin. form: what they stand in.
-        columns: what `select` gives of each region besides image and position.
+        columns: what `regions` gives of each region.
         named: whether a record's regions are a mapping of names to regions; else they are a list.
     """
 
@@ -76,26 +80,47 @@ class Reader:
     _type: str
     _image: str
     _regions: str
-    _fields: Mapping[str, str]
+    _paths: Mapping[str, str]
 
     def select(self, chunk: Path, of_image: str) -> str:
-        """The query that reads a chunk's file: a row for each region, with `image`, `position` from 1 on, and the columns; of a record
-        that does not say what its regions are, one row, which is `lost`.
+        """The query that reads a chunk's file: a row for each image, with `image`, `listed` (its regions, for `regions`; null where the
+        record does not say which there are), and what is made of these.
 
         Args:
-            of_image: expressions of `image`, with names; worked out once an image.
+            of_image: expressions of `image` and `listed`, with names.
         """
-        listed = "map_entries(regions)" if self.named else "regions"
+        listed = "CASE WHEN regions IS NOT NULL THEN map_entries(regions) END" if self.named else "regions"
         records = (
             f"SELECT {self._image} AS image, {self._regions} AS regions "
             f"FROM read_json('{_quoted(str(chunk))}', format='array', records='false', maximum_object_size={LARGEST}, "
             f"columns={{json: '{self._type}'}})"
         )
-        told = f"SELECT CASE WHEN regions IS NULL THEN [NULL] ELSE {listed} END AS listed, regions IS NULL AS lost, image, {of_image}"
-        told += f" FROM ({records})"
-        rows = f"SELECT unnest(listed) AS found, generate_subscripts(listed, 1) AS position, * EXCLUDE (listed) FROM ({told})"
-        fields = ", ".join(f"{expression} AS {name}" for name, expression in self._fields.items())
-        return f"SELECT * EXCLUDE (found), {fields} FROM ({rows})"
+        return f"SELECT *, {of_image} FROM (SELECT image, {listed} AS listed FROM ({records}))"
+
+    def regions(self, listed: pa.ListArray) -> pa.Table:
+        """Lists of regions as `select` gives them -> a row for each region, one list after the other: the columns."""
+        found = listed.flatten()
+        columns = {}
+        for name, path in self._paths.items():
+            if path == POSITION:
+                columns[name] = pa.array(positions(listed)).cast(pa.string())
+                continue
+            column = found
+            for key in ("key",) if path == KEY else (*(("value",) if self.named else ()), *path.split(".")):
+                column = pc.struct_field(column, [column.type.get_field_index(key)])
+            columns[name] = column
+        return pa.table(columns)
+
+
+def lengths(listed: pa.ListArray) -> NDArray[np.int64]:
+    """(N,) how many regions each list holds; 0 where there is none."""
+    return np.asarray(pc.list_value_length(listed).fill_null(0).to_numpy(), np.int64)
+
+
+def positions(listed: pa.ListArray) -> NDArray[np.int64]:
+    """(M,) of each region its place in its list, from 1 on."""
+    held = lengths(listed)
+    return np.arange(1, held.sum() + 1) - np.repeat(np.cumsum(held) - held, held)
 
 
 def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
@@ -111,15 +136,14 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
         raise FileNotFoundError(f"{path} is missing: fetch it, or name it in a mapping ({where}.file)")
     at = str(mapping.get("at") or "")
     form, start = form_of(path, at)
-    records = _first(path, at, form, start, mapping["regions"])
-    name, record = next((r for r in records if _regions(r[1], mapping["regions"])), records[0])
     wanted = {k: str(mapping[k]) for k in REGION_TYPES if mapping.get(k)}
-    regions = _regions(record, mapping["regions"])
-    found = [region for _, r in records for region in _listed(_regions(r, mapping["regions"]))]
-    wrong = [] if mapping["image"] == KEY and form == "mapping" else [("image", [record], mapping["image"])]
-    wrong += [("regions", [record], mapping["regions"])] if mapping["regions"] != SELF else []
-    wrong += [(k, found, p) for k, p in wanted.items() if not (p == POSITION or (p == KEY and isinstance(regions, dict)))]
-    missing = [f"{where}.{key}: no '{p}'" for key, holders, p in wrong if not any(_has(h, p) for h in holders)]
+    for size in (min(SOME, FIRST), FIRST):
+        records = _first(path, at, form, start, mapping["regions"], size)
+        name, record = next((r for r in records if _regions(r[1], mapping["regions"])), records[0])
+        regions = _regions(record, mapping["regions"])
+        missing = [f"{where}.{key}: no '{p}'" for key, p in _absent(mapping, wanted, form, records, record)]
+        if not missing:
+            break
     if missing:
         raise ConfigError(
             f"{path} is not laid out as the mapping says ({'; '.join(missing)}). It is a {form} of records, one of which"
@@ -132,8 +156,6 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
     regions_type = f"MAP(VARCHAR, {region_type})" if isinstance(regions, dict) else f"{region_type}[]"
     paths = {} if mapping["image"] == KEY else {mapping["image"]: "VARCHAR"}
     record_type = regions_type if mapping["regions"] == SELF else _struct({**paths, mapping["regions"]: regions_type})
-    value = "found.value" if isinstance(regions, dict) else "found"
-    special = {POSITION: "CAST(position AS VARCHAR)", KEY: "found.key"}
     return Reader(
         path,
         at,
@@ -144,14 +166,26 @@ def reader(folder: Path, mapping: Mapping[str, Any], where: str) -> Reader:
         (f"STRUCT(key VARCHAR, value {record_type})" if form == "mapping" else record_type).replace("'", "''"),
         "json.key" if mapping["image"] == KEY else root + _access(mapping["image"]),
         root if mapping["regions"] == SELF else root + _access(mapping["regions"]),
-        {k: special.get(p) or value + _access(p) for k, p in wanted.items()},
+        wanted,
     )
 
 
-def _first(path: Path, at: str, form: Form, start: int, where: str) -> list[tuple[str, Any]]:
+def _absent(
+    mapping: Mapping[str, Any], wanted: Mapping[str, str], form: Form, records: Sequence[tuple[str, Any]], record: Any
+) -> list[tuple[str, str]]:
+    """What the mapping names that neither `record` nor any region of `records` has, and under which key."""
+    regions = _regions(record, mapping["regions"])
+    found = [region for _, r in records for region in _listed(_regions(r, mapping["regions"]))]
+    named = [] if mapping["image"] == KEY and form == "mapping" else [("image", [record], mapping["image"])]
+    named += [("regions", [record], mapping["regions"])] if mapping["regions"] != SELF else []
+    named += [(k, found, p) for k, p in wanted.items() if not (p == POSITION or (p == KEY and isinstance(regions, dict)))]
+    return [(key, path) for key, holders, path in named if not any(_has(h, path) for h in holders)]
+
+
+def _first(path: Path, at: str, form: Form, start: int, where: str, size: int) -> list[tuple[str, Any]]:
     """Names and values of the first records, as far as it takes to meet a region; where they have none to name, of the very first ones."""
     first: list[tuple[str, Any]] = []
-    for chunk in chunks(path, start, FIRST, at):
+    for chunk in chunks(path, start, size, at):
         records = [(r["key"], r["value"]) if form == "mapping" else (KEY, r) for r in parsed(path, chunk)]
         first = first or records
         said = [_regions(value, where) for _, value in records]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles
 from datamodules.images import ImageError
+from datamodules.label_join import one
 from datamodules.records import SPLITS, Scale
 from datamodules.tables import REGION, SCHEMA, pointing
 
 _POINTED = ("counts", "semantic", "description", "quality_scale", "importance_scale", "distortions")  # values that repeat
 _FIELDS = pa.struct([f.with_type(pointing(f.type)) if f.name in _POINTED else f for f in REGION])
+_ID, _HERE = "{Type}_{setting}/{id}", "\0"
 ROWS = pa.schema([f.with_type(pa.list_(_FIELDS)) if f.name == "regions" else f for f in SCHEMA], SCHEMA.metadata)  # of `RowMaker`
 
 
@@ -61,13 +64,12 @@ class RowMaker:
     def _images(self, first: pa.Table, masks: pa.Table) -> tuple[pa.Table, list[str], NDArray[np.int8]]:
         """Of each image's first row: the table but for its regions, its name, and the place of its type in `DISTORTION_TYPES`."""
         own = masks.take(first["number"])
-        found, references = first.to_pydict(), own["reference"].to_pylist()
-        kinds = [self._kind(t) for t in found["type"]]
-        names = [
-            {"Type": k.capitalize(), "type": k, "setting": s, "id": r} for k, s, r in zip(kinds, found["setting"], references, strict=True)
-        ]
-        ids = [f"{n['Type']}_{n['setting']}/{n['id']}" for n in names]
-        paths = [self.mapping["images"].format(**n) for n in names]
+        versions = list(zip(first["type"].to_pylist(), first["setting"].to_pylist(), strict=True))
+        references = own["reference"].to_pylist()
+        kinds = {kind: self._kind(kind) for kind in dict.fromkeys(kind for kind, _ in versions)}
+        ids, paths, clean = (
+            _filled(template, versions, references, kinds) for template in (_ID, self.mapping["images"], self.mapping["references"])
+        )
         columns = {
             "id": ids,
             "source": references,
@@ -76,25 +78,26 @@ class RowMaker:
             "width": own["width"],
             "path": paths,
             "hash": self._hashes(paths),
-            "reference": [self.mapping["references"].format(**n) for n in names],
+            "reference": clean,
             "regions": pa.nulls(len(ids), SCHEMA.field("regions").type),
             "png": pa.nulls(len(ids), pa.binary()),
         }
         table = pa.Table.from_pydict(columns, SCHEMA).combine_chunks()
-        return table, ids, np.array([DISTORTION_TYPES.index(k) for k in kinds], np.int8)
+        places = {given: DISTORTION_TYPES.index(kind) for given, kind in kinds.items()}
+        return table, ids, np.array([places[given] for given, _ in versions], np.int8)
 
     def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: NDArray[np.int8]) -> dict[str, pa.Array]:
         """The columns of regions, but for the masks and their words."""
         own = masks.select(["region", "left_", "top_", "w", "h", "area"]).take(rows["number"]).combine_chunks()
-        box = [_one(own[c]) for c in ("left_", "top_", "w", "h")]
+        box = [one(own[c]) for c in ("left_", "top_", "w", "h")]
         fields: dict[str, pa.Array] = {
-            "id": pc.binary_join_element_wise(ids, _one(own["region"]), "/"),
+            "id": pc.binary_join_element_wise(ids, one(own["region"]), "/"),
             "box": pa.StructArray.from_arrays(box, fields=list(REGION.field("box").type)),
-            "area": _one(own["area"]),
-            "distortions": self._distortions(_one(rows["quality"]), kinds),
+            "area": one(own["area"]),
+            "distortions": self._distortions(one(rows["quality"]), kinds),
         }
         for task in ("quality", "importance"):
-            fields |= {name: _one(rows[name]) for name in (task, f"{task}_std")}
+            fields |= {name: one(rows[name]) for name in (task, f"{task}_std")}
             kind = _FIELDS.field(f"{task}_scale").type
             values = vars(Scale(**self.mapping["scales"][task])).values()
             ends = [_same(value, len(rows), f.type) for value, f in zip(values, kind, strict=True)]
@@ -143,38 +146,21 @@ class RowMaker:
         return found
 
 
-def once(rows: pa.Table, masks: pa.Table, scores: tuple[str, ...]) -> tuple[pa.Table, int, int]:
-    """Joined rows in any order -> in the order of the masks' references, types, settings and masks, with `image` for `type` and
-    `setting` to change with; of rows of the same region of the same image the first in the order of their `scores`, which depends
-    neither on pieces nor on threads; how many others there were, and how many of those have other scores.
+def _filled(template: str, versions: Sequence[tuple[str, int]], references: Sequence[str], kinds: Mapping[str, str]) -> list[str]:
+    """A template of the mapping for each image; what it says of a version (type and setting) is worked out once for all references.
+
+    Args:
+        kinds: what types are called here, by what they are called there.
     """
-    numbers = rows["number"].to_numpy()
-    reference = _ranks(masks["reference"])[0][numbers] if len(rows) else numbers
-    (kind, kinds), (setting, settings) = (_ranks(rows[name]) for name in ("type", "setting"))
-    image = (reference * kinds + kind) * settings + setting
-    key = image * len(masks) + numbers
-    rows = rows.append_column("image", pa.array(image))
-    order = np.argsort(key, kind="stable")
-    twice = int((key[order[1:]] == key[order[:-1]]).sum())
-    if not twice:
-        return rows.take(pa.array(order)), 0, 0
-    rows = rows.append_column("key", pa.array(key)).sort_by([("key", "ascending"), *((name, "ascending") for name in scores)])
-    key = rows["key"].to_numpy()
-    first = np.append(True, key[1:] != key[:-1])
-    kept = rows.filter(pa.array(first))
-    chosen = kept.take(pa.array(np.cumsum(first) - 1))
-    pairs = [(rows[n].to_numpy(), chosen[n].to_numpy()) for n in scores]  # what is unknown is NaN
-    same = np.logical_and.reduce([(a == b) | (np.isnan(a) & np.isnan(b)) for a, b in pairs])
-    return kept.drop_columns(["key"]), twice, int((~same).sum())
 
+    def said(version: tuple[str, int], reference: str) -> str:
+        kind = kinds[version[0]]
+        return template.format(Type=kind.capitalize(), type=kind, setting=version[1], id=reference)
 
-def _ranks(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
-    """Of each value its place among all that there are, in their order, and how many there are."""
-    codes = _one(column).dictionary_encode()
-    order = pc.sort_indices(codes.dictionary).to_numpy()
-    ranks = np.empty(len(order), np.int64)
-    ranks[order] = np.arange(len(order))
-    return ranks[codes.indices.to_numpy()], len(order)
+    if any(name and name.startswith("id") and (name, spec, how) != ("id", "", None) for _, name, spec, how in Formatter().parse(template)):
+        return [said(version, reference) for version, reference in zip(versions, references, strict=True)]  # "{id:0>8}", say
+    around = {version: said(version, _HERE).split(_HERE) for version in dict.fromkeys(versions)}
+    return [reference.join(around[version]) for version, reference in zip(versions, references, strict=True)]
 
 
 def _starts(image: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -186,17 +172,13 @@ def _of_masks(masks: pa.Table, numbers: NDArray[np.int64]) -> dict[str, pa.Array
     """Run lengths and words of the masks `numbers`, each held once: those of a reference stand together in `masks`."""
     low = int(numbers.min())
     near, places = masks.slice(low, int(numbers.max()) - low + 1), pa.array(numbers - low)
-    return {name: _one(near[name]).dictionary_encode().take(places) for name in ("counts", "semantic", "description")}
+    return {name: one(near[name]).dictionary_encode().take(places) for name in ("counts", "semantic", "description")}
 
 
 def _same(value: Any, count: int, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_dictionary(kind):
         return pa.repeat(pa.scalar(value, kind), count)
     return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value], kind.value_type))
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 @functools.lru_cache(maxsize=2**10)  # versions of a reference stand together

@@ -28,12 +28,15 @@ from components.rle_many import measure_all
 from datamodules.alone import LOCK, alone
 from datamodules.archives import ARCHIVES, ImageFiles
 from datamodules.json_chunks import Chunk, chunks
-from datamodules.label_mapping import Reader, reader
+from datamodules.label_join import joined, once, one
+from datamodules.label_mapping import Reader, lengths, positions, reader
 from datamodules.label_misfits import explain
-from datamodules.label_rows import ROWS, RowMaker, once
+from datamodules.label_pieces import SUFFIX, read_bucket, write_piece
+from datamodules.label_rows import ROWS, RowMaker
 from datamodules.tables import VERSION, RecordWriter
 
 VERSION_OF_INDEX = 5  # changes whenever the same files would give other tables
+PIECES = 2  # changes whenever what a killed run leaves could not be gone on with
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP = 64  # images in a row group
@@ -107,7 +110,7 @@ class Indexer:
                 shutil.rmtree(self.work, ignore_errors=True)
                 return dict(json.loads(manifest.read_text(encoding="utf-8")))
             self.work.mkdir(exist_ok=True)  # a damaged table was deleted, as its error says
-            _write_text(self.work / CLAIM, json.dumps(self.made))
+            _write_text(self.work / CLAIM, json.dumps({**self.made, "pieces": PIECES}))
             manifest.unlink()
         self._stage("masks", self._write_masks)
         self._stage("scores", self._write_scores)
@@ -139,7 +142,7 @@ class Indexer:
         begun = self._begun(archives)
         if begun is None:
             self.work.mkdir(parents=True, exist_ok=True)
-            _write_text(self.work / CLAIM, json.dumps({**self.made, "archives": archives}))
+            _write_text(self.work / CLAIM, json.dumps({**self.made, "archives": archives, "pieces": PIECES}))
         return archives if begun is None else begun
 
     def _begun(self, archives: dict[str, int]) -> dict[str, int] | None:
@@ -156,6 +159,10 @@ class Indexer:
                 )
             if {k: theirs.get(k) for k in self.made} != json.loads(json.dumps(self.made)):
                 raise FileExistsError(f"{self.out} holds tables of other label files or options: choose another folder, or delete it")
+            if there == claim and theirs.get("pieces") != PIECES:
+                raise FileExistsError(
+                    f"{self.out} was begun by another version of this command, whose pieces this one cannot read: delete it"
+                )
             changed = [name for name, size in theirs["archives"].items() if archives.get(name) != size]
             if changed and not (there == manifest and all(self._part(b).is_file() for b in range(self.buckets))):
                 raise FileExistsError(
@@ -183,7 +190,7 @@ class Indexer:
             for chunk in chunks(source.path, place, CHUNK, source.at):
                 text = self.work / "chunk.json"
                 text.write_bytes(chunk.records)
-                piece_path = self.work / f"{name}-{chunk.start}-{chunk.end}.parquet"
+                piece_path = self.work / f"{name}-{chunk.start}-{chunk.end}{SUFFIX}"
                 try:
                     counted = write(source, text, piece_path.with_suffix(".draft"))
                 except (duckdb.ProgrammingError, duckdb.DataError) as error:  # of values; a full disk or memory tells of itself
@@ -199,57 +206,65 @@ class Indexer:
 
     def _pieces(self, name: str, start: int) -> Iterator[tuple[int, int, Path]]:
         """The pieces that are there, one after the other from byte `start` on."""
-        ends = {int(p.stem.split("-")[1]): int(p.stem.split("-")[2]) for p in self.work.glob(f"{name}-*.parquet")}
+        ends = {int(p.stem.split("-")[1]): int(p.stem.split("-")[2]) for p in self.work.glob(f"{name}-*{SUFFIX}")}
         while start in ends:
-            yield start, ends[start], self.work / f"{name}-{start}-{ends[start]}.parquet"
+            yield start, ends[start], self.work / f"{name}-{start}-{ends[start]}{SUFFIX}"
             start = ends[start]
 
     def _write_masks(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
         """A piece of the mask file; masks that are none, or cover no pixel, are left out and counted."""
         name = f"regexp_extract(image, {_literal(self.mapping['masks']['name'])}, 1) AS reference"
-        every = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
-        found = every.filter(pc.invert(every["lost"])).drop_columns(["lost"])
-        nameless = found.filter(pc.equal(pc.fill_null(found["reference"], ""), ""))
-        odd = nameless["image"][0].as_py() if len(nameless) else None
-        if odd is not None:
+        images = self._table(source.select(text, f"{name}, {self._bucket('reference')}"))
+        listed = one(images["listed"])
+        image, found = np.repeat(np.arange(len(images)), lengths(listed)), source.regions(listed)
+        odd = _first_nameless(images["image"], images["reference"], image)
+        if odd:
             raise ConfigError(
-                f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd!r}: correct it in a mapping"
+                f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd[0]!r}: correct it in a mapping"
             )
         sides, measures = _measured(found)
-        sound = measures[:, -1] > 0
-        kept = found.filter(pa.array(sound)).drop_columns(["image", "size"])
+        sound = np.flatnonzero(measures[:, -1] > 0)
+        kept = found.drop_columns(["size"]).take(pa.array(sound))
+        for column in {"semantic", "description"} - set(source.columns):
+            kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
+        kept = kept.select(["region", "counts", "semantic", "description"]).append_column("position", pa.array(positions(listed)[sound]))
         numbers = np.concatenate([sides, measures], 1)[sound].astype(np.int32)
         for column, values in zip(("height", "width", "left_", "top_", "w", "h", "area"), numbers.T, strict=True):
             kept = kept.append_column(column, pa.array(np.ascontiguousarray(values)))
-        for column in {"semantic", "description"} - set(source.columns):
-            kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
-        self.sql.register("kept", kept)
-        self._sorted_copy("kept", out)
-        self.sql.unregister("kept")
-        unknown = {self._lacking("masks", c): found[c].null_count for c in source.columns}
-        unknown[self._lacking("masks", "regions")] = len(every) - len(found)
-        return {"masks": len(kept), "masks left out": len(found) - len(kept), **{k: n for k, n in unknown.items() if n}}
+        kept = kept.append_column("reference", images["reference"].take(pa.array(image[sound])))
+        write_piece(out, kept, _numbers(images["bucket"])[image[sound]], self.buckets)
+        counts = {"masks": len(kept), "masks left out": len(found) - len(kept)}
+        return {**counts, **self._unknown("masks", source, found, listed)}
 
     def _write_scores(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
-        """A piece of the score file."""
+        """A piece of the score file: a row for each image, with the list of its regions."""
         pattern = _literal(self.mapping["scores"]["name"])
-        bucket = self._bucket("struct_extract(parts, 'reference')")
-        parts = f"regexp_extract(image, {pattern}, ['type', 'setting', 'reference']) AS parts, {bucket}"
-        missing = "".join(f", NULL::DOUBLE AS {c}" for c in SCORES if c not in source.columns)
-        self.sql.execute(f"CREATE OR REPLACE TEMP TABLE found AS SELECT *{missing} FROM ({source.select(text, parts)})")
-        odd = self.sql.execute("SELECT image FROM found WHERE NOT lost AND coalesce(parts.type, '') = '' LIMIT 1").fetchall()
+        parts = f"regexp_extract(image, {pattern}, ['type', 'setting', 'reference']) AS parts"
+        kind, setting, reference = (f"struct_extract(parts, '{name}')" for name in ("type", "setting", "reference"))
+        number = f"CASE WHEN len(listed) > 0 AND {kind} <> '' THEN CAST({setting} AS INTEGER) END AS setting"
+        images = self._table(source.select(text, f"{parts}, {number}, {self._bucket(reference)}"))
+        listed = one(images["listed"])
+        held, found, named = lengths(listed), source.regions(listed), one(images["parts"])
+        odd = _first_nameless(images["image"], named.field("type"), np.repeat(np.arange(len(images)), held))
         if odd:
             raise ConfigError(
-                f"scores.name: {pattern} finds no type, setting and reference in the image {odd[0][0]!r}: correct it in a mapping"
+                f"scores.name: {pattern} finds no type, setting and reference in the image {odd[0]!r}: correct it in a mapping"
             )
-        named = "parts.reference AS reference, parts.type AS type, CAST(parts.setting AS INTEGER) AS setting"
-        self._sorted_copy(f"(SELECT {named}, * EXCLUDE (image, parts, lost) FROM found WHERE NOT lost)", out)
-        columns = ", ".join(f"count({c}) FILTER (WHERE NOT lost)" for c in source.columns)
-        ((every, lost, *known),) = self.sql.execute(f"SELECT count(*), count_if(lost), {columns} FROM found").fetchall()
-        count = every - lost
-        unknown = {self._lacking("scores", c): count - n for c, n in zip(source.columns, known, strict=True)}
-        unknown[self._lacking("scores", "regions")] = lost
-        return {"scores": count, **{k: n for k, n in unknown.items() if n}}
+        known = np.flatnonzero(held)
+        scored = [one(found[c]) if c in source.columns else pa.nulls(len(found), pa.float64()) for c in SCORES]
+        regions = pa.StructArray.from_arrays([one(found["region"]), *scored], ["region", *SCORES])
+        columns = {name: named.field(name) for name in ("reference", "type")}
+        rows = pa.table({**columns, "setting": images["setting"]}).take(pa.array(known))
+        ends = pa.array(np.append(0, np.cumsum(held[known])).astype(np.int32))
+        rows = rows.append_column("regions", pa.ListArray.from_arrays(ends, regions))
+        write_piece(out, rows, _numbers(images["bucket"])[known], self.buckets)
+        return {"scores": len(found), **self._unknown("scores", source, found, listed)}
+
+    def _unknown(self, name: str, source: Reader, found: pa.Table, listed: pa.ListArray) -> dict[str, int]:
+        """How many regions lack a label, and how many images do not say what their regions are."""
+        counts = {self._lacking(name, c): found[c].null_count for c in source.columns}
+        counts[self._lacking(name, "regions")] = listed.null_count
+        return {what: count for what, count in counts.items() if count}
 
     def _lacking(self, name: str, column: str) -> str:
         """What is counted where a label file lacks a column: regions, or, where it does not say which there are, images."""
@@ -273,29 +288,17 @@ class Indexer:
     def _table(self, query: str) -> pa.Table:
         return self.sql.sql(query).to_arrow_table()
 
-    def _sorted_copy(self, rows: str, out: Path) -> None:
-        """By bucket, so that one is read without the others."""
-        to = f"{_literal(str(out))} (FORMAT parquet, COMPRESSION snappy, ROW_GROUP_SIZE 16384)"
-        self.sql.execute(f"COPY (SELECT * FROM {rows} ORDER BY bucket) TO {to}")
-
     def _write_table(self, bucket: int, path: Path, note: Path) -> None:
         """Joins one bucket; what stands twice is taken once, and counted in `note` like scores without a mask and masks without a score.
         The note is written before the table has its name: a table that is there is done."""
-        every_mask, every_score = (
-            f"(SELECT * FROM read_parquet({_literal(str(self.work / f'{name}-*.parquet'))}) WHERE bucket = {bucket})"
-            for name in ("masks", "scores")
-        )
-        found = self._table(f"SELECT * EXCLUDE (bucket) FROM {every_mask}")
+        found, scores = (read_bucket([piece for *_, piece in self._pieces(n, r.start)], bucket) for n, r in self.readers.items())
         given = self._of_one_size(found)
         self.sql.register("given", given)
         masks = self._table(f"SELECT * FROM given {_once('reference, region', 'position, counts, semantic, description')} {_MASKS_ORDER}")
         alike = self.sql.sql("SELECT DISTINCT reference, region, counts FROM given").count("*").fetchall()[0][0]
-        self.sql.register("masks", masks.select(["reference", "region"]).append_column("number", pa.array(np.arange(len(masks)))))
-        joined = f"SELECT m.number, s.type, s.setting, {', '.join(SCORES)} FROM {every_score} s JOIN masks m"
-        rows, twice, differing = once(self._table(f"{joined} ON s.reference = m.reference AND s.region = m.region"), masks, SCORES)
-        ((scores,),) = self.sql.execute(f"SELECT count(*) FROM {every_score}").fetchall()
-        self.sql.unregister("masks")
         self.sql.unregister("given")
+        rows, twice, differing = once(joined(scores, masks), len(masks), SCORES)
+        scored = int(lengths(one(scores["regions"])).sum())
         images = 0
         with RecordWriter(path, ROWS) as writer:
             for table in self.maker.tables(rows, masks, GROUP):
@@ -304,7 +307,7 @@ class Indexer:
             counts = {
                 "images": images,
                 "regions": len(rows),
-                "scores without a mask": scores - len(rows) - twice,
+                "scores without a mask": scored - len(rows) - twice,
                 "masks without a score": len(masks) - len(np.unique(rows["number"].to_numpy())),
                 "scores that stand twice": twice,
                 "masks that stand twice": len(given) - len(masks),
@@ -338,6 +341,21 @@ def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     places = np.frombuffer(ends, np.int32)[counts.offset : counts.offset + len(counts) + 1].astype(np.int64)
     characters = np.frombuffer(text, np.uint8) if text is not None and len(found) else np.empty(0, np.uint8)
     return sides, measure_all(sides[:, 0], sides[:, 1], characters, places)
+
+
+def _first_nameless(images: pa.ChunkedArray, names: Any, image: NDArray[np.int64]) -> list[str | None]:
+    """The first image with a region in whose name no reference was found; none where there is none.
+
+    Args:
+        image: of each region, which it is of.
+    """
+    nameless = pc.equal(pc.fill_null(names, ""), "").to_numpy(zero_copy_only=False)
+    odd = image[nameless[image]][:1]
+    return list(images.take(pa.array(odd)).to_pylist())
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    return np.asarray(column.fill_null(0).to_numpy(), np.int64)
 
 
 def _mark(path: Path) -> str:

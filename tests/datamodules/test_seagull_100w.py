@@ -322,7 +322,8 @@ def test_an_archive_that_comes_later_changes_no_byte(downloaded, indexed):
     late, out = downloaded / "Dist.Images" / "Colorfulness" / f"{MISSING}.zip", indexed[0].parent / "late"
     work = out / seagull_100w.WORK
     work.mkdir(parents=True)
-    (work / seagull_100w.CLAIM).write_text(json.dumps({k: v for k, v in indexed[1].items() if k != "counts"}))
+    claim = {k: v for k, v in indexed[1].items() if k != "counts"}
+    (work / seagull_100w.CLAIM).write_text(json.dumps({**claim, "pieces": seagull_100w.PIECES}))
     shutil.copyfile(downloaded / "Dist.Images" / "Blur" / "Blur_0.zip", late)
     try:
         Indexer(downloaded, out, load_mapping(None), SHARES, 0).run()
@@ -336,6 +337,7 @@ def test_an_archive_that_went_meanwhile_is_told(downloaded, indexed, tmp_path):
     work.mkdir(parents=True)
     made = {k: v for k, v in indexed[1].items() if k != "counts"}
     made |= {"images": os.path.relpath(downloaded, tmp_path / "out"), "archives": {**made["archives"], "gone.zip": 7}}
+    made["pieces"] = seagull_100w.PIECES
     (work / seagull_100w.CLAIM).write_text(json.dumps(made))
     with pytest.raises(FileExistsError, match=r"was begun with other archives: gone\.zip had 7 bytes, and has 0 now\. Put it back"):
         Indexer(downloaded, tmp_path / "out", load_mapping(None), SHARES, 0)
@@ -463,6 +465,17 @@ def test_tables_of_another_version_are_not_taken_for_ours(downloaded, indexed, t
         Indexer(downloaded, tmp_path, load_mapping(None), SHARES, 0)
 
 
+def test_what_another_version_has_begun_is_not_gone_on_with(downloaded, indexed):
+    """The tables that it would make are the same, its pieces are not."""
+    out = indexed[0].parent / "older"
+    shutil.copytree(indexed[0], out)
+    (out / "data.json").unlink()
+    (out / seagull_100w.WORK).mkdir()
+    (out / seagull_100w.WORK / "made.json").write_text((indexed[0] / "data.json").read_text())
+    with pytest.raises(FileExistsError, match=r"was begun by another version of this command, .* delete it"):
+        Indexer(downloaded, out, load_mapping(None), SHARES, 0)
+
+
 def test_another_folders_files_are_not_mixed_with_ours(downloaded, indexed, tmp_path):
     with pytest.raises(FileExistsError, match="holds tables of other label files or options"):
         Indexer(downloaded, indexed[0], load_mapping(None), SHARES, 1)
@@ -519,7 +532,8 @@ for number, moment in zip(range(60), itertools.cycle((1, 6, 2, 5))):
         run(moment, number % 3 == 1)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    whole = {p.stem: [p.stat().st_ino, p.stat().st_mtime_ns] for p in out.rglob("*.parquet") if not p.name.startswith(".")}
+    files = [p for p in out.rglob("*") if p.suffix in (".parquet", ".arrow") and not p.name.startswith(".")]
+    whole = {p.stem: [p.stat().st_ino, p.stat().st_mtime_ns] for p in files}
     begun = (out.parent / "begun").read_text().split()
     (out.parent / "begun").unlink()
     print(json.dumps({"status": status, "begun": begun, "whole": whole}), flush=True)
