@@ -1,7 +1,9 @@
 """ONNX files answer as the scorer that they were made of, for any number of regions, and say how to be asked."""
 
+import functools
 import json
 import logging
+import shutil
 
 import numpy as np
 import onnx
@@ -28,13 +30,25 @@ def built(name):
     return sensitive(SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()}).eval())
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Name -> the scorer, its file, and how far they are apart; each file is made once, which takes seconds."""
+
+    @functools.cache
+    def made(name):
+        scorer, path = built(name), tmp_path_factory.mktemp(name) / "model.onnx"
+        return scorer, path, export_onnx(scorer, path)
+
+    return made
+
+
 @pytest.mark.parametrize("name", SMALL)
-def test_onnx_gives_the_scores(name, tmp_path):
-    scorer, path = built(name), tmp_path / "model.onnx"
+def test_onnx_gives_the_scores(name, written):
     level = logging.getLogger("torch.onnx").level
-    assert export_onnx(scorer, path) <= export.TOLERANCE
+    scorer, path, apart = written(name)
+    assert apart <= export.TOLERANCE
     assert logging.getLogger("torch.onnx").level == level
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
     image, masks = scene(3)
     regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
     given = {"image": prepare_image(image, scorer.preprocess)[None], "masks": regions.masks, "boxes": regions.boxes, "areas": regions.areas}
@@ -50,8 +64,9 @@ def test_onnx_gives_the_scores(name, tmp_path):
     assert all("regions" in shape or name == "image" for name, shape in json.loads(told["inputs"]).items())
 
 
-def test_the_command(tmp_path):
-    scorer = built("pooled_mlp")
+def test_the_command(tmp_path, written, monkeypatch):
+    scorer, path, _ = written("pooled_mlp")
+    monkeypatch.setattr(export, "_write", lambda graph, draft, told: shutil.copy(path, draft))
     save(tmp_path / "model", scorer, {"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()}, About())
     arguments = ["export-onnx", str(tmp_path / "model"), str(tmp_path / "small.onnx")]
     assert prepare.main(arguments)["apart"] <= export.TOLERANCE
@@ -87,9 +102,10 @@ def test_a_file_that_answers_otherwise_is_not_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_graph_that_answers_otherwise_than_the_scorer_is_not_kept(name, tmp_path, monkeypatch):
+def test_a_graph_that_answers_otherwise_than_the_scorer_is_not_kept(name, tmp_path, written, monkeypatch):
     """It is written as it is, and yet gives one region's answer for the next."""
-    scorer, score = built(name), Scorer.score
+    (scorer, path, _), score = written(name), Scorer.score
+    monkeypatch.setattr(export, "_write", lambda graph, draft, told: shutil.copy(path, draft))
     monkeypatch.setattr(Scorer, "score", lambda *asked: score(*asked)[::-1])
     with pytest.raises(ValueError, match=r"answers otherwise than the model: by .*; it was not kept"):
         export_onnx(scorer, tmp_path / "model.onnx")
