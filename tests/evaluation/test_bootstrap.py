@@ -17,9 +17,10 @@ from evaluation.bootstrap import (
     interval,
     leave_out,
     resample,
+    samples,
 )
 from evaluation.correlations import srcc
-from evaluation.weighted import srcc_of
+from evaluation.weighted import pair_accuracy_of, srcc_of, within_of
 
 TEN = np.full(10, 4)  # regions of each of ten sources
 
@@ -260,9 +261,9 @@ def test_a_good_model_is_told_from_fourteen_of_noise():
     models = [label + rng.normal(0, 0.09, 300), *rng.random((14, 300))]
     drawn = resample([srcc_of(m, label) for m in models], np.arange(300) // 3, 300)
     assert drawn[0, 0] == pytest.approx(0.95, abs=0.01)
-    samples = [Sample(d, np.ones(100)) for d in drawn.T]
+    each = [Sample(d, np.ones(100)) for d in drawn.T]
     pairs = list(combinations(range(15), 2))
-    corrected = dict(zip(pairs, holm([difference(samples[a], samples[b], "fisher").p for a, b in pairs]), strict=True))
+    corrected = dict(zip(pairs, holm([difference(each[a], each[b], "fisher").p for a, b in pairs]), strict=True))
     assert all(corrected[0, b] < 0.01 for b in range(1, 15))
 
 
@@ -319,3 +320,17 @@ def test_p_and_interval_agree_where_errors_are_of_very_unequal_size():
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
         turned += found.p < 0.05
     assert 0 < turned < 400
+
+
+def test_a_source_counts_by_what_the_mean_goes_over():
+    """Pairs, images, or regions: a quarter of the regions is most of the pairs, and its interval is wider for it."""
+    source = np.repeat(np.arange(20), [5] * 19 + [32])
+    pred, label = np.random.default_rng(0).random((2, len(source)))
+    pairs, images, regions = samples(
+        [pair_accuracy_of(pred, label, source), within_of(pred, label, source, 3), srcc_of(pred, label)], source, draws=3
+    )
+    assert pairs.weights.tolist() == [20] * 19 + [32 * 31]
+    assert images.weights.tolist() == [1] * 20
+    assert regions.weights is None
+    assert pairs.freedom < regions.freedom < images.freedom
+    assert pairs.minus(pairs).freedom == pairs.map(np.arctanh).freedom == pairs.freedom
