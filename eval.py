@@ -29,6 +29,7 @@ from evaluation.across import by_data, columns, compare_across, labelled, notes
 from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
+from evaluation.names import tell_apart
 from evaluation.protocols import SCORES, evaluate
 from evaluation.ranking import COST, HEADLINE, LEGEND, console, explained
 from evaluation.report import Images, console_table, write_report
@@ -89,7 +90,9 @@ def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path
     into.check(to_yaml(config))
     out.mkdir(parents=True, exist_ok=True)
     write_text(into.config, to_yaml(config))
-    write_json(into.record, {**json.loads(run.record.read_text()), "evaluation": {}, "measured_from": run.folder.resolve().name})
+    write_json(
+        into.record, {**json.loads(run.record.read_text()), "evaluation": {}, "measured_from": "/".join(run.folder.resolve().parts[-2:])}
+    )
     return into
 
 
@@ -117,7 +120,7 @@ def compare_runs(
     images, missing = _kept_pictures(runs[0])
     if len(groups) > 1:
         return _compare_data(groups, out, images, draws, splits, absent)
-    (entries,) = groups.values()
+    (entries,) = tell_apart(groups).values()
     result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import itertools
 import logging
 import shlex
@@ -441,7 +442,7 @@ def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device, teacher: Scorer | None) -> None:
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
-    record["parts"] = sizes(scorer)
+    record |= {"config": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16], "parts": sizes(scorer)}
     if teacher is not None:
         record["teacher"] = {"model": config.distillation.teacher, "weights": fingerprint(teacher.state_dict())}
     if below := note(dataclasses.asdict(config)):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from evaluation.comparison import compare, judge
 from evaluation.entries import Entry, agree, disputed
+from evaluation.names import tell_apart
 from evaluation.protocols import SCORES, plain
 from evaluation.ranking import Column, latex, markdown, missing, value
 from evaluation.report import Images, write_whole
@@ -58,8 +59,9 @@ def compare_across(
         `models`, name -> `trained_on`, and data set -> its results; and `absent`.
 
     Raises:
-        ValueError: a data set on which an entry occurs twice, or such that `comparison.compare` refuses.
+        ValueError: a data set on which an entry occurs twice, two models of one name, or such that `comparison.compare` refuses.
     """
+    groups = tell_apart(groups)
     models: dict[str, dict[str, Any]] = {}
     datasets: dict[str, dict[str, Any]] = {}
     folders = _folders(list(groups))

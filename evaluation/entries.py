@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ class Entry:
         trained_on: the name of the data it was trained on; None where unknown.
         file: whether it came as a file of predictions, of which nothing else is known.
         notes: what a reader of the tables must know of what it came from.
+        identity: of the model, whatever it was measured on: two of one name are the same where it is; None where unknown.
+        origin: the name of the folder that the model lies in, "" where unknown.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Entry:
     trained_on: str | None = None
     file: bool = False
     notes: tuple[str, ...] = ()
+    identity: str | None = None
+    origin: str = ""
 
     def answers(self, task: str) -> bool:
         """Whether this model was asked about the task."""
@@ -70,8 +75,9 @@ def read_run(folder: Path) -> Entry:
     measured = told.get("evaluation", {})
     parts = told.get("parts", {})
     trained, used = told.get("data") or {}, measured.get("data") or told.get("data") or {}
+    model = Path(told.get("measured_from") or folder.resolve())
     return Entry(
-        told.get("measured_from") or folder.resolve().name,
+        model.name,
         pd.read_parquet(scores),
         sum(int(p["parameters"]) for p in parts.values()) if parts else None,
         measured.get("ms_per_region"),
@@ -80,7 +86,15 @@ def read_run(folder: Path) -> Entry:
         used.get("fingerprint"),
         data_name(used),
         data_name(trained),
+        identity=_identity(told) or str(folder.resolve()),
+        origin=model.parent.name,
     )
+
+
+def _identity(told: Mapping[str, Any]) -> str:
+    """A digest of what a run recorded of its training, which a measurement on other data has too; "" where it recorded nothing."""
+    trained = {key: value for key, value in told.items() if key not in ("evaluation", "measured_from")}
+    return hashlib.sha256(json.dumps(trained, sort_keys=True).encode()).hexdigest() if trained else ""
 
 
 def data_name(described: Mapping[str, Any]) -> str | None:
@@ -116,7 +130,11 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
     own = {name: _rows_of(rows, name, known) for name, known in data.items()}
     _check_places(path, rows, own, data)
     found = {name: _predictions(path, rows[mine], data[name]) for name, mine in own.items() if mine.any()}
-    return {name: Entry(path.stem, table, file=True, notes=tuple(notes)) for name, (table, notes) in found.items()}
+    place = path.resolve()
+    return {
+        name: Entry(path.stem, table, file=True, notes=tuple(notes), identity=str(place), origin=place.parent.name)
+        for name, (table, notes) in found.items()
+    }
 
 
 def _read_rows(path: Path) -> pd.DataFrame:

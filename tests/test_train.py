@@ -96,6 +96,7 @@ def test_the_folder_holds_what_is_promised(run, file):
 def test_run_json_tells_how_to_repeat_it(run):
     record = json.loads((run[0] / "run.json").read_text())
     assert {"git", "packages", "device", "seed", "preprocess", "data", "command"} <= set(record)
+    assert re.fullmatch("[0-9a-f]{16}", record["config"])
     assert record["preprocess"]["size"] == 64
     assert {"git", "packages", "device", "command"} <= set(record["evaluation"])
     assert "chelsea" in record["data"]["photographs"]["test"]
