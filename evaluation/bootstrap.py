@@ -28,6 +28,7 @@ Scale = Literal["plain", "fisher", "reciprocal", "logit", "ceiling"]
 FEW_SOURCES = 20  # effective ones; below it an interval is given, and said to be no more than a hint
 FEW_WITHIN = 40  # the same of a mean within images: a few bad ones of three regions, there or not, move it far
 UNTESTED_SOURCES = 10  # below it there is no p-value either
+SIGNIFICANT = 0.05  # a corrected p below it: a difference is told from chance
 MANY_SOURCES = 200  # above it none is left out: jackknife and bootstrap agree, and the first would take longer
 UNDEFINED = 0.01  # the share of draws without a number from which on there is no interval
 _SAME = 1e-12  # differences of two correlations below it are rounding

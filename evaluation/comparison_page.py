@@ -11,14 +11,13 @@ from matplotlib.figure import Figure
 
 from evaluation import comparison_plots as drawn
 from evaluation import plots, ranking
-from evaluation.bootstrap import UNTESTED_SOURCES
+from evaluation.bootstrap import SIGNIFICANT, UNTESTED_SOURCES
 from evaluation.entries import Entry
 from evaluation.gallery import encode_jpeg, region_card
 from evaluation.protocols import SCORES, Score
 from evaluation.report import Images, address, environment, probability, write_whole
 
 CARDS = 6
-SIGNIFICANT = 0.05
 _FIGURES = ("srcc_", "differences_", "scatter_", "by_type_", "by_area_", "types_", "severities_", "confusion_")  # how their names begin
 _CONFUSED = (("types", "distortion"), ("severities", "severity"))  # what a figure's name begins with, and whose matrix it is
 _PARTS = {"quality": "Quality", "importance": "Importance", "distortion": "Distortions"}
@@ -85,8 +84,9 @@ def figures(
         if rows:
             yield f"srcc_{task}", drawn.forest(rows, f"SRCC of {task}", "95 % intervals over source images", theme)
         pairs = [d for d in result["differences"] if d["task"] == task and d["low"] is not None]
-        best = rows[0][0] if rows else ""
-        told = _ordered([(_versus(d, best), d if d["first"] == best else _turned(d)) for d in pairs if best in (d["first"], d["second"])])
+        best = rows[0].name if rows else ""
+        own = [d for d in pairs if best in (d["first"], d["second"])]
+        told = _ordered([(_versus(d, best), d if d["first"] == best else _turned(d)) for d in own], tested=True)
         if told:
             yield (
                 f"differences_{task}",
@@ -191,9 +191,20 @@ def _extremes(rows: list[tuple[str, float]]) -> list[tuple[str, float]]:
     return [row for row in ranked if row[0] == "label" or row in kept]
 
 
-def _ordered(rows: Sequence[tuple[str, Mapping[str, Any] | None]]) -> list[tuple[str, float, float, float]]:
-    known = [(n, d["estimate"], d["low"], d["high"]) for n, d in rows if d and d["low"] is not None]
-    return sorted(known, key=lambda row: -row[1])
+def _ordered(rows: Sequence[tuple[str, Mapping[str, Any] | None]], tested: bool = False) -> list[drawn.Line]:
+    """From the highest to the lowest; of those that are `tested`, differences, the ones told from chance count as findings."""
+    known = [
+        drawn.Line(n, d["estimate"], d["low"], d["high"], not tested or told_from_chance(d), d["few"])
+        for n, d in rows
+        if d and d["low"] is not None
+    ]
+    return sorted(known, key=lambda row: -row.estimate)
+
+
+def told_from_chance(difference: Mapping[str, Any]) -> bool:
+    """Whether a difference is a finding: sources are enough to test it, and its corrected p says so."""
+    p = difference["p_holm"]
+    return not difference["untested"] and p is not None and p < SIGNIFICANT
 
 
 def _versus(difference: Mapping[str, Any], best: str) -> str:
@@ -201,4 +212,4 @@ def _versus(difference: Mapping[str, Any], best: str) -> str:
 
 
 def _turned(difference: Mapping[str, Any]) -> dict[str, Any]:
-    return {"estimate": -difference["estimate"], "low": -difference["high"], "high": -difference["low"]}
+    return {**difference, "estimate": -difference["estimate"], "low": -difference["high"], "high": -difference["low"]}

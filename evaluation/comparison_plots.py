@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from evaluation.bootstrap import FEW_SOURCES, SIGNIFICANT
 from evaluation.correlations import srcc
 from evaluation.plots import DPI, LIGHT, Theme, _figure, _number, _style, _title
 from evaluation.protocols import Score
+from evaluation.ranking import DASH
 
 _WIDE = 10.6
 _LONGEST = 34  # letters of a name, before it is cut in the middle
 
 
-def forest(rows: list[tuple[str, float, float, float]], title: str, detail: str, theme: Theme = LIGHT, zero: bool = False) -> Figure:
-    """Estimates with their intervals, one line each: (name, estimate, low, high), the first on top.
+@dataclass(frozen=True)
+class Line:
+    """An estimate with its interval.
+
+    Attributes:
+        told: whether it is a finding, and coloured.
+        hint: whether its interval is one, and dashed.
+    """
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    told: bool = True
+    hint: bool = False
+
+
+def forest(rows: Sequence[Line], title: str, detail: str, theme: Theme = LIGHT, zero: bool = False) -> Figure:
+    """Estimates with their intervals, one line each, the first on top; below stands what blue and dashes mean, where they occur.
 
     Args:
-        zero: draw the line of no difference; intervals that do not hold it are coloured.
+        zero: these are differences: draw the line of none.
     """
     figure, axes = _figure(theme, _WIDE, 1.4 + 0.34 * len(rows))
-    for place, (_, estimate, low, high) in enumerate(rows):
-        told = not zero or low > 0 or high < 0
-        colour = theme.series[0] if told else theme.neutral
-        axes.plot([low, high], [place, place], color=colour, lw=2.2, solid_capstyle="round", zorder=2)
-        axes.plot(estimate, place, "o", color=colour, ms=7, mec=theme.surface, mew=1.2, zorder=3)
+    for place, row in enumerate(rows):
+        colour = theme.series[0] if row.told else theme.neutral
+        style: dict[str, Any] = {"ls": (0, (2, 2)), "lw": 1.4} if row.hint else {"lw": 2.2, "solid_capstyle": "round"}
+        axes.plot([row.low, row.high], [place, place], color=colour, zorder=2, **style)
+        axes.plot(row.estimate, place, "o", color=colour, ms=7, mec=theme.surface, mew=1.2, zorder=3)
         axes.annotate(
-            _number(estimate),
+            _number(row.estimate),
             (1, place),
             (6, 0),
             xycoords=("axes fraction", "data"),
@@ -41,8 +61,12 @@ def forest(rows: list[tuple[str, float, float, float]], title: str, detail: str,
         )
     if zero:
         axes.axvline(0, color=theme.faint, lw=1, zorder=1)
+    marks = [f"blue: told from chance, p < {SIGNIFICANT} after Holm's correction"] if zero and any(r.told for r in rows) else []
+    marks += ["grey: not told from chance"] if zero and not all(r.told for r in rows) else []
+    marks += [f"dashed: a hint, since sources count as fewer than {FEW_SOURCES}"] if any(r.hint for r in rows) else []
+    axes.set_xlabel("; ".join(marks), color=theme.muted, fontsize=10, loc="left")
     axes.grid(False, axis="y")
-    axes.set_yticks(range(len(rows)), [short(name) for name, *_ in rows])
+    axes.set_yticks(range(len(rows)), [short(row.name) for row in rows])
     axes.tick_params(axis="y", labelcolor=theme.ink)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     _title(axes, title, detail, theme)
@@ -70,7 +94,7 @@ def scatters(tables: Mapping[str, pd.DataFrame], task: Score, theme: Theme = LIG
 
 
 def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, title: str, theme: Theme = LIGHT) -> Figure:
-    """SRCC within each group of regions: groups side by side, a bar for each model."""
+    """SRCC within each group of regions: groups side by side, a bar for each model, or a dash where it has none."""
     asked = {name: m[task][group] for name, m in models.items() if task in m and m[task][group]}
     groups = {g: v["n"] for own in asked.values() for g, v in own.items()}
     columns = len(groups) if len(groups) <= 5 else min(4, -(-len(groups) // 2))
@@ -82,7 +106,10 @@ def group_map(models: Mapping[str, Mapping[str, Any]], task: Score, group: str, 
         axes = figure.add_subplot(lines, columns, place)
         _style(axes, theme)
         values = [own.get(key, {}).get("srcc") for own in asked.values()]
-        axes.barh(range(len(names)), [0 if v is None else v for v in values], 0.62, color=theme.series[0])
+        known = {k: v for k, v in enumerate(values) if v is not None}
+        axes.barh(list(known), list(known.values()), 0.62, color=theme.series[0])
+        for k in (k for k in range(len(names)) if k not in known):
+            axes.annotate(DASH, (0, k), (4, 0), textcoords="offset points", va="center", color=theme.muted, fontsize=9.5)
         axes.axvline(0, color=theme.faint, lw=1)
         axes.set_yticks(range(len(names)), names if (place - 1) % columns == 0 else [""] * len(names))
         axes.set(xlim=(1.1 * lowest, 1), xticks=(0, 0.5, 1), ylim=(len(names) - 0.5, -0.5))
