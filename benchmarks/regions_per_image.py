@@ -2,9 +2,10 @@
 
 A SEAGULL of the published composition (1,024 image tokens in the published conversation: a prefix of 1,098 in this project's tokenizer),
 with a small ResNet and a small Llama of random weights, made to answer otherwise about each region, on two threads. "loop" asks one
-question about one region at a time, as the released code does; "together" encodes the image and reads its prefix once. "again" asks about
-one region more of an image that was looked at. Prints times as ratios, how far the scores are from the loop's, and how much there is to
-tell: the spread of the loop's scores, and its distinct texts.
+question about one region at a time, as the released code does, about eight regions whose answers lie far apart; "together" encodes the
+image and reads its prefix once, with the eight at even distances among all. "again" asks about one region more of an image that was looked
+at. Prints the seconds of a question in the loop and all other times as ratios to it, how far the scores are from the loop's, and how much
+there is to tell: how far apart the loop's own scores are, and its distinct texts.
 """
 
 from __future__ import annotations
@@ -86,24 +87,51 @@ def tell_apart(scorer: Scorer, image: Tensor, masks: Tensor) -> None:
         weight *= GAIN if weight.ndim > 1 else 1
 
 
-def compare(scorer: Scorer, image: Tensor, masks: Tensor, counts: Sequence[int], looped: int) -> list[dict[str, float]]:
-    """For each of `counts` regions: how many times the loop's speed, and how far the scores are from the loop's, in which `looped` regions
-    are asked about; and the least spread of a score over these, and the number of their distinct texts."""
+def chosen(scorer: Scorer, image: Tensor, masks: Tensor, count: int) -> Tensor:
+    """Which of `masks` to ask about in the loop (count,): at even steps through the order of their quality, so that no two are answered
+    alike."""
+    quality = torch.tensor([answer["quality"].value for answer in scorer.score(image, masks, ("quality",))])
+    return quality.argsort()[_even(len(masks), count)]
+
+
+def compare(scorer: Scorer, image: Tensor, masks: Tensor, counts: Sequence[int], looped: Tensor) -> list[dict[str, float]]:
+    """For each of `counts` regions: how many times the loop's speed, and how far the scores are from the loop's.
+
+    Args:
+        masks: (R, H, W). looped: those of them that the loop asks about; among `count` regions together they stand at even distances.
+
+    Returns:
+        Beside these: "gap", the least difference between two of the loop's scores of quality, "texts", the number of its distinct ones,
+        and "same", whether they are those of all together.
+    """
+    asked = masks[looped]
     scorer.score(image, masks[:2])  # warm
-    each, loop = seconds(lambda: [{t: scorer.score(image, m[None], (t,))[0][t] for t in TASKS} for m in masks[:looped]])
-    values = torch.tensor([[answer[t].value for t in SCORES] for answer in loop])
-    spread, texts = float((values.amax(0) - values.amin(0)).min()), len({answer["distortion"].text for answer in loop})
-    print(f"{looped} regions: scores spread over {spread:.2f} at least, {texts} distinct texts about distortions")
+    each, loop = seconds(lambda: [{t: scorer.score(image, m[None], (t,))[0][t] for t in TASKS} for m in asked])
+    quality = torch.tensor([answer["quality"].value for answer in loop]).sort().values
+    gap, texts = float(quality.diff().min()), len({answer["distortion"].text for answer in loop})
+    print(f"loop: {each / len(loop) / len(TASKS):.2f} s a question; quality of two of its {len(loop)} regions differs by ", end="")
+    print(
+        f"{gap:.1e} at least ({float(quality[-1] - quality[0]):.2f} from the lowest to the highest), and {texts} texts differ", flush=True
+    )
     rows = []
     for count in counts:
-        together, found = seconds(lambda n=count: scorer.score(image, masks[:n]), times=3 if count < 32 else 1)
-        apart = max(abs(a[t].value - b[t].value) for a, b in zip(found, loop, strict=False) for t in SCORES)
-        same = all(a["distortion"].text == b["distortion"].text for a, b in zip(found, loop, strict=False))
-        ratio = each / looped * count / together
+        places = _even(count, min(count, len(loop)))
+        together = masks[torch.arange(count) % len(masks)]
+        together[places] = asked[: len(places)]
+        taken, found = seconds(lambda m=together: scorer.score(image, m), times=3 if count < 32 else 1)
+        pairs = [(found[place], answer) for place, answer in zip(places.tolist(), loop, strict=False)]
+        apart = max(abs(a[t].value - b[t].value) for a, b in pairs for t in SCORES)
+        same = all(a["distortion"].text == b["distortion"].text for a, b in pairs)
+        ratio = each / len(loop) * count / taken
         print(f"{count:>4} regions x 3 questions: {ratio:5.1f} times the loop's speed; ", end="")
         print(f"scores {apart:.1e} apart, distortions {'equal' if same else 'NOT EQUAL'}", flush=True)
-        rows.append({"ratio": ratio, "apart": apart, "spread": spread, "texts": texts, "same": same})
+        rows.append({"ratio": ratio, "apart": apart, "gap": gap, "texts": texts, "same": same})
     return rows
+
+
+def _even(length: int, count: int) -> Tensor:
+    """`count` places from 0 to length - 1 at even distances, both ends among them."""
+    return torch.linspace(0, length - 1, count).round().long()
 
 
 def main() -> None:
@@ -113,7 +141,7 @@ def main() -> None:
     scorer = SCORERS.build(NODE).eval()
     image, masks = photograph(100)
     tell_apart(scorer, image, masks[:32])
-    compare(scorer, image, masks, (1, 8, 32, 100), looped=32)
+    compare(scorer, image, masks, (1, 8, 32, 100), chosen(scorer, image, masks[:32], 8))
     first, look = seconds(lambda: Look(scorer, image))
     again, _ = seconds(lambda: look.score(masks[:1]), times=3)
     print(f"a region more of an image that was looked at: {again / (first + again):.3f} of the first")
