@@ -20,6 +20,7 @@ from inference.rows import Row
 
 SCORES = ("quality", "importance")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+_FORM = 2  # of a draft; one of another form is another prediction's
 _GROUP = 10_000  # rows of a Parquet file that are in memory at once
 
 
@@ -66,7 +67,7 @@ class Output:
         check_free(path, overwrite)
         self.path, self.tasks, self._overwrite = path, tuple(tasks), overwrite
         self.draft = path.with_name(f".{path.name}.draft")
-        self._key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
+        self._key = hashlib.sha256(json.dumps([_FORM, identity], sort_keys=True, default=str).encode()).hexdigest()
         self.done = self.rows = self.failed = 0
         self.first_error = ""
         if continued and self.draft.exists():
@@ -74,7 +75,8 @@ class Output:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Keeps the rows of the next image, on the disk."""
-        entry = {"lines": [row.nested() for row in rows], "cells": [row.flat(self.tasks) for row in rows]}
+        as_lines = self.path.suffix.lower() == ".jsonl"
+        entry = {"rows": [row.nested() if as_lines else row.flat(self.tasks) for row in rows]}
         if not self.draft.exists():
             self.draft.parent.mkdir(parents=True, exist_ok=True)
             self.draft.write_text(json.dumps({"identity": self._key}) + "\n")
@@ -105,22 +107,22 @@ class Output:
 
     def _write_lines(self, path: Path) -> None:
         with path.open("w") as file:
-            file.writelines(json.dumps(line) + "\n" for entry in self._entries() for line in entry["lines"])
+            file.writelines(json.dumps(line) + "\n" for entry in self._entries() for line in entry["rows"])
 
     def _write_csv(self, path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
             for entry in self._entries():
-                writer.writerows(entry["cells"])
+                writer.writerows({name: json.dumps(v) if isinstance(v, dict) else v for name, v in row.items()} for row in entry["rows"])
 
     def _write_parquet(self, path: Path) -> None:
         """Each column with its type, null where nothing is known."""
         schema = pa.schema([(name, _kind(name)) for name in self._columns])
-        cells = (cell for entry in self._entries() for cell in entry["cells"])
+        cells = (cell for entry in self._entries() for cell in entry["rows"])
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             while group := list(islice(cells, _GROUP)):
-                arrays = [pa.array([cell[f.name] for cell in group], f.type) for f in schema]
+                arrays = [pa.array([_cell_of(cell[f.name]) for cell in group], f.type) for f in schema]
                 writer.write_table(pa.table(arrays, schema=schema))
 
     @property
@@ -128,9 +130,9 @@ class Output:
         return list(Row("", "", "").flat(self.tasks))
 
     def _count(self, entry: Mapping[str, Any]) -> None:
-        errors = [line["error"] for line in entry["lines"] if line["error"]]
+        errors = [row["error"] for row in entry["rows"] if row["error"]]
         self.first_error = self.first_error or next(iter(errors), "")
-        self.done, self.rows, self.failed = self.done + 1, self.rows + len(entry["lines"]), self.failed + len(errors)
+        self.done, self.rows, self.failed = self.done + 1, self.rows + len(entry["rows"]), self.failed + len(errors)
 
     def _continue(self) -> None:
         """Counts what the draft holds and cuts off what is not whole, or removes it where it is of no use."""
@@ -162,11 +164,18 @@ class Output:
 
 def _kind(column: str) -> pa.DataType:
     task, _, what = column.rpartition("_")
-    if column in ("left", "top", "width", "height"):
+    if column in ("left", "top", "width", "height", "image_height", "image_width"):
         return pa.int64()
+    if what == "levels":
+        return pa.map_(pa.string(), pa.float64())
     if what == "parsed":
         return pa.bool_()
     return pa.float64() if column == "area" or column in SCORES or (task in SCORES and what == "std") else pa.string()
+
+
+def _cell_of(value: Any) -> Any:
+    """A value as a Parquet file takes it: a map as its pairs."""
+    return list(value.items()) if isinstance(value, dict) else value
 
 
 def table(rows: Sequence[Row], tasks: Sequence[Task]) -> str:

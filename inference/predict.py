@@ -181,7 +181,7 @@ class Predictor:
             regions = read.first if at == 0 and read.first is not None else self._regions(read.image, [code for _, code in part])
             for (asked, code), answer in zip(part, self.engine.answer(looked, regions, self.tasks), strict=True):
                 box, area = rle.measure(code)
-                yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer)
+                yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer, code=code)
             self.answered(len(part))
 
 

@@ -43,6 +43,8 @@ class Asked:
         if self.kind == "whole":
             return Prompt(box=(0, 0, width, height))
         if self.kind == "rle":
+            if self.value is None:
+                raise RegionError("its row has no run-length code, as a region that could not be scored has none: say where it is")
             return Prompt(rle=self.value if isinstance(self.value, dict) else {"size": [height, width], "counts": self.value})
         if self.kind == "mask":
             return Prompt(mask=Path(self.value))
@@ -134,10 +136,13 @@ def _reference(file: Path, root: Path, mask_type: str) -> list[Request]:
 
 
 def _manifest(file: Path, root: Path) -> list[Request]:
-    """Rows with `image`, exactly one of box, point, polygon, rle, mask (or none: the whole image), and perhaps `id`."""
+    """Rows with `image`, exactly one of box, point, polygon, rle, mask (or none: the whole image), and perhaps `id`; or rows of `--out`."""
     rows = []
     for number, record in enumerate(_records(file)):
         where = f"{file}, row {number + 1}"
+        if record.get("image") and {"region", "kind"} <= set(record):
+            rows.append((str(record["image"]), _scored_before(record)))
+            continue
         check_keys(record, ["image", "id", *REGION_KEYS], where)
         given = {k: record[k] for k in REGION_KEYS if record.get(k) not in (None, "")}
         if not record.get("image"):
@@ -153,6 +158,15 @@ def _manifest(file: Path, root: Path) -> list[Request]:
             asked = Asked(name, kind, str(file.parent / value) if kind == "mask" else value)  # type: ignore[arg-type]
         rows.append((str(record["image"]), asked))
     return _grouped(rows, root)
+
+
+def _scored_before(record: Mapping[str, Any]) -> Asked:
+    """The region of a row that a prediction wrote."""
+    code = record.get("rle")
+    if record.get("counts"):
+        size = [int(side) if str(side).isdecimal() else side for side in (record.get("image_height"), record.get("image_width"))]
+        code = {"size": size, "counts": record["counts"]}
+    return Asked(str(record["region"]), "rle", code)
 
 
 def _records(file: Path) -> list[Mapping[str, Any]]:

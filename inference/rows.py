@@ -15,6 +15,7 @@ class Row:
 
     Attributes:
         box: left, top, width, height of its pixels. area: their share of the image.
+        code: the region itself, as COCO's run-length code.
         error: why it has no scores; "" where it has.
     """
 
@@ -25,17 +26,21 @@ class Row:
     area: float | None = None
     scores: RegionScores = field(default_factory=dict)
     error: str = ""
+    code: Mapping[str, Any] | None = None
 
     def nested(self) -> dict[str, Any]:
         """As a line of JSON."""
         told = {"image": self.image, "region": self.region, "kind": self.kind, "box": self.box and list(self.box), "area": self.area}
-        return {**told, **{task: _told(score) for task, score in self.scores.items()}, "error": self.error or None}
+        code = self.code and {"size": [int(side) for side in self.code["size"]], "counts": self.code["counts"]}
+        return {**told, "rle": code, **{task: _told(score) for task, score in self.scores.items()}, "error": self.error or None}
 
     def flat(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """As a row of a table; every row of the same tasks has the same columns, None where nothing is known."""
         left, top, width, height = self.box or (None,) * 4
         out: dict[str, Any] = {"image": self.image, "region": self.region, "kind": self.kind}
         out |= {"left": left, "top": top, "width": width, "height": height, "area": self.area}
+        image_height, image_width = self.code["size"] if self.code else (None, None)
+        out |= {"image_height": image_height, "image_width": image_width, "counts": self.code and self.code["counts"]}
         for task in tasks:
             score = self.scores.get(task)
             if task == "distortion":
@@ -44,6 +49,7 @@ class Row:
             else:
                 out[task] = score and score.value
                 out[f"{task}_std"] = score and score.std
+                out[f"{task}_levels"] = (score and score.levels) or None
             out[f"{task}_text"] = score and score.text
             out[f"{task}_parsed"] = score and score.parsed
         return {**out, "error": self.error or None}

@@ -169,6 +169,25 @@ def test_regions_keep_the_order_of_the_command_line(run, photo):
     assert [row["region"] for row in rows] == [f"{k.removeprefix('--')} {v}" for k, v in zip(asked[::2], asked[1::2], strict=True)]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_what_was_found_can_be_asked_about_again(run, photo, suffix):
+    """The numbers of a map, too, are in the file, with the regions themselves."""
+    found = photo.parent / f"s.{suffix}"
+    asked = [str(run), str(photo), "--point", "20,31", "--box", "3,4,20,30", "--mask-encoder", "superpixel", "segments=6"]
+    predict.main([*asked, "--map", str(photo.parent / "map.png"), "--out", str(found)])
+    first = predict.main([*asked, "--propose"])["rows"]
+    again = predict.main([str(run), str(found)])["rows"]
+    assert [row["region"] for row in again] == [row["region"] for row in first]
+    assert len(again) > 3
+    for row, before in zip(again, first, strict=True):
+        assert (row["rle"], row["box"], row["kind"]) == (before["rle"], before["box"], "rle")
+        assert numbers(row) == pytest.approx(numbers(before), abs=1e-5)
+    failed = {"image": "photo.png", "region": "a", "kind": "point", "rle": None, "error": "outside"}
+    (photo.parent / "failed.jsonl").write_text(json.dumps(failed))
+    with pytest.raises(ValueError, match="its row has no run-length code, as a region that could not be scored has none"):
+        predict.main([str(run), str(photo.parent / "failed.jsonl")])
+
+
 def test_some_tasks(run, photo, capsys):
     (row,) = predict.main([str(run), str(photo), "--tasks", "distortion,quality"])["rows"]
     assert {"quality", "distortion"} <= row.keys()
@@ -517,6 +536,13 @@ def test_a_table_has_types_and_the_same_numbers(run, photo):
     np.testing.assert_allclose(table["quality"], as_csv["quality"], rtol=1e-12)
     assert table["distortion"].tolist() == pd.read_csv(photo.parent / "s.csv", keep_default_na=False)["distortion"].tolist()
     assert table["error"].isna().all()
+    (line,) = predict.main([str(run), str(photo)])["rows"]
+    predict.main([str(run), str(photo), "--out", str(photo.parent / "one.parquet")])
+    (row,) = pd.read_parquet(photo.parent / "one.parquet").to_dict("records")
+    assert dict(row["quality_levels"]) == pytest.approx(line["quality"]["levels"])
+    assert len(row["quality_levels"]) == 5
+    assert {"size": [row["image_height"], row["image_width"]], "counts": row["counts"]} == line["rle"]
+    assert json.loads(as_csv["quality_levels"][0]) == pytest.approx(dict(table["quality_levels"][0]))
 
 
 def test_a_map_of_one_image_and_of_a_folder(run, test_images, tmp_path):
