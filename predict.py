@@ -29,7 +29,7 @@ from components.tasks import TASKS, Task
 from inference import draw
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
-from inference.output import Output, check_free, check_place, table
+from inference.output import Output, check_free, check_place, draft_of, table
 from inference.predict import Predictor, Seen, shared_cores
 from inference.quality_map import QualityMap, check_mapped, draw_map
 from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
@@ -76,15 +76,18 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "rounding": [args.quantization, args.compile],
         "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
-    out = None if args.out is None else Output(args.out, asked, identity, args.overwrite)
+    kept = _kept(args, len(requests))
+    out = None if kept is None else Output(kept, asked, identity, args.overwrite, pictures=args.out is None)
     drawn = [
         (place, draws, _pictures(place, [r.name for r in requests])) for place, draws in ((overlay, _draw), (maps, _draw_map)) if place
     ]
     rows: list[Row] = []
     done = 0 if out is None else out.done
     for place, *_ in drawn:
-        if not done and not args.overwrite and place.is_dir():
+        if not (out and out.begun) and not args.overwrite and place.is_dir():
             _check_empty(place)  # a draft was there, and of no use
+    if out is not None and drawn:
+        out.begin()
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
     begun, scored, counts = time.monotonic(), 0, _counts(requests)
@@ -102,11 +105,15 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if row.error:
                     tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
             scored += len(seen.rows)
-            if out is None or len(rows) <= _PRINTED:
+            if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
             bar.update(ends[at] - bar.n)  # what had no answer counts as well
             rate = f"{scored / max(time.monotonic() - begun, 1e-9):.1f} region/s"
             bar.set_postfix_str(rate if counts is None else f"image {at + 1}/{len(requests)}", refresh=False)
+    if out is not None and args.out is None:
+        rows = out.kept()
+        out.finish()
+        out = None
     return _closed(rows, out, [place for place, *_ in drawn], asked, len(requests), args.strict)
 
 
@@ -224,12 +231,12 @@ def _place(option: str, args: argparse.Namespace, images: int) -> Path | None:
     path: Path | None = getattr(args, option)
     if path is None:
         return None
-    is_folder = args.images_or_list.is_dir() or images > 1
+    is_folder, kept = _several(args, images), _kept(args, images)
     if is_folder and path.suffix:
         raise ConfigError(f"--{option} {path}: there are {images} images, so it names a folder, without an ending")
     if is_folder:
         check_place(path / "inside")
-    if is_folder and path.is_dir() and not args.overwrite and not _begun(args.out):
+    if is_folder and path.is_dir() and not args.overwrite and not (kept and draft_of(kept).exists()):
         _check_empty(path)
     if not is_folder:
         if path.suffix.lower() not in draw.SUFFIXES:
@@ -243,8 +250,13 @@ def _check_empty(folder: Path) -> None:
         raise FileExistsError(f"{folder} is there already and not empty: choose another folder, or write into it with --overwrite")
 
 
-def _begun(out: Path | None) -> bool:
-    return out is not None and out.with_name(f".{out.name}.draft").exists()
+def _several(args: argparse.Namespace, images: int) -> bool:
+    return bool(args.images_or_list.is_dir() or images > 1)
+
+
+def _kept(args: argparse.Namespace, images: int) -> Path | None:
+    """Beside what the draft lies: the file, or else the first folder of pictures; None where neither is asked for."""
+    return args.out or next((p for p in (args.overlay, args.map) if p is not None and _several(args, images)), None)
 
 
 def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:

@@ -40,19 +40,27 @@ def check_place(path: Path) -> None:
         raise FileExistsError(f"{path} would lie in {above}, which is a file: choose another place")
 
 
+def draft_of(path: Path) -> Path:
+    """Where what has been scored stands until `path`, a file or a folder of pictures, is finished: beside it."""
+    named = path if path.name not in ("", "..") else path.resolve()
+    return named.with_name(f".{named.name}.draft")
+
+
 class Output:
     """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written
     from it and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image. Of the rows
     only numbers are kept in memory.
 
     Args:
-        path: ends in .jsonl, .csv or .parquet.
+        path: ends in .jsonl, .csv or .parquet; or a folder of pictures, beside which a draft alone is kept.
         tasks: columns of a table.
         identity: what must be equal for a draft to be continued: model, requests, options.
         continued: look for a draft; False only checks the path.
+        pictures: `path` is a folder of pictures.
 
     Attributes:
         done: images in the draft, those that an earlier, killed prediction has scored already among them.
+        begun: there is a draft of this very prediction, of no image perhaps.
         rows: their rows. failed: how many of them have no scores. first_error: why the first of these has none.
 
     Raises:
@@ -60,43 +68,59 @@ class Output:
     """
 
     def __init__(
-        self, path: Path, tasks: Sequence[Task], identity: Mapping[str, Any], overwrite: bool = False, continued: bool = True
+        self,
+        path: Path,
+        tasks: Sequence[Task],
+        identity: Mapping[str, Any],
+        overwrite: bool = False,
+        continued: bool = True,
+        pictures: bool = False,
     ) -> None:
-        if path.suffix.lower() not in SUFFIXES:
-            raise ConfigError(f"--out {path}: its ending says the form, one of {', '.join(SUFFIXES)}")
-        check_free(path, overwrite)
-        self.path, self.tasks, self._overwrite = path, tuple(tasks), overwrite
-        self.draft = path.with_name(f".{path.name}.draft")
+        if not pictures:
+            if path.suffix.lower() not in SUFFIXES:
+                raise ConfigError(f"--out {path}: its ending says the form, one of {', '.join(SUFFIXES)}")
+            check_free(path, overwrite)
+        self.path, self.tasks, self._overwrite, self._pictures = path, tuple(tasks), overwrite, pictures
+        self.draft = draft_of(path)
         self._key = hashlib.sha256(json.dumps([_FORM, identity], sort_keys=True, default=str).encode()).hexdigest()
         self.done = self.rows = self.failed = 0
-        self.first_error = ""
+        self.first_error, self.begun = "", False
         if continued and self.draft.exists():
             self._continue()
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Keeps the rows of the next image, on the disk."""
-        as_lines = self.path.suffix.lower() == ".jsonl"
-        entry = {"rows": [row.nested() if as_lines else row.flat(self.tasks) for row in rows]}
+    def begin(self) -> None:
+        """Writes an empty draft where there is none, by which a prediction that is killed at its first image is known again."""
         if not self.draft.exists():
             self.draft.parent.mkdir(parents=True, exist_ok=True)
             self.draft.write_text(json.dumps({"identity": self._key}) + "\n")
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keeps the rows of the next image, on the disk."""
+        as_lines = self._pictures or self.path.suffix.lower() == ".jsonl"
+        entry = {"rows": [row.nested() if as_lines else row.flat(self.tasks) for row in rows]}
+        self.begin()
         with self.draft.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         self._count(entry)
 
     def finish(self) -> int:
-        """Writes the file, removes the draft; returns the number of rows.
+        """Writes the file, if one is wanted, removes the draft; returns the number of rows.
 
         Raises:
             FileExistsError: a file that came meanwhile is in the way.
         """
-        check_free(self.path, self._overwrite)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        {".jsonl": self._write_lines, ".csv": self._write_csv, ".parquet": self._write_parquet}[self.path.suffix.lower()](whole)
-        whole.replace(self.path)
+        if not self._pictures:
+            check_free(self.path, self._overwrite)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            whole = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            {".jsonl": self._write_lines, ".csv": self._write_csv, ".parquet": self._write_parquet}[self.path.suffix.lower()](whole)
+            whole.replace(self.path)
         self.draft.unlink(missing_ok=True)
         return self.rows
+
+    def kept(self) -> list[Row]:
+        """The rows that a draft beside pictures holds, before `finish`."""
+        return [Row.of(told) for entry in self._entries() for told in entry["rows"]]
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """What the draft holds of each image, in turn."""
@@ -146,7 +170,7 @@ class Output:
                 if others and not self._overwrite:
                     raise FileExistsError(
                         f"{self.draft} holds {others} images of another prediction (another model, list, image or option): "
-                        "delete it, choose another --out, or replace both with --overwrite"
+                        f"delete it, choose another {'folder' if self._pictures else '--out'}, or replace both with --overwrite"
                     )
             whole = file.tell()
             while same and (line := file.readline()).endswith(b"\n"):  # the kill may have cut the last one short
@@ -156,6 +180,7 @@ class Output:
                     break
                 self._count(entry)
                 whole = file.tell()
+        self.begun = same
         if self.done:
             os.truncate(self.draft, whole)
         else:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.tasks import RegionScores, RoiScore, Task
+from components.tasks import TASKS, RegionScores, RoiScore, Task
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class Row:
         code = self.code and {"size": [int(side) for side in self.code["size"]], "counts": self.code["counts"]}
         return {**told, "rle": code, **{task: _told(score) for task, score in self.scores.items()}, "error": self.error or None}
 
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Row:
+        """What `nested` said."""
+        box = told["box"] and tuple(told["box"])
+        scores = {task: _heard(task, told[task]) for task in TASKS if task in told}
+        return cls(told["image"], told["region"], told["kind"], box, told["area"], scores, told["error"] or "", told["rle"])
+
     def flat(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """As a row of a table; every row of the same tasks has the same columns, None where nothing is known."""
         left, top, width, height = self.box or (None,) * 4
@@ -60,3 +67,8 @@ def _told(score: RoiScore) -> Mapping[str, Any]:
     if score.task == "distortion":
         return {**out, "distortions": [{"type": kind, "severity": severity} for kind, severity in score.distortions]}
     return {"value": score.value, "std": score.std, **out, "levels": score.levels}
+
+
+def _heard(task: Task, told: Mapping[str, Any]) -> RoiScore:
+    distortions = tuple((d["type"], d["severity"]) for d in told.get("distortions", ()))
+    return RoiScore(task, told.get("value"), told.get("std"), told["text"], dict(told.get("levels", {})), distortions, told["parsed"])

@@ -427,6 +427,45 @@ def test_a_killed_prediction_goes_on_to_the_same_file(run, tmp_path, monkeypatch
     assert not draft.exists()
 
 
+def test_killed_pictures_without_a_file_go_on(run, tmp_path, monkeypatch, capsys):
+    """The same line gives every picture and every row, and leaves no draft; another line is refused."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(3):
+        PIL.Image.new("RGB", (64, 48 + n), (60 * n, 90, 200)).save(folder / f"{n}.png")
+    asked = [str(run), str(folder), "--box", "1,2,30,20", "--overlay"]
+    whole = predict.main([*asked, str(tmp_path / "whole")])
+    score = predict.Predictor.one
+
+    last = ["0.png"]
+
+    def dies(self, request):
+        if request.name == last[0]:
+            raise KeyboardInterrupt
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", dies)
+    for last[0] in ("0.png", "2.png"):
+        with pytest.raises(KeyboardInterrupt):
+            predict.main([*asked, str(tmp_path / "drawn")])
+        assert (tmp_path / ".drawn.draft").exists()
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / "drawn" / "0.png").touch()  # drawn, and killed before it was noted
+    with pytest.raises(FileExistsError, match=r"holds 2 images of another prediction.*choose another folder"):
+        predict.main([*asked, str(tmp_path / "drawn"), "--tasks", "quality"])
+    rest = []
+    monkeypatch.setattr(predict.Predictor, "one", lambda self, request: rest.append(request.name) or score(self, request))
+    capsys.readouterr()
+    found = predict.main([*asked, str(tmp_path / "drawn")])
+    assert rest == ["2.png"]
+    assert found == whole
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:4]] == ["0.png", "1.png", "2.png"]
+    assert {p.name: p.read_bytes() for p in (tmp_path / "drawn").iterdir()} == {
+        p.name: p.read_bytes() for p in (tmp_path / "whole").iterdir()
+    }
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "in", "whole"]
+
+
 def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     many(tmp_path / "in", run)
