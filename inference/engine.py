@@ -177,13 +177,17 @@ class Engine:
         with self.segmenter.turn:
             return tuple(self.segmenter.propose_codes(image))
 
-    def at_once(self, size: tuple[int, int]) -> int:
+    def at_once(self, size: tuple[int, int], beside: int = 0) -> int:
         """How many regions of an image of `size` (height, width) are asked about together: as many as `memory` allows, one at least.
-        Without bound where an image's regions change each other's scores."""
+        Without bound where an image's regions change each other's scores.
+
+        Args:
+            beside: bytes that each of them takes elsewhere, in groups that wait, say.
+        """
         if self.scorer.coupled:
             return sys.maxsize
         room = int(self.memory * MIB)
-        within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda regions: self.scorer.answer_bytes(size, regions))
+        within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda n: self.scorer.answer_bytes(size, n) + beside * n)
         return max(1, within)
 
     def _drawn(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], first: int) -> Masks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from components import rle
 from components.batch import Regions
 from components.mask_encoders.base import Prompt
 from components.mask_encoders.given import Given
-from components.preprocess import crop_regions, prepare_image
+from components.preprocess import crop_regions, crop_shape, prepare_image
 from components.reading import AnswerError
 from components.registry import ConfigError
 from components.rle import RegionError
@@ -52,7 +53,7 @@ class Seen:
     codes: tuple[dict[str, Any], ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Read:
     """A request that is ready for the model.
 
@@ -60,7 +61,7 @@ class _Read:
         image: (H, W, 3) uint8, None where it could not be read.
         prepared: (3, S, S), as the model wants to see it.
         found: the regions that were meant, each with its run-length code or with what is wrong.
-        first: the first of them, as many as are asked about at once.
+        first: the first of them, as many as are asked about at once; None from then on, so that the next take their room.
     """
 
     image: NDArray[np.uint8] | None
@@ -112,14 +113,13 @@ class Predictor:
                     if id(coming) not in self._ahead:
                         self._ahead[id(coming)] = pool.submit(self._read, coming)
                 yield self.one(request)
-                self._ahead.pop(id(request), None)
         finally:
             self._ahead.clear()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def one(self, request: Request) -> Seen:
         """Scores the regions of one image."""
-        ahead = self._ahead.get(id(request))
+        ahead = self._ahead.pop(id(request), None)
         try:
             read = self._read(request) if ahead is None else ahead.result()
         except Exception as error:
@@ -143,7 +143,7 @@ class Predictor:
         if not codes:
             return _Read(image, None, found)
         prepared = prepare_image(torch.from_numpy(image).permute(2, 0, 1), self.engine.scorer.preprocess)
-        return _Read(image, prepared, found, self._regions(image, codes[: self.engine.at_once(image.shape[:2])]))
+        return _Read(image, prepared, found, self._regions(image, codes[: self._at_once(image.shape[:2])]))
 
     def _codes(self, image: NDArray[np.uint8], asked: Asked) -> list[tuple[Asked, dict[str, Any] | str]]:
         """The regions that were meant, each with its run-length code or with what is wrong."""
@@ -158,6 +158,12 @@ class Predictor:
             return [(asked, rle.encode(make(image, [prompt])[0]))]
         except Exception as error:
             return [(asked, str(error) if isinstance(error, RegionError) else _unforeseen(f"{asked.id} of an image", error))]
+
+    def _at_once(self, size: tuple[int, int]) -> int:
+        """How many regions of an image of `size` (height, width) are asked about at once: with each reader as many may wait."""
+        scorer = self.engine.scorer
+        masks_and_crops = scorer.preprocess.size**2 + 3 * 4 * math.prod(crop_shape(scorer.crop_size))
+        return self.engine.at_once(size, self.readers * masks_and_crops)
 
     def _regions(self, image: NDArray[np.uint8], codes: Sequence[dict[str, Any]]) -> Regions:
         """As the model wants to see them; no mask is made in the image's size."""
@@ -175,14 +181,17 @@ class Predictor:
             return
         looked = self.engine.look(read.image, read.prepared)
         good = [(asked, code) for asked, code in read.found if not isinstance(code, str)]
-        step = self.engine.at_once(read.image.shape[:2])
+        step = self._at_once(read.image.shape[:2])
         for at in range(0, len(good), step):
             part = good[at : at + step]
-            regions = read.first if at == 0 and read.first is not None else self._regions(read.image, [code for _, code in part])
+            regions, read.first = read.first, None
+            if regions is None:
+                regions = self._regions(read.image, [code for _, code in part])
             for (asked, code), answer in zip(part, self.engine.answer(looked, regions, self.tasks), strict=True):
                 box, area = rle.measure(code)
                 yield Row(name, asked.id, asked.kind, box, area / read.image[..., 0].size, answer, code=code)
             self.answered(len(part))
+            del regions  # before the next are made
 
 
 def default_readers(device: torch.device) -> int:

@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+import weakref
 
 import PIL.Image
 import pytest
@@ -172,6 +174,35 @@ def test_shares_of_cores():
         16: (12, 4),
         64: (48, 4),
     }
+
+
+def test_groups_that_wait_are_within_the_budget(requests, monkeypatch):
+    """What waits and what is asked about, together, whenever the model is asked; and the scores stay what they are."""
+    scorer = built("mobile_iqa")
+    asked, segmenter = requests[:4], Superpixel(segments=30, min_area=0)
+    expected = list(Predictor(Engine(scorer, segmenter=segmenter), ("quality",), readers=0)(asked))
+    budget = scorer.answer_bytes((70, 90), 8)
+    engine = Engine(scorer, segmenter=segmenter, memory=budget / 2**20)
+    alive, taken, real_regions, real_answer = [], [], Predictor._regions, Engine.answer
+
+    def making(self, *args):
+        regions = real_regions(self, *args)
+        alive.append((weakref.ref(regions), regions.masks.nbytes + regions.crops.nbytes))
+        return regions
+
+    def answering(self, looked, regions, tasks):
+        waiting = sum(size for kept, size in list(alive) if kept() is not None and kept() is not regions)
+        taken.append(waiting + scorer.answer_bytes(looked.image.shape[:2], len(regions.valid)))
+        time.sleep(0.01)  # readers are as far ahead as they come
+        return real_answer(self, looked, regions, tasks)
+
+    monkeypatch.setattr(Predictor, "_regions", making)
+    monkeypatch.setattr(Engine, "answer", answering)
+    found = list(Predictor(engine, ("quality",), readers=3)(asked))
+    assert len(taken) > 2 * len(asked)
+    assert max(taken) <= budget
+    for seen, whole in zip(found, expected, strict=True):
+        close([row.scores for row in seen.rows], [row.scores for row in whole.rows])
 
 
 def test_who_listens_hears_how_many_regions_were_answered(scorer, requests):
