@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -30,8 +29,9 @@ from inference import draw
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
 from inference.output import Output, check_free, check_place, draft_of, table
-from inference.predict import Predictor, Seen, shared_cores
-from inference.quality_map import QualityMap, check_mapped, draw_map
+from inference.pictures import Pictures, Sort, drawers, places
+from inference.predict import Predictor, shared_cores
+from inference.quality_map import check_mapped
 from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
 from inference.rows import Row
 from lightning_modules.entry import run_entry
@@ -78,43 +78,49 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     }
     kept = _kept(args, len(requests))
     out = None if kept is None else Output(kept, asked, identity, args.overwrite, pictures=args.out is None)
-    drawn = [
-        (place, draws, _pictures(place, [r.name for r in requests])) for place, draws in ((overlay, _draw), (maps, _draw_map)) if place
-    ]
+    sorts: list[tuple[Sort, Path | None]] = [("overlay", overlay), ("map", maps)]
+    wanted = {sort: place for sort, place in sorts if place is not None}
     rows: list[Row] = []
     done = 0 if out is None else out.done
-    for place, *_ in drawn:
+    for place in wanted.values():
         if not (out and out.begun) and not args.overwrite and place.is_dir():
             _check_empty(place)  # a draft was there, and of no use
-    if out is not None and drawn:
+    if out is not None and wanted:
         out.begin()
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
+    pictures = Pictures({s: places(p, [r.name for r in requests]) for s, p in wanted.items()}, asked, drawers(len(requests) - done))
     begun, scored, counts = time.monotonic(), 0, _counts(requests)
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
     with shared_cores(device, len(requests) - done, args.readers) as readers, _bar(counts, len(requests), done) as bar:
         predictor = Predictor(engine, asked, args.segment_boxes, readers)
         if counts is not None:
             predictor.answered = bar.update
-        for at, seen in enumerate(predictor(requests[done:]), done):
-            for _, draws, pictures in drawn:
-                draws(seen, pictures[seen.request.name], asked)
+        for at, (seen, undrawn) in enumerate(pictures.of(predictor(requests[done:])), done):
             if out is not None:
                 out.add(seen.rows)
             for row in seen.rows:
                 if row.error:
                     tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
+            if undrawn:
+                tqdm.write(undrawn, file=sys.stderr)
             scored += len(seen.rows)
             if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
-            bar.update(ends[at] - bar.n)  # what had no answer counts as well
+            bar.update(max(0, ends[at] - bar.n))  # what had no answer counts as well
             rate = f"{scored / max(time.monotonic() - begun, 1e-9):.1f} region/s"
             bar.set_postfix_str(rate if counts is None else f"image {at + 1}/{len(requests)}", refresh=False)
     if out is not None and args.out is None:
         rows = out.kept()
         out.finish()
         out = None
-    return _closed(rows, out, [place for place, *_ in drawn], asked, len(requests), args.strict)
+    found = _closed(rows, out, list(wanted.values()), asked, len(requests), args.strict)
+    if pictures.undrawn:
+        told = f"pictures of {pictures.undrawn} of {len(requests)} images could not be drawn; the reasons are above"
+        if args.strict:
+            raise ValueError(f"--strict: {told}")
+        print(told, file=sys.stderr)
+    return found
 
 
 def _counts(requests: Sequence[Request]) -> list[int] | None:
@@ -257,37 +263,6 @@ def _several(args: argparse.Namespace, images: int) -> bool:
 def _kept(args: argparse.Namespace, images: int) -> Path | None:
     """Beside what the draft lies: the file, or else the first folder of pictures; None where neither is asked for."""
     return args.out or next((p for p in (args.overlay, args.map) if p is not None and _several(args, images)), None)
-
-
-def _pictures(overlay: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Where the picture of each image goes: `overlay` itself, or below it under the image's own path, as PNG."""
-    if overlay.suffix:
-        return dict.fromkeys(names, overlay)
-    inside = {name: Path(*(part for part in Path(name).parts if part not in ("..", Path(name).anchor))) for name in names}
-    plain = Counter(path.with_suffix(".png") for path in inside.values())
-    out: dict[str, Path] = {}
-    taken: set[Path] = set()
-    for name, path in inside.items():
-        alone = [path.with_suffix(".png")] if plain[path.with_suffix(".png")] == 1 else []
-        spots = [*alone, path.with_name(f"{path.name}.png"), *(path.with_name(f"{path.name}.{n}.png") for n in range(2, len(names) + 2))]
-        place = next(spot for spot in spots if spot not in taken)
-        taken.add(place)
-        out[name] = overlay / place
-    return out
-
-
-def _draw(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
-    scored = [row for row in seen.rows if not row.error]
-    if seen.image is not None and scored:
-        draw.save(draw.draw(seen.image, seen.codes, scored, tasks), path)
-
-
-def _draw_map(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
-    scored = [row for row in seen.rows if not row.error]
-    found = [(code, row.scores) for row, code in zip(scored, seen.codes, strict=True) if row.kind == "proposed"]
-    if seen.image is not None and found:
-        codes, scores = zip(*found, strict=True)
-        draw.save(draw_map(QualityMap(seen.image, codes, scores)), path)
 
 
 def _closed(

@@ -1,4 +1,4 @@
-"""python benchmarks/folder_throughput.py [images]: where the time goes when a folder of photographs is scored.
+"""python benchmarks/folder_throughput.py [images] [--pictures]: where the time goes when a folder of photographs is scored.
 
 Photographs of 1,024 x 768 pixels as JPEG, eight boxes in each, scored by `predict.main` with `--out`: a SEAGULL of the composition that
 quickstart trains, with random weights. All that happens between the model's being read and the end counts: decoding, drawing masks,
@@ -6,6 +6,9 @@ cutting crops, the model, writing rows and the file. The model's time is what pa
 its two calls. "defaults" is what a user gets here, where a quarter of the cores, one at least, makes the next images ready; "in turn" makes
 each ready in its turn, with all cores for whatever is done, and "one thread" the same with one. The three take turns, in one run. Readers
 take cores from the model: where reading ahead makes its seconds an image grow, the share of its time says less, and images a second count.
+
+With `--pictures` the photographs are a folder, and what is measured is what pictures cost: the boxes with and without `--overlay`, all that
+superpixels find with and without it, and `--map`. From eight images on they are drawn by processes beside the model.
 """
 
 from __future__ import annotations
@@ -38,6 +41,14 @@ BOXES = [(40 + 110 * n, 60 + 70 * n, 180, 140) for n in range(8)]
 
 THREADS = torch.get_num_threads()
 MODES = {"defaults": (THREADS, ()), "in turn": (THREADS, ("--readers", "0")), "one thread": (1, ("--readers", "0"))}
+_BOXED = tuple(f"--box={','.join(map(str, box))}" for box in BOXES)
+PICTURES = {
+    "boxes": _BOXED,
+    "boxes, --overlay": (*_BOXED, "--overlay", "drawn"),
+    "--propose": ("--propose",),
+    "--propose --overlay": ("--propose", "--overlay", "drawn"),
+    "--map": ("--map", "drawn"),
+}
 TOGETHER = 16  # images of each mode before the next has its turn
 
 
@@ -78,6 +89,11 @@ def predicted(scorer: Scorer, paths: Sequence[Path], out: Path, mode: str) -> tu
     threads, options = MODES[mode]
     manifest = out.with_suffix(".manifest.jsonl")
     manifest.write_text("".join(json.dumps({"image": str(path), "box": box}) + "\n" for path in paths for box in BOXES))
+    return clocked(scorer, [str(manifest), "--out", str(out), *options], threads)
+
+
+def clocked(scorer: Scorer, asked: Sequence[str], threads: int) -> tuple[float, float, int]:
+    """As `predicted`, of any prediction."""
     engines: list[Clocked] = []
 
     def built(*args: Any, **kwargs: Any) -> Clocked:
@@ -91,7 +107,7 @@ def predicted(scorer: Scorer, paths: Sequence[Path], out: Path, mode: str) -> tu
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        predict.main(["benchmark", str(manifest), "--out", str(out), "--overwrite", "--strict", *options])
+        predict.main(["benchmark", *asked, "--overwrite", "--strict"])
         ended = time.perf_counter()
     return ended - engines[0].begun, engines[0].model, engines[0].threads
 
@@ -109,22 +125,35 @@ def measure(scorer: Scorer, folder: Path, count: int) -> dict[str, tuple[float, 
     return found
 
 
+def measure_pictures(scorer: Scorer, folder: Path, count: int) -> dict[str, tuple[float, float, int]]:
+    """As `measure`, of the sorts of pictures."""
+    (folder / "images").mkdir()
+    write_photographs(folder / "images", count)
+    found = {}
+    for mode, options in PICTURES.items():
+        placed = [str(folder / mode) if option == "drawn" else option for option in options]
+        found[mode] = clocked(scorer, [str(folder / "images"), "--out", str(folder / f"{mode}.csv"), *placed], THREADS)
+    return found
+
+
 def main(argv: Sequence[str] | None = None, scorer: Scorer | None = None) -> None:
     """See the module."""
     said = sys.argv[1:] if argv is None else argv
-    count = int(said[0]) if said else 64
+    pictures, numbers = "--pictures" in said, [word for word in said if word != "--pictures"]
+    count = int(numbers[0]) if numbers else 64
     torch.manual_seed(0)
     if scorer is None:
         scorer = SCORERS.build(load_config("quickstart").model)
         scorer.load_pretrained()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(scorer.eval(), Path(folder), count)
+        found = (measure_pictures if pictures else measure)(scorer.eval(), Path(folder), count)
     torch.set_num_threads(THREADS)
     for mode, (wall, model, used) in found.items():
-        rates = f"{count / wall:.1f} images and {len(BOXES) * count / wall:.0f} regions a second"
+        rates = f"{count / wall:.1f} images" + ("" if pictures else f" and {len(BOXES) * count / wall:.0f} regions") + " a second"
         threads = f"{used} thread{'s' * (used > 1)}"
         print(f"{mode} ({threads}): {rates}; the model works {model / wall:.1%} of the time, {model / count:.2f} s an image")
-    print(f"reading ahead: {found['in turn'][0] / found['defaults'][0]:.2f} times as fast as in turn")
+    if not pictures:
+        print(f"reading ahead: {found['in turn'][0] / found['defaults'][0]:.2f} times as fast as in turn")
 
 
 if __name__ == "__main__":

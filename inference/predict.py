@@ -30,27 +30,12 @@ from components.tasks import Task
 from datamodules.images import ImageError, load_image
 from inference.engine import Engine
 from inference.requests import Asked, Request
-from inference.rows import Row
+from inference.rows import Row, Seen
 
 _LOG = logging.getLogger(__name__)
 _EVERYWHERE = (ConfigError, ImportError)  # what fails for one image so will fail for each
 _ASKED = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which somebody says how many threads PyTorch takes
 _MOST_READERS = 4  # each holds an image
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What became of one request: its rows, and what is needed to draw them.
-
-    Attributes:
-        image: (H, W, 3) uint8, None where it could not be read.
-        codes: run-length codes of the rows that have scores, in their order.
-    """
-
-    request: Request
-    rows: tuple[Row, ...]
-    image: NDArray[np.uint8] | None = None
-    codes: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass

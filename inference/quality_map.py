@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from matplotlib import colormaps
@@ -22,7 +22,9 @@ from components.prompts import LEVELS
 from components.registry import ConfigError
 from components.tasks import RegionScores, Task
 from inference.draw import said
-from inference.engine import Engine, ImageLike, Looked
+
+if TYPE_CHECKING:
+    from inference.engine import Engine, ImageLike, Looked
 
 Score = Literal["quality", "importance"]
 SCORES: tuple[Score, ...] = ("quality", "importance")
@@ -84,6 +86,8 @@ def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task]
     Raises:
         ConfigError: the segmenter finds nothing by itself, or no score is among `tasks`.
     """
+    from inference.engine import Looked  # here, so that processes that only draw do without PyTorch
+
     asked = engine.tasks if tasks is None else tuple(tasks)
     check_mapped(asked)
     looked = image if isinstance(image, Looked) else engine.look(image)

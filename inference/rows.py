@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from components.tasks import TASKS, RegionScores, RoiScore, Task
+from inference.requests import Request
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,21 @@ class Row:
             out[f"{task}_text"] = score and score.text
             out[f"{task}_parsed"] = score and score.parsed
         return {**out, "error": self.error or None}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of one request: its rows, and what is needed to draw them.
+
+    Attributes:
+        image: (H, W, 3) uint8, None where it could not be read.
+        codes: run-length codes of the rows that have scores, in their order.
+    """
+
+    request: Request
+    rows: tuple[Row, ...]
+    image: NDArray[np.uint8] | None = None
+    codes: tuple[dict[str, Any], ...] = ()
 
 
 def _told(score: RoiScore) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ from datamodules.records import ImageRecord, RegionRecord
 from datamodules.samples import RoiSample
 from inference.engine import Engine
 from inference.load import load
+from inference.pictures import places
 from inference.requests import Asked, Request
 from inference.table import score_table
 from tests.test_train import small
@@ -311,10 +312,10 @@ def test_mistakes_on_the_command_line_are_found_first(photo, more, error, messag
 def test_where_pictures_go(tmp_path):
     """Below the folder whatever an image's name is, and never two at one place."""
     names = ["a.jpg", "deep/b.png", "../../c.png", "/abs/d.png", "e.png", "e.jpg"]
-    places = predict._pictures(tmp_path, names)
-    told = [places[name].relative_to(tmp_path).as_posix() for name in names]
+    found = places(tmp_path, names)
+    told = [found[name].relative_to(tmp_path).as_posix() for name in names]
     assert told == ["a.png", "deep/b.png", "c.png", "abs/d.png", "e.png.png", "e.jpg.png"]
-    assert set(predict._pictures(tmp_path / "x.png", names).values()) == {tmp_path / "x.png"}
+    assert set(places(tmp_path / "x.png", names).values()) == {tmp_path / "x.png"}
 
 
 def test_other_inputs_that_will_not_do(photo, tmp_path):
@@ -538,7 +539,7 @@ def test_the_device_is_heard(run, photo):
 
 def test_pictures_never_share_a_place():
     names = ["../c.png", "c.png", "/abs/d.png", "abs/d.png", "e.png", "e.jpg", "e.png.png"]
-    assert len(set(predict._pictures(Path("drawn"), names).values())) == len(names)
+    assert len(set(places(Path("drawn"), names).values())) == len(names)
 
 
 def test_a_useless_draft_does_not_open_a_folder_of_pictures(run, tmp_path):

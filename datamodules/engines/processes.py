@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.context import BaseContext
 from typing import Any
 
 from components.registry import ConfigError
+from datamodules.apart import context, cores, end_with_parent, program_left_out
 from datamodules.engines.base import ENGINES, Engine, EngineError, Made, Work, make_held
 
 AHEAD = 2  # shards handed out per worker: one being made, one waiting
@@ -38,14 +33,14 @@ class Processes(Engine):
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[tuple[int, Made]]:
         if not shards:
             return
-        workers = min(self.workers or _cores(), len(shards))
-        pool = ProcessPoolExecutor(workers, _context(work), _hold, (work,))
+        workers = min(self.workers or cores(), len(shards))
+        pool = ProcessPoolExecutor(workers, context(type(work).__module__), _hold, (work,))
         running: dict[Future[Made], int] = {}
         waiting = iter(shards)
         try:
             while True:
                 for shard in waiting:
-                    with _program_left_out():
+                    with program_left_out():
                         running[pool.submit(_make, shard)] = shard
                     if len(running) >= AHEAD * workers:
                         break
@@ -67,49 +62,13 @@ class Processes(Engine):
         return {"workers": 2}
 
 
-def _context(work: Work) -> BaseContext:
-    """Not a fork of this process: threads of PyTorch and OpenMP do not survive one, and their locks may be held. A server that has imported
-    what is needed, and runs no thread, is forked in its place; where there is no such thing, workers start from nothing."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([type(work).__module__])
-    return context
-
-
-@contextmanager
-def _program_left_out() -> Iterator[None]:
-    """Workers started meanwhile do not import the program that runs. They need nothing of it, it may be slow to import, and a script that
-    makes data at its top level would make it again in each of them."""
-    main: dict[str, Any] = vars(sys.modules["__main__"])
-    kept: dict[str, Any] = {name: main[name] for name in ("__spec__", "__file__") if name in main}
-    main["__spec__"] = None
-    main.pop("__file__", None)
-    try:
-        yield
-    finally:
-        main.update(kept)
-
-
-def _cores() -> int:
-    """Those that this process may use, which a container or a scheduler may have bounded."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _held: list[Work] = []
 
 
 def _hold(work: Work) -> None:
     """A worker's first act: it keeps the job, and ends with its parent, also where the parent was killed."""
     _held[:] = [work]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _make(shard: int) -> Made:

@@ -31,6 +31,14 @@ def test_every_mode_writes_the_rows_of_every_image(tmp_path, monkeypatch):
         assert all(row["quality"] and not row["error"] for row in rows)
 
 
+def test_pictures_of_every_sort_are_measured(tmp_path):
+    found = benchmark.measure_pictures(scorer(), tmp_path, 1)
+    assert list(found) == ["boxes", "boxes, --overlay", "--propose", "--propose --overlay", "--map"]
+    assert all(0 < model < wall for wall, model, _ in found.values())
+    for mode in ("boxes, --overlay", "--propose --overlay", "--map"):
+        assert sorted(path.name for path in (tmp_path / mode).iterdir()) == ["0000.png"]
+
+
 def test_it_says_how_fast_each_mode_is(capsys):
     threads = torch.get_num_threads()
     benchmark.main(["2"], scorer())
