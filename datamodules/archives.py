@@ -183,7 +183,9 @@ class ImageFiles:
         directory = self.directory(archive)
         places = directory.find(np.array([_encoded(m) for m in members], np.bytes_))
         known = (places >= 0) & (directory.methods[places] >= 0) if len(directory.names) else np.zeros(len(places), np.bool_)
-        return [f"crc32:{directory.checks[p]:08x}:{directory.sizes[p]}" if k else "" for p, k in zip(places, known, strict=True)]
+        found = np.where(known, places, 0)
+        checks, sizes = (column[found].tolist() if known.any() else [0] * len(found) for column in (directory.checks, directory.sizes))
+        return [f"crc32:{check:08x}:{size}" if k else "" for check, size, k in zip(checks, sizes, known.tolist(), strict=True)]
 
     def _member(self, archive: str, member: str) -> bytes:
         directory = self.directory(archive)

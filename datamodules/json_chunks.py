@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 2**22  # bytes read at a time; a longer record is read in several
+BLOCK = 2**20  # bytes read at a time, which a processor's cache holds; a longer record is read in several
 LARGEST = 2**24  # bytes of a record; what is longer is a file whose records stand deeper than at its top
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE = b'"'[0], b"\\"[0], b"{"[0], b"}"[0]
 _BRACKET = 32  # [ and ] differ from { and } by this bit

@@ -298,7 +298,8 @@ class Indexer:
         alike = self.sql.sql("SELECT DISTINCT reference, region, counts FROM given").count("*").fetchall()[0][0]
         self.sql.unregister("given")
         rows, twice, differing = once(joined(scores, masks), len(masks), SCORES)
-        scored = int(lengths(one(scores["regions"])).sum())
+        scored, unscored = int(lengths(one(scores["regions"])).sum()), np.ones(len(masks), np.bool_)
+        unscored[rows["number"].to_numpy()] = False
         images = 0
         with RecordWriter(path, ROWS) as writer:
             for table in self.maker.tables(rows, masks, GROUP):
@@ -308,7 +309,7 @@ class Indexer:
                 "images": images,
                 "regions": len(rows),
                 "scores without a mask": scored - len(rows) - twice,
-                "masks without a score": len(masks) - len(np.unique(rows["number"].to_numpy())),
+                "masks without a score": int(np.count_nonzero(unscored)),
                 "scores that stand twice": twice,
                 "masks that stand twice": len(given) - len(masks),
                 "scores that stand twice and differ": differing,
