@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from components.tasks import TASKS
-from evaluation import ranking
+from evaluation import ranking, remarks
 from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Scale, difference, holm, interval, samples
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
@@ -37,7 +37,6 @@ from evaluation.weighted import (
     within_of,
 )
 
-REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
 SCALE: dict[str, Scale] = {
     **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), "fisher"),
     "rmse": "reciprocal",
@@ -113,10 +112,11 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         for name, rows in tables[task].items():
             dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
             models[name][task] = _score(rows, task) | dealt
-        notes += _reversed(models, task)
+        notes += remarks.reversed_scale(models, task)
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
+    notes += [line for task in SCORES for line in remarks.blind(models, tables[task], task)]
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
     told |= {"notes": notes, "draws": draws, "seed": seed, "splits": used}
@@ -125,15 +125,6 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
 
 def _halves(sources: pd.Series[Any], seed: int) -> Splits | None:
     return draw_splits(sources, seed=seed) if sources.nunique() >= MIN_SOURCES else None
-
-
-def _reversed(models: Mapping[str, Mapping[str, Any]], task: Score) -> list[str]:
-    found = {name: m[task]["srcc"] for name, m in models.items() if task in m}
-    return [
-        f"{name} orders {task} against the labels (SRCC {value:.3f}): is a higher score better in it?"
-        for name, value in found.items()
-        if value < REVERSED
-    ]
 
 
 def _model(entry: Entry, coverage: Coverage, tables: Tables) -> dict[str, Any]:

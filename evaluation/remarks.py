@@ -1,0 +1,59 @@
+"""What the answers of a model in a comparison tell against taking its numbers as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from evaluation.protocols import Score
+
+REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
+_SAME_SCORE = 1e-4  # the share of a model's variance that lies within images: below it, answers of one image differ by rounding
+_DIGITS = 3  # of the tables
+
+Models = Mapping[str, Mapping[str, Any]]
+
+
+def reversed_scale(models: Models, task: Score) -> list[str]:
+    """A line for each model that orders a task against its labels."""
+    found = {name: m[task]["srcc"] for name, m in models.items() if task in m}
+    return [
+        f"{name} orders {task} against the labels (SRCC {value:.3f}): is a higher score better in it?"
+        for name, value in found.items()
+        if value < REVERSED
+    ]
+
+
+def blind(models: Models, rows: Mapping[str, pd.DataFrame], task: Score) -> list[str]:
+    """A line for each model that does not look at the region: all regions of an image get one score, or it does as well without them.
+
+    Args:
+        rows: model -> what it was judged on.
+    """
+    found = []
+    for name, own in rows.items():
+        if _one_score(own, task):
+            found.append(f"{task}: {name} gives all regions of an image one score: it does not look at the region")
+        elif _as_its_control(models[name][task]):
+            found.append(
+                f"{task}: {name} has the same SRCC where it is shown the whole image ({models[name][task]['srcc']:.{_DIGITS}f}), and its "
+                "order within images is not told from chance: nothing says that it looks at the region"
+            )
+    return found
+
+
+def _one_score(rows: pd.DataFrame, task: Score) -> bool:
+    """Whether the predictions differ between images and not within them; not where each image has one region."""
+    pred = rows[f"{task}_pred"]
+    if not rows["image"].duplicated().any() or pred.nunique() < 2:
+        return False
+    within = pred - pred.groupby(rows["image"]).transform("mean")
+    return bool((within**2).mean() < _SAME_SCORE * pred.var(ddof=0))
+
+
+def _as_its_control(found: Mapping[str, Any]) -> bool:
+    interval = found.get("intervals", {}).get("within_image_srcc")
+    same = found["whole_image"] is not None and round(found["srcc"], _DIGITS) == round(found["whole_image"], _DIGITS)
+    return bool(same and interval and interval["low"] <= 0 <= interval["high"])

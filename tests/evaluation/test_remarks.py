@@ -1,0 +1,52 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation import comparison, remarks
+from evaluation.entries import Entry
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def mean(answers):
+    """The mean of the labels of each image, with what a model's arithmetic may add."""
+    return answers.groupby("image")["quality"].transform("mean") + 1e-6 * RNG.normal(size=len(answers))
+
+
+def notes(table, **changed):
+    table = table.assign(quality_parsed=True, **changed)
+    return comparison.judge([Entry("m", table), Entry("other", table.assign(quality_pred=table["quality"]))], draws=5)[0]["notes"]
+
+
+def test_who_gives_all_regions_of_an_image_one_score_is_pointed_out(answers, mean):
+    line = "quality: m gives all regions of an image one score: it does not look at the region"
+    assert notes(answers, quality_pred=mean) == [line]
+    assert notes(answers, quality_pred=1000 * mean) == [line]
+    assert notes(answers, quality_pred=mean + 0.05 * RNG.random(48)) == []
+    assert notes(answers, quality_pred=0.5) == []  # that all are equal is said of the dash
+    assert notes(answers, quality_pred=mean, image=answers["id"]) == []
+
+
+def test_who_does_as_well_without_the_region_is_pointed_out(answers):
+    """Its control's order is its own, and within images there is none."""
+    found = {"srcc": 0.5121, "whole_image": 0.5119, "intervals": {"within_image_srcc": {"low": -0.1, "high": 0.2}}}
+    rows = {"m": answers.dropna(subset="quality_pred")}
+
+    def told(**changed):
+        return remarks.blind({"m": {"quality": found | changed}}, rows, "quality")
+
+    (line,) = told()
+    assert line.startswith(
+        "quality: m has the same SRCC where it is shown the whole image (0.512), and its order within images is not told"
+    )
+    assert told(whole_image=0.513) == told(whole_image=None) == []
+    for low, high in ((0.01, 0.2), (float("nan"), float("nan"))):
+        assert told(intervals={"within_image_srcc": {"low": low, "high": high}}) == []
+    assert told(intervals={}) == []
+
+
+def test_a_model_alone_is_looked_at_too(answers, mean):
+    entry = Entry("m", answers.assign(quality_pred=mean, quality_parsed=True))
+    assert len(comparison.judge([replace(entry, name="alone")], draws=2)[0]["notes"]) == 1
