@@ -26,7 +26,17 @@ def facts(root: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    """Its model, since costs are ranked within one device: two of one architecture may differ several times over."""
+    count = torch.get_num_threads()
+    return f"{_model()} ({platform.machine()}), {count} thread{'s' if count > 1 else ''}"
+
+
+def _model(told: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name as Linux gives it, or its parts where it has none (ARM), or as Python does; else "CPU"."""
+    lines = [line.partition(":") for line in told.read_text().splitlines()] if told.is_file() else []
+    found = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    parts = [f"{key} {found[key]}" for key in ("CPU implementer", "CPU part") if key in found]
+    return found.get("model name") or " ".join(parts) or platform.processor() or "CPU"
 
 
 def _git(root: Path) -> str:
