@@ -134,6 +134,7 @@ _KEPT = (
     "krcc",
     "rmse",
     "within_image_srcc",
+    "within_image_images",
     "pair_accuracy",
     "whole_image",
     "n",

@@ -112,7 +112,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         for name, rows in tables[task].items():
             dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
             models[name][task] = _score(rows, task) | dealt
-        notes += remarks.reversed_scale(models, task)
+        notes += [*remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)

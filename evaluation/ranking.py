@@ -77,6 +77,7 @@ _MARKS = "Best bold, second underlined; what a dash stands for is said below the
 _CONTROL = (
     "“Whole image” is SRCC of the same model shown the whole image in place of the region: one that it equals is not looking at the region."
 )
+_WITHIN = "“In image” is the mean over the “images” with at least three regions whose labels differ."
 _COUNTS = (
     "Of the labelled regions: answers that did not parse, regions without an answer, and those left out because another model lacks them. "
     "None is filled in."
@@ -99,6 +100,7 @@ def order_columns(task: str) -> list[Column]:
         Column("KRCC", (task, "krcc")),
         Column("In image", (task, "within_image_srcc")),
         _interval(task, "within_image_srcc"),
+        Column("Images", (task, "within_image_images"), "", 0),
         Column("Pairs", (task, "pair_accuracy")),
         _interval(task, "pair_accuracy"),
         Column("Whole image", (task, "whole_image"), ""),
@@ -165,7 +167,7 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
 def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
     name, found = task.capitalize(), {}
     if any(task in m for m in models.values()):
-        found[f"{name}: order"] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_CONTROL}")
+        found[f"{name}: order"] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_WITHIN} {_CONTROL}")
         found[f"{name}: values"] = Section(task, value_columns(task), _VALUES)
         for group, title in (("by_type", "by distortion"), ("by_area", "by share of the image")):
             columns = group_columns(models, task, group)

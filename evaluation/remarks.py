@@ -44,6 +44,18 @@ def blind(models: Models, rows: Mapping[str, pd.DataFrame], task: Score) -> list
     return found
 
 
+def failed_fits(models: Models, task: Score) -> list[str]:
+    """A line for the models whose logistic does not exist in some of the splits, and in others does; a dash tells where none does."""
+    lines: dict[tuple[int, int], list[str]] = {}
+    for name, splits in ((n, m[task]["splits"]) for n, m in models.items() if "splits" in m.get(task, {})):
+        if 0 < splits["failed_fits"] < splits["repeats"]:
+            lines.setdefault((splits["failed_fits"], splits["repeats"]), []).append(name)
+    return [
+        f"{task}: in {failed} of {repeats} splits there is no fitted PLCC of {', '.join(names)}, and the median is that of the others"
+        for (failed, repeats), names in sorted(lines.items())
+    ]
+
+
 def _one_score(rows: pd.DataFrame, task: Score) -> bool:
     """Whether the predictions differ between images and not within them; not where each image has one region."""
     pred = rows[f"{task}_pred"]

@@ -199,6 +199,7 @@ def test_each_number_stands_in_a_table(compared):
     assert row("Overview")["Unparsed"] == "2"
     for column, key in (("SRCC", "srcc"), ("In image", "within_image_srcc"), ("Pairs", "pair_accuracy")):
         assert row("Quality: order")[f"{column}, interval"] == ends("quality", key)
+    assert row("Quality: order")["Images"] == str(good["quality"]["within_image_images"]) == "12"
     values = row("Quality: values")
     assert values["5 parameters"] == f"{good['quality']['plcc_fitted_5']:.3f}"
     for column, key in (("PLCC", "plcc"), ("4 parameters", "plcc_fitted"), ("RMSE", "rmse")):

@@ -50,3 +50,19 @@ def test_who_does_as_well_without_the_region_is_pointed_out(answers):
 def test_a_model_alone_is_looked_at_too(answers, mean):
     entry = Entry("m", answers.assign(quality_pred=mean, quality_parsed=True))
     assert len(comparison.judge([replace(entry, name="alone")], draws=2)[0]["notes"]) == 1
+
+
+def test_splits_without_a_fit_are_told(answers):
+    """Of a median of five the reader sees that it is not of ten; of none there is a dash, which is explained elsewhere."""
+    counts = {"a": 5, "b": 5, "c": 1, "d": 0, "e": 10}
+    models = {n: {"quality": {"splits": {"failed_fits": k, "repeats": 10}}} for n, k in counts.items()} | {"f": {"quality": {}}, "g": {}}
+    assert remarks.failed_fits(models, "quality") == [
+        "quality: in 1 of 10 splits there is no fitted PLCC of c, and the median is that of the others",
+        "quality: in 5 of 10 splits there is no fitted PLCC of a, b, and the median is that of the others",
+    ]
+    falling = np.where(
+        answers["source"] < "source-2", answers["quality"], 1 - answers["quality"]
+    )  # some halves fall, and have no rising fit
+    found = notes(answers, quality_pred=falling)
+    assert [n for n in found if n.startswith("quality: in ") and "splits there is no fitted PLCC of m, " in n] == found
+    assert found
