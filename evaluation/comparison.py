@@ -93,7 +93,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         ValueError: as `compare` does.
     """
     same, told = align(entries)
-    notes = [f"{e.name}: {note}" for e in same for note in e.notes]
+    notes = [*(f"{e.name}: {note}" for e in same for note in e.notes), *remarks.other_training(same)]
     coverage = told.pop("coverage")
     tables: dict[str, dict[str, pd.DataFrame]] = {}
     absent: set[tuple[str, str]] = set()
@@ -136,6 +136,7 @@ def _model(entry: Entry, coverage: Coverage, tables: Tables) -> dict[str, Any]:
         "peak_gib": entry.peak_gib,
         "device": entry.device,
         "file": entry.file,
+        **{key: getattr(entry, key) for key in ("trained_on", "steps", "seed", "commit")},
         **{key: sum(counted[key] for counted in own.values()) for key in ("unparsed", "skipped")},
         "coverage": {},
     }

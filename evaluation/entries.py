@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
 from components.tasks import TASKS
@@ -35,6 +36,10 @@ class Entry:
         data: the fingerprint of the data, None where unknown.
         dataset: the name of the data it was measured on; None where unknown.
         trained_on: the name of the data it was trained on; None where unknown.
+        trained_data: the fingerprint of these, None where unknown.
+        steps: of its training, as configured; None where unknown.
+        seed: of its training, None where unknown.
+        commit: that trained it, with "-dirty" where files were changed; None where unknown.
         file: whether it came as a file of predictions, of which nothing else is known.
         notes: what a reader of the tables must know of what it came from.
         identity: of the model, whatever it was measured on: two of one name are the same where it is; None where unknown.
@@ -54,6 +59,10 @@ class Entry:
     notes: tuple[str, ...] = ()
     identity: str | None = None
     origin: str = ""
+    trained_data: str | None = None
+    steps: int | None = None
+    seed: int | None = None
+    commit: str | None = None
 
     def answers(self, task: str) -> bool:
         """Whether this model was asked about the task."""
@@ -88,7 +97,16 @@ def read_run(folder: Path) -> Entry:
         data_name(trained),
         identity=_identity(told) or str(folder.resolve()),
         origin=model.parent.name,
+        trained_data=trained.get("fingerprint"),
+        steps=_steps(folder / "config.yaml"),
+        seed=told.get("seed"),
+        commit=told.get("git"),
     )
+
+
+def _steps(config: Path) -> int | None:
+    found = yaml.safe_load(config.read_text()) if config.exists() else None
+    return found.get("trainer", {}).get("steps") if isinstance(found, dict) else None
 
 
 def _identity(told: Mapping[str, Any]) -> str:

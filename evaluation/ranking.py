@@ -22,6 +22,7 @@ class Column:
         within: the path of what must be the same for all models that have a number, or none is marked.
         failed: the path of why there is no number; where it is not empty, the cell says so in place of a dash.
         interval: what the path leads to is an interval, shown by its ends.
+        words: it leads to words, shown as they are.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Column:
     within: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     interval: bool = False
+    words: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,12 @@ COST = [
     Column("Distinct quality", ("quality", "distinct"), "", 0),
     Column("Regions importance", ("importance", "n"), "", 0),
     Column("Distinct importance", ("importance", "distinct"), "", 0),
+]
+TRAINING = [
+    Column("Trained on", ("trained_on",), "", words=True),
+    Column("Steps", ("steps",), "", 0),
+    Column("Seed", ("seed",), "", words=True),
+    Column("Commit", ("commit",), "", words=True),
 ]
 SPLITS = [
     Column(f"{task.capitalize()} {title}" if title == "SRCC" else title, (task, "splits", key))
@@ -161,7 +169,10 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
     if any(value(m, c.path) is not None for m in models.values() for c in SPLITS):
         found["Medians over splits"] = Section("", SPLITS)
     legend = f"Time and memory are ranked within one device only. {_TIES}"
-    return found | {"Cost, regions and ties": Section("", COST, legend)}
+    found["Cost, regions and ties"] = Section("", COST, legend)
+    if any(_at(m, c.path) is not None for m in models.values() for c in TRAINING):
+        found["Training"] = Section("", TRAINING, "What a model was trained on, and the seed and the version of the code that trained it.")
+    return found
 
 
 def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
@@ -224,7 +235,7 @@ def missing(tables: Sequence[tuple[Mapping[str, Mapping[str, Any]], Sequence[Col
     for models, columns in tables:
         for column in columns:
             for name, model in models.items():
-                if _text(model, column, None if column.interval else value(model, column.path)) in (DASH, NO_FIT):
+                if _text(model, column, _number(model, column)) in (DASH, NO_FIT):
                     about, what, since = _reason(model, column.path)
                     lacks.setdefault((about, since), {}).setdefault(name, {})[what] = None
     out = []
@@ -268,7 +279,10 @@ def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, st
 
 def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
     if model.get("file"):
-        return "cost: not known of", "", ", which came as a file"
+        about = "training" if key in _TRAINED else "cost"
+        return f"{about}: not known of", "", ", which came as a file"
+    if key in _TRAINED:
+        return f"training: {_TRAINED[key]} not known of", "", ", whose folder does not tell"
     again = "python eval.py <run> measures it"
     told = {
         "parameters": ("parameters: not known of", ", whose run.json does not tell them"),
@@ -279,6 +293,7 @@ def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
     return about, "", since
 
 
+_TRAINED = {"trained_on": "data", "steps": "steps", "seed": "seed", "commit": "commit"}
 _NUMBERS = {
     "srcc": "SRCC",
     "krcc": "KRCC",
@@ -321,6 +336,10 @@ def value(model: Mapping[str, Any], path: Sequence[str]) -> float | None:
     return None if found is None or (isinstance(found, float) and math.isnan(found)) else float(found)
 
 
+def _number(model: Mapping[str, Any], column: Column) -> float | None:
+    return None if column.interval or column.words else value(model, column.path)
+
+
 def _at(model: Mapping[str, Any], path: Sequence[str]) -> Any:
     found: Any = model
     for key in path:
@@ -333,7 +352,7 @@ def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
     different `within` have none."""
     out: list[list[tuple[str, int]]] = [[] for _ in models]
     for column in columns:
-        numbers = [None if column.interval else value(m, column.path) for m in models.values()]
+        numbers = [_number(m, column) for m in models.values()]
         texts = [_text(m, column, n) for m, n in zip(models.values(), numbers, strict=True)]
         known = sorted({round(n, column.digits) for n in numbers if n is not None}, reverse=column.best == "high")
         places = (
@@ -347,6 +366,9 @@ def cells(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
 
 
 def _text(model: Mapping[str, Any], column: Column, number: float | None) -> str:
+    if column.words:
+        found = _at(model, column.path)
+        return DASH if found is None else str(found)
     if column.interval:
         low, high = (value(model, (*column.path, end)) for end in ("low", "high"))
         return (
@@ -377,7 +399,9 @@ def markdown(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column])
     marks = ("{}", "**{}**", "<u>{}</u>")
     lines = ["| Model | " + " | ".join(c.title for c in columns) + " |", "|---|" + "---:|" * len(columns)]
     for name, row in zip(models, cells(models, columns), strict=True):
-        lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(marks[p].format(t) for t, p in row) + " |")
+        lines.append(
+            f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(marks[p].format(t.replace("|", chr(92) + "|")) for t, p in row) + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -387,7 +411,7 @@ def latex(models: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) ->
     lines = [r"\begin{tabular}{l" + "r" * len(columns) + "}", r"\toprule"]
     lines += ["Model & " + " & ".join(_tex(c.title) for c in columns) + r" \\", r"\midrule"]
     for name, row in zip(models, cells(models, columns), strict=True):
-        lines.append(f"{_tex(name)} & " + " & ".join(marks[p].format(t.replace(DASH, "--")) for t, p in row) + r" \\")
+        lines.append(f"{_tex(name)} & " + " & ".join(marks[p].format(_tex(t).replace(DASH, "--")) for t, p in row) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from evaluation.entries import Entry
 from evaluation.protocols import Score
 
 REVERSED = -0.3  # an SRCC below it is more likely a scale on which lower is better than a model
@@ -42,6 +43,16 @@ def blind(models: Models, rows: Mapping[str, pd.DataFrame], task: Score) -> list
                 "order within images is not told from chance: nothing says that it looks at the region"
             )
     return found
+
+
+def other_training(entries: Sequence[Entry]) -> list[str]:
+    """A line where models were trained on different data, as far as that is known."""
+    data: dict[tuple[str, str], list[str]] = {}
+    for entry in (e for e in entries if e.trained_on):
+        data.setdefault((str(entry.trained_on), entry.trained_data or ""), []).append(entry.name)
+    titles = [title for title, _ in data]
+    told = [f"{t}{f' {mark[:8]}' if titles.count(t) > 1 and mark else ''} ({', '.join(own)})" for (t, mark), own in data.items()]
+    return [f"the models were trained on different data: {'; '.join(told)}"] if len(data) > 1 else []
 
 
 def failed_fits(models: Models, task: Score) -> list[str]:

@@ -356,7 +356,8 @@ def unexplained(models, columns, told):
                 continue
             task, key = column.path[0], column.path[-1]
             if len(column.path) == 1:
-                task, word = {"parameters": "parameters", "ms_per_region": "time", "peak_gib": "peak memory"}[key], ""
+                named = {"parameters": "parameters", "ms_per_region": "time", "peak_gib": "peak memory"}
+                task, word = named.get(key, "training"), ""
             else:
                 group = {"by_type": "group by distortion", "by_area": "group by share"}.get(column.path[1])
                 word = group or WORDS.get(key, "nothing that is ever missing alone")
@@ -547,6 +548,38 @@ def test_what_depends_on_the_device_is_ranked_within_one():
     assert ranking.cells(models, columns) == [[("1.0", 1)], [("2.0", 2)], [("–", 0)]]
     assert ranking.cells(models | {"z": {"ms": 3.0, "device": "b"}}, columns) == [[("1.0", 0)], [("2.0", 0)], [("3.0", 0)]]
     assert all(c.within == ("device",) for c in ranking.COST if c.title in ("ms/region", "Peak GiB"))
+
+
+@pytest.mark.usefixtures("_no_page")
+def test_what_the_models_were_trained_on_is_told(three, tmp_path):
+    """Beside what else repeats a training, and that it differs is a note."""
+    told = {"trained_on": "roi_folder a|b", "seed": 1234, "commit": "abc-dirty", "steps": 1500}
+    mine = replace(three[0], **told, trained_data="1" * 20)
+    other = replace(three[1], trained_on="roi_folder a|b", trained_data="2" * 20)
+    result = compare([mine, other, three[2]], tmp_path, draws=2)
+    assert {k: result["models"]["good"][k] for k in told} == told
+    table = section(tmp_path, "Training")
+    assert "| good | roi_folder a\\|b | 1,500 | 1234 | abc-dirty |\n" in table
+    assert "| theirs & co | – | – | – | – |\n" in table
+    assert r"good & roi\_folder a|b & 1,500 & 1234 & abc-dirty \\" in (tmp_path / "comparison.tex").read_text()
+    note = "the models were trained on different data: roi_folder a|b 11111111 (good); roi_folder a|b 22222222 (noise)"
+    assert note in result["notes"]
+    explained = ranking.explained(result["models"], SCORES)
+    assert "training: not known of theirs & co, which came as a file" in explained
+    assert "training: seed not known of noise, whose folder does not tell" in explained
+    same = [mine, replace(other, trained_data=mine.trained_data), replace(three[2], trained_on=None)]
+    assert not [n for n in comparison.judge(same, draws=2)[0]["notes"] if "trained on different data" in n]
+
+
+def test_a_run_tells_what_repeats_its_training(answers, tmp_path):
+    answers.to_parquet(tmp_path / "scores.parquet")
+    record = {"data": {"dataset": "roi_folder", "root": "x/mine", "fingerprint": "f"}, "seed": 3, "git": "abc"}
+    (tmp_path / "run.json").write_text(json.dumps(record | {"evaluation": {"data": {"dataset": "photographs", "fingerprint": "g"}}}))
+    (tmp_path / "config.yaml").write_text("trainer: {steps: 70}")
+    found = read_run(tmp_path)
+    assert (found.trained_on, found.trained_data, found.steps, found.seed, found.commit) == ("roi_folder mine", "f", 70, 3, "abc")
+    (tmp_path / "config.yaml").unlink()
+    assert read_run(tmp_path).steps is None
 
 
 def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
