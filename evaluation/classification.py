@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,12 @@ class Classification:
 
 def read_classes(text: object, empty: str) -> Classes | None:
     """A ";"-joined string as a set: "" is {`empty`}, and anything that is not a string (None, NaN) is None, unknown."""
-    if not isinstance(text, str):
-        return None
+    return _classes(text, empty) if isinstance(text, str) else None
+
+
+@lru_cache(maxsize=2**14)
+def _classes(text: str, empty: str) -> Classes:
+    """Kept, since a table has few texts and millions of answers."""
     return frozenset(name.strip() for name in text.split(";") if name.strip()) or frozenset({empty})
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from evaluation import classification
 from evaluation.classification import SEVERAL, UNPARSED, classify, confusion, read_classes
 
 
@@ -82,3 +83,12 @@ def test_mistakes_are_refused():
         classify(sets(""), sets("", ""))
     with pytest.raises(ValueError, match="'unparsed' is reserved"):
         classify(sets("unparsed"), sets(""))
+
+
+def test_a_text_is_read_once_however_many_answers_give_it():
+    classification._classes.cache_clear()
+    table = ["blur; noise", "", "blur", None] * 50
+    found = [classification.read_classes(text, "clean") for text in table]
+    assert found == [frozenset({"blur", "noise"}), frozenset({"clean"}), frozenset({"blur"}), None] * 50
+    assert classification.read_classes("", "ungraded") == {"ungraded"}
+    assert classification._classes.cache_info().misses == 4
