@@ -443,6 +443,8 @@ def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device, teacher: Scorer | None) -> None:
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
     record |= {"config": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16], "parts": sizes(scorer)}
+    if scorer.licence:
+        record["licence"] = scorer.licence
     if teacher is not None:
         record["teacher"] = {"model": config.distillation.teacher, "weights": fingerprint(teacher.state_dict())}
     if below := note(dataclasses.asdict(config)):

@@ -95,6 +95,7 @@ def read_run(folder: Path) -> Entry:
         used.get("fingerprint"),
         data_name(used),
         data_name(trained),
+        notes=(f"its scorer's licence is {told['licence']}",) if told.get("licence") else (),
         identity=_identity(told) or str(folder.resolve()),
         origin=model.parent.name,
         trained_data=trained.get("fingerprint"),

@@ -90,13 +90,19 @@ def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About
         "preprocess": _plain(vars(scorer.preprocess)),
         "wording": scorer.wording(),
         **({} if foundations is None else {FOUNDATIONS: foundations}),
-        "licence": about.licence,
+        "licence": _licence(about, scorer),
         "made": dict(about.made),
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     sizes = [(name, sum(p.numel() for p in part.parameters())) for name, part in scorer.parts().items()]
     template = jinja2.Template((Path(__file__).parent / "card.md.j2").read_text(), trim_blocks=True, lstrip_blocks=True)
     (folder / CARD).write_text(template.render(config=config, sizes=sizes, plugins=_plugins(node)) + "\n")
+
+
+def _licence(about: About, scorer: Scorer) -> str:
+    """What was said of the weights, and what the scorer says of what it is made with, which no other licence lifts."""
+    own = [scorer.licence] if scorer.licence and scorer.licence not in about.licence else []
+    return "; ".join([*([about.licence] if about.licence else []), *own])
 
 
 def is_saved(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 PACKAGES = ("torch", "torchvision", "lightning", "timm", "transformers", "peft", "omegaconf", "numpy", "scipy", "scikit-image", "pillow")
+OTHERS = ("pyiqa",)  # recorded where they are installed
 
 
 def facts(root: Path, device: torch.device) -> dict[str, Any]:
@@ -20,9 +21,13 @@ def facts(root: Path, device: torch.device) -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "git": _git(root),
         "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: importlib.metadata.version(name) for name in [*PACKAGES, *filter(_installed, OTHERS)]},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
     }
+
+
+def _installed(name: str) -> bool:
+    return any(True for _ in importlib.metadata.distributions(name=name))
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -142,6 +143,15 @@ train.main(sys.argv[1:])
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert train.main(small(tmp_path)) == run[1]
+
+
+@pytest.mark.parametrize("licence", ["", "not for sale"])
+def test_run_json_tells_the_licence_of_a_scorer_that_has_one(tmp_path, monkeypatch, licence):
+    scorer = SCORERS.build({"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()})
+    monkeypatch.setattr(type(scorer), "licence", licence)
+    data = SimpleNamespace(dataset=SimpleNamespace(describe=dict))
+    train._begin(load_config("quickstart", []), Run(tmp_path / "run"), scorer, data, torch.device("cpu"), None)
+    assert json.loads((tmp_path / "run" / "run.json").read_text()).get("licence", "") == licence
 
 
 def test_run_json_tells_what_was_trained_and_what_it_took(run):

@@ -50,6 +50,7 @@ class Scorer(nn.Module, ABC):
         blocks: module classes that sharded training wraps.
         sources: names of the options that name weights or other files; who packs a model takes along what they point to.
         needs_clean: whether training reads `Batch.clean`.
+        licence: of what it is made with, where that binds whoever uses the model; "" for none but this project's.
     """
 
     preprocess: Preprocess
@@ -58,6 +59,7 @@ class Scorer(nn.Module, ABC):
     blocks: tuple[type[nn.Module], ...] = ()
     needs_clean: bool = False
     sources: ClassVar[tuple[str, ...]] = ()
+    licence: ClassVar[str] = ""
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -580,6 +580,15 @@ def test_a_run_tells_what_repeats_its_training(answers, tmp_path):
     assert (found.trained_on, found.trained_data, found.steps, found.seed, found.commit) == ("roi_folder mine", "f", 70, 3, "abc")
     (tmp_path / "config.yaml").unlink()
     assert read_run(tmp_path).steps is None
+    assert read_run(tmp_path).notes == ()
+
+
+def test_the_licence_of_a_scorer_is_a_note(answers, tmp_path):
+    (tmp_path / "theirs").mkdir()
+    answers.to_parquet(tmp_path / "theirs" / "scores.parquet")
+    (tmp_path / "theirs" / "run.json").write_text(json.dumps({"licence": "not for sale"}))
+    found = comparison.judge([Entry("good", answers), read_run(tmp_path / "theirs")], draws=2)[0]
+    assert "theirs: its scorer's licence is not for sale" in found["notes"]
 
 
 def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):

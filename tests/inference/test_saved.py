@@ -13,7 +13,7 @@ from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from components.tokenizer import project_tokenizer
 from inference.load import load
-from inference.saved import About, is_saved, load_saved, save
+from inference.saved import About, describe, is_saved, load_saved, save
 from tests.components.scorers.samples import INSTALLED, picture
 
 LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -77,6 +77,16 @@ def test_it_describes_itself(tmp_path):
     assert "| quality | 0.500 | - |" in card
     assert "| vision_encoder | `timm_pyramid` |" in card
     assert load_saved(tmp_path / "m")[2] == about
+
+
+@pytest.mark.parametrize(("said", "told"), [("", "not for sale"), ("MIT", "MIT; not for sale"), ("MIT; not for sale", "MIT; not for sale")])
+def test_a_scorer_s_licence_is_told_whatever_is_said_of_the_weights(tmp_path, monkeypatch, said, told):
+    node = node_of("pooled_mlp")
+    scorer = built(node)
+    monkeypatch.setattr(type(scorer), "licence", "not for sale")
+    describe(tmp_path, scorer, node, About(said))
+    assert json.loads((tmp_path / "config.json").read_text())["licence"] == told
+    assert f"Licence: {told}." in (tmp_path / "README.md").read_text()
 
 
 def test_local_bases_are_taken_along(llama, tmp_path):

@@ -16,6 +16,16 @@ def test_facts_can_be_written(tmp_path, root):
     assert facts(tmp_path, torch.device("cpu"))["git"] == "unknown"
 
 
+def test_a_package_that_not_everyone_has_is_recorded_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "OTHERS", ("no-such-package", "a-measure"))
+    (tmp_path / "a_measure-0.1.15.dist-info").mkdir()
+    (tmp_path / "a_measure-0.1.15.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: a-measure\nVersion: 0.1.15\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = facts(tmp_path, torch.device("cpu"))["packages"]
+    assert found["a-measure"] == "0.1.15"
+    assert set(found) == {*module.PACKAGES, "a-measure"}
+
+
 @pytest.mark.parametrize(
     ("told", "name"),
     [
