@@ -107,7 +107,8 @@ def read_run(folder: Path) -> Entry:
 
 def _steps(config: Path) -> int | None:
     found = yaml.safe_load(config.read_text()) if config.exists() else None
-    return found.get("trainer", {}).get("steps") if isinstance(found, dict) else None
+    steps: int | None = found.get("trainer", {}).get("steps") if isinstance(found, dict) else None
+    return steps
 
 
 def _identity(told: Mapping[str, Any]) -> str:
