@@ -115,7 +115,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         notes += [*remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
-        differences += _uncertainty(models, judged, statistics, sources, draws, seed)
+        differences += _uncertainty(models, judged, statistics, _controls(tables, judged), sources, draws, seed)
     notes += [line for task in SCORES for line in remarks.blind(models, tables[task], task)]
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
@@ -155,6 +155,7 @@ def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
     control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
     found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
     found["whole_image_reason"] = _no_control(control, task)
+    found["over_whole_image"] = None  # until there is an interval of it
     return found
 
 
@@ -198,6 +199,16 @@ def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[s
     return task, statistics, sources
 
 
+def _controls(tables: Tables, task: str) -> dict[str, Statistic]:
+    """SRCC of each model shown the whole image, where that and its own exist and all of its regions were asked about so."""
+    found: dict[str, Statistic] = {}
+    for name, rows in tables[task].items() if task in SCORES else ():
+        columns = [f"{task}_image", f"{task}_pred", task]
+        if columns[0] in rows and len(rows) >= MIN_POINTS and rows[columns[0]].notna().all() and rows[columns].nunique().min() > 1:
+            found[name] = srcc_of(rows[columns[0]], rows[task])
+    return found
+
+
 def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
     """Of the type ("distortion") or the severity; an answer that did not parse names no class."""
     column, empty, drop = ("types", CLEAN, None) if task == "distortion" else ("severities", UNGRADED, UNGRADED)
@@ -222,14 +233,26 @@ def _sources(tables: Mapping[str, pd.DataFrame]) -> Any:
 
 
 def _uncertainty(
-    models: dict[str, dict[str, Any]], task: str, statistics: Mapping[str, Mapping[str, Statistic]], sources: Any, draws: int, seed: int
+    models: dict[str, dict[str, Any]],
+    task: str,
+    statistics: Mapping[str, Mapping[str, Statistic]],
+    controls: Mapping[str, Statistic],
+    sources: Any,
+    draws: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Adds `intervals` to each model's task, and returns the paired differences of its first statistic, corrected among themselves."""
+    """Adds `intervals` to each model's task, that of what its SRCC is above its control's among them, and returns the paired differences of
+    its first statistic, corrected among themselves."""
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
-    each = [statistics[name][key] for name, key in flat]
-    found = dict(zip(flat, samples(each, sources, draws, seed, bar=True), strict=True))
+    each = [*(statistics[name][key] for name, key in flat), *controls.values()]
+    drawn = samples(each, sources, draws, seed, bar=True)
+    found = dict(zip(flat, drawn, strict=False))
+    for name, control in zip(controls, drawn[len(flat) :], strict=True):
+        above = asdict(difference(found[name, "srcc"], control, SCALE["srcc"]))
+        models[name][task]["over_whole_image"] = above["estimate"]
+        models[name][task].setdefault("intervals", {})["over_whole_image"] = {k: v for k, v in above.items() if k not in ("p", "untested")}
     for (name, key), sample in found.items():
         models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key], LEAST.get(key, FEW_SOURCES)))
     key = flat[0][1]

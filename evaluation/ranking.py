@@ -85,7 +85,8 @@ _MARKS = "Best bold, second underlined; what a dash stands for is said below the
 _CONTROL = (
     "“Whole image” is SRCC of the same model shown the whole image in place of the region: one that it equals is not looking at the region."
 )
-_WITHIN = "“In image” is the mean over the “images” with at least three regions whose labels differ."
+_ABOVE = "“Above it” is by how much SRCC is higher, paired over source images."
+_WITHIN = "“Images” is how many have three regions or more whose labels differ: order in image is the mean over these."
 _COUNTS = (
     "Of the labelled regions: answers that did not parse, regions without an answer, and those left out because another model lacks them. "
     "None is filled in."
@@ -108,10 +109,11 @@ def order_columns(task: str) -> list[Column]:
         Column("KRCC", (task, "krcc")),
         Column("In image", (task, "within_image_srcc")),
         _interval(task, "within_image_srcc"),
-        Column("Images", (task, "within_image_images"), "", 0),
         Column("Pairs", (task, "pair_accuracy")),
         _interval(task, "pair_accuracy"),
         Column("Whole image", (task, "whole_image"), ""),
+        Column("Above it", (task, "over_whole_image"), ""),
+        _interval(task, "over_whole_image"),
     ]
 
 
@@ -142,7 +144,7 @@ def count_columns(task: str) -> list[Column]:
     """How many regions a task was judged on, why not on all of them, and how many predictions are ties."""
     counts = {"Labelled": "labelled", "Unparsed": "unparsed", "Skipped": "skipped", "Left out": "left_out", "Judged": "judged"}
     found = [Column(title, ("coverage", task, key), "", 0) for title, key in counts.items()]
-    ties = {"Distinct": "distinct", "Tied": "tied"}
+    ties = {"Distinct": "distinct", "Tied": "tied", "Images": "within_image_images"}
     return found + ([] if task == "distortion" else [Column(title, (task, key), "", 0) for title, key in ties.items()])
 
 
@@ -178,7 +180,7 @@ def sections(models: Mapping[str, Mapping[str, Any]], scores: Sequence[str]) -> 
 def _score_sections(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Section]:
     name, found = task.capitalize(), {}
     if any(task in m for m in models.values()):
-        found[f"{name}: order"] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_WITHIN} {_CONTROL}")
+        found[f"{name}: order"] = Section(task, order_columns(task), f"Intervals of 95 % over source images. {_CONTROL} {_ABOVE}")
         found[f"{name}: values"] = Section(task, value_columns(task), _VALUES)
         for group, title in (("by_type", "by distortion"), ("by_area", "by share of the image")):
             columns = group_columns(models, task, group)
@@ -193,7 +195,7 @@ def _counts(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Sec
         return {}
     title, legend = f"{task.capitalize()}: unparsed answers and skipped regions", _COUNTS
     if task != "distortion":
-        title, legend = f"{task.capitalize()}: unparsed answers, skipped regions and ties", f"{_COUNTS} {_TIES}"
+        title, legend = f"{task.capitalize()}: unparsed answers, skipped regions and ties", f"{_COUNTS} {_TIES} {_WITHIN}"
     return {title: Section(task, count_columns(task), legend)}
 
 
@@ -273,6 +275,10 @@ def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, st
         if value(model, (task, key)) is None:
             return _reason(model, (task, key))
         return about, f"interval of {_NUMBERS[key]}", f", since {_UNSURE}"
+    if key == "over_whole_image" and value(model, (task, "srcc")) is None:
+        return about, _NUMBERS[key], f", since {_flat(model[task])}"
+    if key == "over_whole_image" and value(model, (task, "whole_image")) is None:
+        return about, _NUMBERS[key], f", since {model[task]['whole_image_reason']}"
     told = model[task].get(_TOLD.get(key, ""))
     return about, _NUMBERS[key], f", since {told or _SINCE.get(key) or _flat(model[task])}"
 
@@ -304,6 +310,7 @@ _NUMBERS = {
     "plcc_fitted_5": "PLCC after five parameters",
     "rmse": "RMSE",
     "whole_image": "whole-image control",
+    "over_whole_image": "difference from the control",
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
 }
@@ -314,6 +321,7 @@ _SINCE = {
     "within_image_srcc": "no image has three regions whose labels differ",
     "pair_accuracy": "no image has two regions whose labels differ",
     "rmse": "predictions leave [0, 1]",
+    "over_whole_image": "not all regions have a control",
 }
 
 

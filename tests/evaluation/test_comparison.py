@@ -159,7 +159,7 @@ def test_another_scale_has_no_error_and_no_interval_of_one(compared):
     models = result["models"]
     shared = {"srcc", "plcc", "plcc_fitted", "krcc", "within_image_srcc", "pair_accuracy"}
     assert set(models["theirs & co"]["quality"]["intervals"]) == shared
-    assert set(models["good"]["quality"]["intervals"]) == shared | {"rmse"}
+    assert set(models["good"]["quality"]["intervals"]) == shared | {"rmse", "over_whole_image"}
     assert "p" not in models["good"]["quality"]["intervals"]["srcc"]  # only differences are tested
 
 
@@ -206,7 +206,9 @@ def test_each_number_stands_in_a_table(compared):
     assert row("Overview")["Unparsed"] == "2"
     for column, key in (("SRCC", "srcc"), ("In image", "within_image_srcc"), ("Pairs", "pair_accuracy")):
         assert row("Quality: order")[f"{column}, interval"] == ends("quality", key)
-    assert row("Quality: order")["Images"] == str(good["quality"]["within_image_images"]) == "12"
+    above = good["quality"]["srcc"] - good["quality"]["whole_image"]
+    assert row("Quality: order")["Above it"] == f"{above:.3f}"
+    assert row("Quality: order")["Above it, interval"] == ends("quality", "over_whole_image")
     values = row("Quality: values")
     assert values["5 parameters"] == f"{good['quality']['plcc_fitted_5']:.3f}"
     for column, key in (("PLCC", "plcc"), ("4 parameters", "plcc_fitted"), ("RMSE", "rmse")):
@@ -222,6 +224,7 @@ def test_each_number_stands_in_a_table(compared):
     assert counts == {
         "Model": "good", "Labelled": "48", "Unparsed": "1", "Skipped": "0", "Left out": "1", "Judged": "46",
         "Distinct": str(good["quality"]["distinct"]), "Tied": str(good["quality"]["tied"]),
+        "Images": str(good["quality"]["within_image_images"]),
     }  # fmt: skip
     notes = section(out, "Notes")
     hint = "quality, importance, distortion, severity: intervals are hints, since sources count as fewer than 20 of equal size"
@@ -260,6 +263,32 @@ def test_the_control_stands_beside_both_scores(compared):
     good = result["models"]["good"]
     assert good["quality"]["whole_image"] is not None
     assert good["importance"]["whole_image"] is None  # it never varies
+
+
+def test_what_a_model_is_above_its_control_has_an_interval(answers):
+    """Paired: where both are the same there is no doubt about it, however far SRCC itself may be off."""
+
+    def found(**changed):
+        rows = answers.assign(quality_parsed=True, quality_pred=answers["quality_pred"].fillna(0.5), source=answers["image"]).assign(
+            **changed
+        )
+        models = comparison.judge([Entry("m", rows)], draws=5)[0]["models"]
+        return models["m"]["quality"], ranking.explained(models, SCORES)
+
+    plain, _ = found()
+    own = plain["intervals"]["over_whole_image"]
+    assert own["estimate"] == plain["over_whole_image"] == pytest.approx(plain["srcc"] - plain["whole_image"])
+    assert 0 < own["low"] < own["estimate"] < own["high"]
+    same, _ = found(quality_image=answers["quality_pred"].fillna(0.5))
+    assert same["over_whole_image"] == 0
+    assert same["intervals"]["srcc"]["low"] < same["srcc"]
+    some, told = found(quality_image=answers["quality_image"].where(answers.index > 3))
+    assert some["whole_image"] is not None
+    assert some["over_whole_image"] is None
+    assert "quality: no difference from the control for m, since not all regions have a control" in told
+    flat, told = found(quality_pred=0.5)
+    assert flat["over_whole_image"] is None
+    assert [x for x in told if "difference from the control" in x and "since all 48 predictions are the same" in x]
 
 
 def test_disagreements_are_shown_from_the_highest_rank_to_the_lowest(answers):
@@ -301,9 +330,9 @@ def test_a_dash_is_explained(compared):
     flat = [line for line in told if " parameters for" in line]
     assert all(line.startswith("quality: no PLCC after ") and " for noise, since the best rising curve is flat" in line for line in flat)
     assert [line for line in told if line not in flat and "SRCC of a group" not in line and " over splits" not in line] == [
-        "quality: no whole-image control for theirs & co, since its predictions hold none",
+        "quality: no whole-image control, difference from the control for theirs & co, since its predictions hold none",
         "importance: not asked of theirs & co",
-        "importance: no whole-image control for good, noise, since its answers are all equal",
+        "importance: no whole-image control, difference from the control for good, noise, since its answers are all equal",
         "distortion: not asked of theirs & co",
         "quality: no RMSE for theirs & co, since predictions leave [0, 1]",
         "cost: not known of theirs & co, which came as a file",
@@ -348,6 +377,7 @@ WORDS = {
     "within_image_srcc": "SRCC within images",
     "pair_accuracy": "share of pairs",
     "whole_image": "whole-image control",
+    "over_whole_image": "difference from the control",
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
 }
@@ -437,7 +467,7 @@ def test_differences_are_paired_and_corrected(compared):
     assert pair["few"]
     own = [(m[task], task) for m in models.values() for task in ("quality", "importance", "distortion") if task in m]
     assert all(m["intervals"][key]["estimate"] == pytest.approx(m[key]) for m, _ in own for key in m["intervals"])
-    assert {key for m, _ in own for key in m["intervals"]} == set(comparison.SCALE)
+    assert {key for m, _ in own for key in m["intervals"]} == {*comparison.SCALE, "over_whole_image"}
 
 
 def test_few_sources_have_no_p_value(compared):
