@@ -12,7 +12,11 @@ import pytest
 
 import app
 from components import rle
+from components.mask_encoders.base import Prompt
+from inference import draw
 from inference.engine import load
+from inference.predict import Row
+from inference.quality_map import draw_map, quality_map
 from tests.inference.page.models import photo, saved
 from tests.test_app import free_port
 
@@ -48,6 +52,12 @@ def browser():
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return saved(folder / "first", 0), saved(folder / "second", 1)
+
+
+@pytest.fixture(scope="module")
+def engines(models):
+    """What the page calls each model -> the same model, asked without the page."""
+    return {model.name: load(model) for model in models}
 
 
 @pytest.fixture(scope="module")
@@ -117,33 +127,62 @@ def refused(page, text):
     page.get_by_text(text).first.wait_for()
 
 
-def test_a_click_is_answered_by_both_models_as_their_engines_do(page, picture, models):
+def checked(page, engines, image):
+    """The masks of the regions that are downloaded as JSON. Their answers, and those on their cards, are what the engines say of these."""
+    told = json.loads(downloaded(page, "#roi-json").read_text())
+    masks = [rle.decode(region["rle"]) for region in told["regions"]]
+    cards = page.locator(".roi-card")
+    for n, (region, mask) in enumerate(zip(told["regions"], masks, strict=True)):
+        card = cards.nth(len(masks) - 1 - n)  # the newest first
+        for place, (name, engine) in enumerate(engines.items()):
+            (expected,) = engine.score(image, mask[None])
+            for task in TASKS[:2]:
+                assert region["answers"][name][task]["value"] == pytest.approx(expected[task].value, abs=1e-5)
+                shown = card.locator(f"[data-task={task}] .roi-value").nth(place).inner_text()
+                assert float(shown) == pytest.approx(expected[task].value, abs=0.0051)
+            assert region["answers"][name]["distortion"]["text"] == expected["distortion"].text
+    return masks
+
+
+def test_a_click_is_answered_by_both_models_as_their_engines_do(page, picture, engines):
     opened(page, picture)
-    click(page, 0.35, 0.35)
+    click(page, 0.455, 0.305)  # of 120 x 90 pixels: (54, 27), in the bright square; (27, 54) is not
     card = regions(page, 1)
     assert [card.locator(f"[data-task={task}]").count() for task in TASKS] == [2, 2, 2]
-    assert card.locator(".roi-model").all_inner_texts() == ["first", "second"]
+    assert card.locator(".roi-model").all_inner_texts() == list(engines) == ["first", "second"]
     click(page, 0.9, 0.9)
     regions(page, 2)
-    told = json.loads(downloaded(page, "#roi-json").read_text())
-    assert (told["image"], len(told["regions"])) == ("photo.png", 2)
-    for region in told["regions"]:
-        mask = rle.decode(region["rle"])
-        for model in models:
-            (expected,) = load(model).score(photo(), mask[None])
-            for task in TASKS[:2]:
-                assert region["answers"][model.name][task]["value"] == pytest.approx(expected[task].value, abs=1e-5)
-            assert region["answers"][model.name]["distortion"]["text"] == expected["distortion"].text
-    assert rle.decode(told["regions"][0]["rle"])[31, 42]
-    with PIL.Image.open(downloaded(page, "#roi-overlay")) as overlay:
-        assert overlay.size[0] >= 640
+    masks = checked(page, engines, photo())
+    points = [Prompt(point=(54, 27)), Prompt(point=(108, 81))]
+    assert np.array_equal(masks, engines["first"].segment(photo(), points))
     page.locator("#roi-undo").click()
-    regions(page, 1)
+    assert "around 5" in regions(page, 1).inner_text()  # the first one is left
+    assert np.array_equal(checked(page, engines, photo()), masks[:1])
     page.locator("#roi-clear").click()
     page.get_by_text("No region yet").wait_for()
 
 
-def test_box_whole_image_and_mask_file(page, picture, tmp_path):
+def test_the_picture_that_is_downloaded_shows_the_answers(page, picture, engines):
+    opened(page, picture)
+    click(page, 0.455, 0.305)
+    regions(page, 1)
+    told = json.loads(downloaded(page, "#roi-json").read_text())
+    assert (told["image"], told["width"], told["height"], told["models"]) == ("photo.png", 120, 90, list(engines))
+    (region,) = told["regions"]
+    first = engines["first"]
+    (scores,) = first.score(photo(), rle.decode(region["rle"])[None])
+    row = Row("photo.png", region["region"], region["kind"], tuple(region["box"]), region["area"], scores)
+    assert same(downloaded(page, "#roi-overlay"), draw.draw(photo(), [region["rle"]], [row], first.tasks))
+
+
+def same(file, expected):
+    """Whether a picture is what is expected, to a rounding of its colours."""
+    with PIL.Image.open(file) as opened:
+        found = np.asarray(opened.convert("RGB"), np.int16)
+    return found.shape == expected.shape and np.abs(found - expected).max() <= 2
+
+
+def test_box_whole_image_and_mask_file(page, picture, tmp_path, engines):
     opened(page, picture)
     choose(page, "Box")
     page.get_by_text("Click one corner").wait_for()
@@ -154,62 +193,93 @@ def test_box_whole_image_and_mask_file(page, picture, tmp_path):
     page.locator("#roi-whole").click()
     assert "100.0% of the image" in regions(page, 2).inner_text()
     choose(page, "Mask file")
-    mask = np.zeros((90, 120), np.uint8)
-    mask[:45] = 255
-    PIL.Image.fromarray(mask).save(tmp_path / "upper half.png")
-    page.wait_for_selector("#roi-mask input[type=file]", state="attached")
-    page.set_input_files("#roi-mask input[type=file]", tmp_path / "upper half.png")
-    assert "50.0% of the image" in regions(page, 3).inner_text()
-    page.wait_for_selector("#roi-mask input[type=file]", state="attached")
-    page.set_input_files("#roi-mask input[type=file]", picture.with_name("upper half.png"))
-    regions(page, 4)
+    box, whole, mask = np.zeros((90, 120), bool), np.ones((90, 120), bool), np.zeros((90, 120), bool)
+    box[18:72, 30:90] = True
+    mask[:45] = True
+    mask[10:30, 60:70] = False
+    PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "upper half.png")
+    for count in (3, 4):  # the same file may be taken twice
+        page.wait_for_selector("#roi-mask input[type=file]", state="attached")
+        page.set_input_files("#roi-mask input[type=file]", tmp_path / "upper half.png")
+        assert "mask upper half.png" in regions(page, count).inner_text()
+    assert np.array_equal(checked(page, engines, photo()), [box, whole, mask, mask])
 
 
 def shown(page):
-    """Where the canvas shows the picture, which is dark on white: left, top, width, height on the page."""
+    """Where the canvas shows the picture, which is dark on white: left, top, width, height in pixels of the canvas."""
     canvas = page.locator("#roi-canvas canvas").first
-    box, found = canvas.bounding_box(), np.asarray(PIL.Image.open(io.BytesIO(canvas.screenshot())).convert("L")) < 210
+    found = np.asarray(PIL.Image.open(io.BytesIO(canvas.screenshot())).convert("L")) < 210
     columns = np.flatnonzero(found.mean(axis=0) > 0.4)
     rows = np.flatnonzero(found[:, columns[0] : columns[-1]].mean(axis=1) > 0.6)
-    return box["x"] + columns[0], box["y"] + rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
 
 
-def paint(page, *shares):
-    """A stroke through places of the picture, as shares of its width and height; its size on the page."""
-    left, top, width, height = shown(page)
-    at = [(left + width * x, top + height * y) for x, y in shares]
+def paint(page, place, *shares):
+    """A stroke through places of the picture, as shares of its width and height; `place` is where the canvas shows it."""
+    left, top, width, height = place
+    canvas = page.locator("#roi-canvas canvas").first.bounding_box()  # the page may have been scrolled meanwhile
+    at = [(canvas["x"] + left + width * x, canvas["y"] + top + height * y) for x, y in shares]
     page.mouse.move(*at[0])
     page.mouse.down()
     for place in at[1:]:
         page.mouse.move(*place)
     page.mouse.up()
-    return width, height
 
 
-@pytest.mark.parametrize(("height", "width", "large"), [(90, 120, (600, 450)), (120, 72, (400, 680))], ids=["landscape", "portrait"])
-def test_painting_makes_a_region_of_what_was_painted(page, tmp_path, height, width, large):
+def drawn(page):
+    """Waits until the editor has drawn its picture, of which it says nothing."""
+    before = None
+    for _ in range(PATIENCE // 200):
+        page.wait_for_timeout(200)
+        try:
+            now = shown(page)
+        except IndexError:  # nothing yet
+            continue
+        if now == before:
+            return now
+        before = now
+    pytest.fail("the editor draws no picture")
+
+
+def stroke(size, start, end, brush):
+    """The pixels (height, width) of a stroke between two places, given as shares of width and height, of a round brush."""
+    height, width = size
+    y, x = np.mgrid[:height, :width] + 0.5
+    (left, top), (right, bottom) = ((share[0] * width, share[1] * height) for share in (start, end))
+    along = np.clip(((x - left) * (right - left) + (y - top) * (bottom - top)) / ((right - left) ** 2 + (bottom - top) ** 2), 0, 1)
+    return np.hypot(x - left - along * (right - left), y - top - along * (bottom - top)) <= brush / 2
+
+
+STROKES = [((0.3, 0.25), (0.6, 0.5)), ((0.8, 0.5), (0.7, 0.85))]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "large", "strokes"),
+    [(360, 480, (600, 450), STROKES), (480, 288, (400, 680), STROKES[1:])],
+    ids=["landscape", "portrait"],
+)
+def test_painting_makes_a_region_of_what_was_painted(page, tmp_path, engines, height, width, large, strokes):
+    """Each time of what was painted since the last."""
     PIL.Image.fromarray(photo(height, width)).save(tmp_path / "photo.png")
     opened(page, tmp_path / "photo.png")
     choose(page, "Paint")
     page.locator("#roi-canvas canvas").first.wait_for()
-    page.wait_for_timeout(2000)  # the editor draws its background, and says nothing when it has
+    *_, across, down = drawn(page)
+    assert across / down == pytest.approx(width / height, rel=0.05)
+    assert across >= large[0]
+    assert down >= large[1]
     page.locator("#roi-paint").click()
     refused(page, "Nothing is painted yet")
-    on_screen = paint(page, *((x, 0.3) for x in np.linspace(0.3, 0.6, 8)))
-    assert on_screen[0] / on_screen[1] == pytest.approx(width / height, rel=0.05)
-    assert on_screen[0] >= large[0]
-    assert on_screen[1] >= large[1]
-    page.locator("#roi-paint").click()
-    card = regions(page, 1)
-    assert "painted" in card.inner_text()
-    assert card.locator("[data-task=distortion]").count() == 2
-    (region,) = json.loads(downloaded(page, "#roi-json").read_text())["regions"]
-    left, top, wide, tall = region["box"]
+    for count, (start, end) in enumerate(strokes, 1):
+        paint(page, drawn(page), *np.linspace(start, end, 3))  # at each place the browser paints for a second
+        page.locator("#roi-paint").click()
+        assert "painted" in regions(page, count).inner_text()
     brush = 2 * 40 * max(height, width) / 720  # its breadth in pixels of the image, which is painted on with a longer side of 720
-    assert (left + wide / 2, top + tall / 2) == pytest.approx((0.45 * width, 0.3 * height), abs=2)
-    assert (wide, tall) == pytest.approx((0.3 * width + brush, brush), abs=3)
-    assert region["area"] * height * width == pytest.approx(0.3 * width * brush + np.pi * (brush / 2) ** 2, rel=0.2)
-    assert rle.area(region["rle"]) == pytest.approx(region["area"] * height * width)
+    for mask, ends in zip(checked(page, engines, photo(height, width)), strokes, strict=True):
+        expected = stroke((height, width), *ends, brush)
+        assert (mask & expected).sum() / (mask | expected).sum() > 0.85
+        middles = [np.argwhere(found).mean(axis=0) for found in (mask, expected)]
+        assert np.abs(middles[0] - middles[1]).max() < 3  # pixels
 
 
 def test_another_file_can_be_chosen_after_one_that_was_refused(page, picture, tmp_path):
@@ -238,17 +308,27 @@ def test_who_finds_the_queue_full_is_told(page, picture, served, monkeypatch):
     regions(page, 1)  # nothing was lost
 
 
-def test_the_map_of_the_whole_image(page):
+def test_an_example_and_the_map_of_another_picture(page, picture, engines):
     page.locator("#roi-examples button").first.click()
     page.wait_for_selector("#roi-stage img")
+    page.locator("#roi-other").click()
+    page.locator("#roi-back").wait_for()
+    opened(page, picture)
+    page.locator("#roi-back").wait_for(state="hidden")
     page.get_by_role("tab", name="Map").click()
     page.locator("#roi-map").click()
     page.wait_for_selector(".roi-ranking")
+    expected = [quality_map(engine, photo()) for engine in engines.values()]
+    lines = [min(8, len(found.codes)) for found in expected]
     assert page.locator("[data-map=quality] img").count() == 2
     assert page.locator("[data-map=importance] img").count() == 2
-    assert page.locator(".roi-ranking tbody tr").count() == 2 * 8
-    with PIL.Image.open(downloaded(page, "#roi-map-file")) as drawn:
-        assert min(drawn.size) > 300
+    assert [page.locator(".roi-ranking").nth(n).locator("tbody tr").count() for n in range(2)] == lines
+    for n, found in enumerate(expected):
+        worst = page.locator(".roi-ranking").nth(n).locator("tbody tr").first.inner_text()
+        assert f"{found.scores[found.worst()[0]]['quality'].value:.2f}" in worst
+    pictures = [draw_map(found) for found in expected]
+    assert len({picture.shape for picture in pictures}) == 1
+    assert same(downloaded(page, "#roi-map-file"), np.concatenate(pictures))
 
 
 def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
