@@ -164,7 +164,7 @@ def _scored_before(record: Mapping[str, Any]) -> Asked:
     """The region of a row that a prediction wrote."""
     code = record.get("rle")
     if record.get("counts"):
-        size = [int(side) if str(side).isdecimal() else side for side in (record.get("image_height"), record.get("image_width"))]
+        size = [int(str(side)) if str(side).isdecimal() else side for side in (record.get("image_height"), record.get("image_width"))]
         code = {"size": size, "counts": record["counts"]}
     return Asked(str(record["region"]), "rle", code)
 
