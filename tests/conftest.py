@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.parallel import cores, place, threads, workers
@@ -16,6 +18,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+FIGURES = 20  # of a report, in two themes, there are fewer
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -31,6 +34,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def few_pictures() -> Iterator[None]:
+    """Of a test file's reports the figures of the first are drawn, at an eighth of their size, and a blank stands for those of the others,
+    which are of the same making: drawing them takes two thirds of a run of seconds. `tests/evaluation` draws them whole."""
+    from matplotlib.figure import Figure
+
+    from evaluation import plots
+
+    drawn, draw, blank = itertools.count(), plots.png, plots.png(Figure(figsize=(1, 1)))
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(plots, "png", lambda figure: draw(figure, scale=0.25) if next(drawn) < FIGURES else blank)
+        yield
 
 
 @pytest.fixture

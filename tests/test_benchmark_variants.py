@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import eval as evaluation_entry
 import train
 from components.scorers.base import SCORERS
 from configs.benchmarks import benchmarks, find_benchmark, load_benchmark
@@ -25,15 +26,18 @@ SMALL = [
     "data.regions=2",
     "model.vision_encoder.image_size=64",
 ]
-VARIANTS = [(name, variant) for name in benchmarks() for variant in load_benchmark(find_benchmark(name))[1]]
+LOADED = {name: load_benchmark(find_benchmark(name)) for name in benchmarks()}
+VARIANTS = [(name, variant) for name, (_, found) in LOADED.items() for variant in found]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Name of a benchmark -> its folder, and what the comparison found. In this process, since each of its own takes seconds to begin."""
+def trained(tmp_path_factory, few_pictures):
+    """Name of a benchmark -> its folder, and what the comparison found. In this process, since each of its own takes seconds to begin, and
+    without a page of each variant, which takes seconds, too, and is that of any run."""
     folder, found = tmp_path_factory.mktemp("benchmarks"), {}
     with pytest.MonkeyPatch.context() as here:
         here.setattr(variants, "start_process", lambda config: int(train.main([str(config)]) == {}))
+        here.setattr(evaluation_entry, "write_report", lambda *_: None)
         for name in benchmarks():
             found[name] = folder / name, train.main([name, f"outputs={folder}", f"data.cache={folder / 'cache'}", *SMALL])
     return found
@@ -44,7 +48,7 @@ def test_a_variant_trains_and_scores(trained, name, variant):
     """Each of its questions has an answer for every region of the test images, and not the same for all of them; but where the encoder is
     new, two steps leave the statistics of its batch norms unsettled, and scores at a bound."""
     folder = trained[name][0] / variant
-    config = load_benchmark(find_benchmark(name))[1][variant]
+    config = LOADED[name][1][variant]
     losses = pd.read_csv(folder / "logs" / "curves.csv")
     assert np.isfinite(losses["val/loss"].dropna()).all()
     assert len(losses["val/loss"].dropna()) == 1
@@ -62,7 +66,7 @@ def test_a_variant_trains_and_scores(trained, name, variant):
 @pytest.mark.parametrize("name", benchmarks())
 def test_all_that_are_compared_are_rows(trained, name):
     folder, _ = trained[name]
-    compared = [v.name for v in load_benchmark(find_benchmark(name))[0].variants if v.compared]
+    compared = [v.name for v in LOADED[name][0].variants if v.compared]
     page = Path(folder / "report.html").read_text()
     assert [v for v in compared if v not in page] == []
     rows = pd.read_csv(folder / "comparison.csv")

@@ -27,6 +27,7 @@ from lightning_modules.ranks import Ranks
 from lightning_modules.runs import Run, RunError
 from lightning_modules.scorer import ScorerModule
 
+pytestmark = pytest.mark.usefixtures("few_pictures")
 SMALL = [
     "trainer.steps=4",
     "trainer.batch_size=2",
