@@ -15,8 +15,8 @@ from components import rle
 from components.mask_encoders.base import Prompt
 from inference import draw
 from inference.engine import load
-from inference.predict import Row
 from inference.quality_map import draw_map, quality_map
+from inference.rows import Row
 from tests.inference.page.models import photo, saved
 from tests.test_app import free_port
 
