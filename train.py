@@ -441,7 +441,7 @@ def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device, teacher: Scorer | None) -> None:
-    record = {**facts(ROOT, device), "seed": config.seed, "preprocess": vars(scorer.preprocess), "data": data.dataset.describe()}
+    record = {**facts(ROOT, device), "seed": config.seed, "preprocess": scorer.preprocess.told(), "data": data.dataset.describe()}
     record |= {"config": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16], "parts": sizes(scorer)}
     if scorer.licence:
         record["licence"] = scorer.licence

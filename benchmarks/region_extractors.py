@@ -21,6 +21,7 @@ from components.batch import Pyramid, Regions
 from components.region_extractors.base import REGION_EXTRACTORS, RegionExtractor
 
 CHANNELS, SIDE, STRIDES, WIDTH, COUNT = (192, 384, 768, 1536), 512, (4, 8, 16, 32), 4096, 32
+OPTIONS = {"drawn_box": {"on": "sheet"}}  # on the picture its work is the encoder's
 
 
 def regions_of(count: int, side: int, crop: int) -> Regions:
@@ -84,7 +85,7 @@ def main() -> None:
     sizes = tuple((SIDE // s, SIDE // s) for s in STRIDES)
     pyramid = Pyramid(tuple(torch.randn(1, c, *size) for c, size in zip(CHANNELS, sizes, strict=True)))
     for i, name in enumerate(REGION_EXTRACTORS.names()):
-        extractor = REGION_EXTRACTORS.build({"plugin": name}, CHANNELS, sizes, WIDTH).eval()
+        extractor = REGION_EXTRACTORS.build({"plugin": name, **OPTIONS.get(name, {})}, CHANNELS, sizes, WIDTH).eval()
         row = compare(extractor, pyramid, regions_of(COUNT, SIDE, extractor.crop_size))
         if i == 0:
             print(f"{'':<14}" + "".join(f"{key:>20}" for key in row))

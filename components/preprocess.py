@@ -2,13 +2,14 @@
 
 An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
 bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution, and brought
-to a square in the same way, or to a rectangle by one resize.
+to a square in the same way, or to a rectangle by one resize; or it is the whole image's square with the box drawn on it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.batch import Batch, Labels, Regions, pad_stack
+from components.outline import Outline
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropEdges = Literal["inclusive", "released"]
@@ -32,6 +34,7 @@ class Preprocess:
     Attributes:
         crop_edges: whether a region's crop is its whole box, or lacks the last row and column, as the released code cuts it. Where
             nothing would be left of a side, one pixel of it is kept; there the released code fails.
+        outline: where given, a region's crop is no part of the image but the whole of it, with the region's box drawn on it.
     """
 
     size: int
@@ -39,6 +42,12 @@ class Preprocess:
     std: tuple[float, float, float]
     interpolation: Interpolation = "bicubic"
     crop_edges: CropEdges = "inclusive"
+    outline: Outline | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As it is written beside a model; an outline that is not drawn goes unsaid, as by those who wrote before there was one."""
+        values = dataclasses.asdict(self)
+        return values if self.outline else {k: v for k, v in values.items() if k != "outline"}
 
 
 def crop_shape(size: CropSize) -> tuple[int, int]:
@@ -120,16 +129,19 @@ def crop_regions(image: Tensor, masks: Tensor, boxes: Tensor, areas: Tensor, pre
         image: (3, H0, W0) uint8. masks: (R, size, size) bool.
         boxes: (R, 4) long, see `mask_boxes`; areas: (R,) long. Both in pixels of the image.
     """
+    height, width = image.shape[-2:]
+    places = boxes.float() / torch.tensor([width, height, width, height])
     crops = torch.zeros(len(masks), 3, *crop_shape(crop_size))
-    if crop_size:
+    if crop_size and preprocess.outline and len(masks):
+        crops = preprocess.outline.draw(prepare_image(image, preprocess, crop_size), places, preprocess.mean, preprocess.std)
+    elif crop_size:
         less = int(preprocess.crop_edges == "released")
         for r, (x, y, w, h) in enumerate(boxes.tolist()):
             crops[r] = prepare_image(image[:, y : y + max(1, h - less), x : x + max(1, w - less)], preprocess, crop_size)
-    height, width = image.shape[-2:]
     return Regions(
         masks=masks,
         crops=crops,
-        boxes=boxes.float() / torch.tensor([width, height, width, height]),
+        boxes=places,
         areas=areas / (height * width),
         valid=torch.ones(len(masks), dtype=torch.bool),
     )

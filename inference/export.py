@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -63,7 +62,7 @@ def _check_installed() -> None:
 def _told(scorer: Scorer, graph: Graph) -> dict[str, str]:
     inputs = {name: [str(x.dtype).removeprefix("torch."), *_shape(name, x, graph)] for name, x in graph.inputs.items()}
     return {
-        "preprocess": json.dumps(dataclasses.asdict(scorer.preprocess)),
+        "preprocess": json.dumps(scorer.preprocess.told()),
         "crop_size": str(scorer.crop_size),
         "inputs": json.dumps(inputs),
         "outputs": graph.said,

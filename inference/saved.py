@@ -87,7 +87,7 @@ def describe(folder: Path, scorer: Scorer, node: Mapping[str, Any], about: About
         "model": dict(node),
         "tasks": list(scorer.tasks),
         "base_models": [*found, *(dict(base) for base in about.base_models)],
-        "preprocess": _plain(vars(scorer.preprocess)),
+        "preprocess": _plain(scorer.preprocess.told()),
         "wording": scorer.wording(),
         **({} if foundations is None else {FOUNDATIONS: foundations}),
         "licence": _licence(about, scorer),
@@ -145,7 +145,7 @@ def load_saved(
     node = change(saved_node(folder))
     scorer = SCORERS.build(node, where="model")
     for what, there, here in (
-        ("preprocessing", config["preprocess"], _plain(vars(scorer.preprocess))),
+        ("preprocessing", config["preprocess"], _plain(scorer.preprocess.told())),
         ("wording", config["wording"], scorer.wording()),
     ):
         if there != here:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from components.batch import Pyramid, Regions
+from components.outline import Outline
 from components.registry import Registry
 
 
@@ -22,6 +24,8 @@ class RegionExtractor(nn.Module, ABC):
         shares_encoder: True where its crops are seen by the image's encoder: `forward` is then given, in place of `prepare`'s result, the
             pyramid of the crops, (V, C_l, h, w) on each level, of the V valid regions of the batch in their order.
         crop_size: side S of the crops it wants to see, 0 for none.
+        outline: where given, a region's crop is the whole picture with the region's box drawn on it like this, of the encoder's own size
+            unless `crop_size` is another.
         blocks: module classes that sharded training wraps.
         coupled: True where an option makes the tokens of a region depend on the image's other regions.
         neutral: beginnings of state keys that a weights file may be without, because they change nothing until they are trained.
@@ -30,6 +34,7 @@ class RegionExtractor(nn.Module, ABC):
 
     tokens: int
     crop_size: int = 0
+    outline: Outline | None = None
     shares_encoder: bool = False
     blocks: tuple[type[nn.Module], ...] = ()
     coupled: bool = False
@@ -50,6 +55,9 @@ class RegionExtractor(nn.Module, ABC):
     @abstractmethod
     def forward(self, prepared: Any, regions: Regions) -> Tensor:
         """`prepare`'s result and the regions -> (B, R, K, D); rows where `regions.valid` is False are arbitrary but finite."""
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Raises ValueError where these tensors, by their names here, are known to be of an extractor with other options."""
 
     def check_pyramid(self, pyramid: Pyramid) -> None:
         """Raises ValueError where the pyramid is not the one that this extractor was wired for."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import Pyramid, Regions
+from components.region_extractors._seen_crops import tokens_of_crops
 from components.region_extractors.base import REGION_EXTRACTORS, RegionExtractor
 
 
@@ -52,7 +51,6 @@ class Crop(RegionExtractor):
             if grid < 1 or crop_size < 1:
                 raise ValueError(f"grid and crop_size must be at least 1, got grid {grid}, crop_size {crop_size}")
             self.levels = nn.ModuleList(nn.Linear(c, hidden) for c in channels)
-            self.act = nn.GELU()
         else:
             if patch < 1 or crop_size < patch or crop_size % patch:
                 raise ValueError(f"crop_size: got {crop_size}, expected a multiple of patch {patch}")
@@ -77,24 +75,10 @@ class Crop(RegionExtractor):
         if regions.crops.shape[-2:] != (self.crop_size, self.crop_size):
             raise ValueError(f"crops are {tuple(regions.crops.shape[-2:])}, this extractor was built for crop_size {self.crop_size}")
         if self.shares_encoder:
-            return self._of_pyramid(prepared, regions)
+            return tokens_of_crops(prepared, regions.valid, self.grid, self.levels, self.out)
         grid = self.pool(self.cells(regions.crops.flatten(0, 1)))  # (BR, hidden, grid, grid)
         tokens = self.out(grid.flatten(2).transpose(1, 2))  # (BR, K, D)
         return tokens.unflatten(0, regions.crops.shape[:2])  # (B, R, K, D)
-
-    def _of_pyramid(self, seen: Pyramid | None, regions: Regions) -> Tensor:
-        wanted = [(int(regions.valid.sum()), c) for c in self.channels]
-        given = None if seen is None else [tuple(m.shape[:2]) for m in seen.maps]
-        if seen is None or given != wanted:
-            raise ValueError(
-                f"the crops' levels are {given}, expected {wanted} (valid regions, channels): what the image's encoder sees of them"
-            )
-        pooled = [F.adaptive_avg_pool2d(m, self.grid).flatten(2).transpose(1, 2) for m in seen.maps]  # (V, K, C_l)
-        summed = torch.stack([layer(x) for layer, x in zip(self.levels, pooled, strict=True)]).sum(0)
-        tokens = self.out(self.act(summed))  # (V, K, D)
-        places = torch.nonzero(regions.valid.flatten())[:, 0]
-        out = tokens.new_zeros(regions.valid.numel(), *tokens.shape[1:]).index_copy(0, places, tokens)
-        return out.unflatten(0, regions.valid.shape)  # (B, R, K, D)
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from components.cache import ROOM
 from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
 from components.objectives import Objective
-from components.preprocess import CropEdges
+from components.preprocess import CropEdges, crop_shape
 from components.projector import Projector
 from components.prompts import IMAGE, Conversation, Dialogue
 from components.prompts import VERSION as PROMPTS_VERSION
@@ -111,12 +111,13 @@ class RoiVLM(Scorer):
         self.standardize = Standardize(channels) if standardize else None
         self.projector = Projector(channels[image_level], self.llm.width, kind=projector, level=image_level, pool=image_pool)
         self.region_extractor = region_extractor(channels, self.vision_encoder.sizes, self.llm.width)
-        if self.region_extractor.shares_encoder:
-            self.vision_encoder.check_size(self.region_extractor.crop_size)
         self.geometry = GeometryToken(self.llm.width) if geometry_token else None
         self.tokens = self.region_extractor.tokens + geometry_token  # of a region
-        self.preprocess = dataclasses.replace(self.vision_encoder.preprocess, crop_edges=crop_edges)
-        self.crop_size = self.region_extractor.crop_size
+        outline = self.region_extractor.outline
+        self.preprocess = dataclasses.replace(self.vision_encoder.preprocess, crop_edges=crop_edges, outline=outline)
+        self.crop_size = self.region_extractor.crop_size or (self.preprocess.size if outline else 0)
+        if self.region_extractor.shares_encoder:
+            self.vision_encoder.check_size(self.crop_size, "size" if outline else "crop_size")
         self.blocks = self.vision_encoder.blocks + self.region_extractor.blocks + self.llm.blocks
         if not (not self.vision_encoder.has_weights if train_vision_encoder is None else train_vision_encoder):
             self.vision_encoder.requires_grad_(False)
@@ -256,7 +257,8 @@ class RoiVLM(Scorer):
         return scores
 
     def answer_bytes(self, size: tuple[int, int], regions: int) -> int:
-        """See the contract; here also what the language model reads at once, and its copy of what it has read of the image."""
+        """See the contract; here also what a shared encoder sees of the crops, what the language model reads at once, and its copy of what
+        it has read of the image."""
         words = sum(len(self.dialogue.questions[task]) for task in self.tasks)
         at_once = (min(regions, self.max_branches), len(self.tasks)) if self.packing == "image" else (1, 1)
         read = at_once[0] * (words + len(self.tasks) * (self.tokens + ANSWER))
@@ -264,7 +266,10 @@ class RoiVLM(Scorer):
         each = kept + working + 4 * self._prefix_tokens  # and its row of the mask
         logits = 3 * 4 * at_once[0] * at_once[1] * len(self.llm.tokenizer)
         copied = self._prefix_tokens * kept * (ROOM + 1) // ROOM
-        return super().answer_bytes(size, regions) + copied + read * each + logits
+        encoder, pixels = self.vision_encoder, math.prod(crop_shape(self.crop_size))
+        seen: int = sum(4 * c * pixels // s**2 for c, s in zip(encoder.channels, encoder.strides, strict=True))
+        maps = regions * seen if self.region_extractor.shares_encoder else 0
+        return super().answer_bytes(size, regions) + maps + copied + read * each + logits
 
     @property
     def coupled(self) -> bool:
@@ -285,6 +290,12 @@ class RoiVLM(Scorer):
             "llm": self.llm,
             "readouts": self.readouts,
         }
+
+    def check_trained(self, state: Mapping[str, Tensor]) -> None:
+        """See the contract."""
+        own = "region_extractor."
+        self.region_extractor.check_state({k.removeprefix(own): x for k, x in state.items() if k.startswith(own)})
+        super().check_trained(state)
 
     def load_pretrained(self) -> None:
         self.vision_encoder.load_pretrained()

@@ -48,12 +48,12 @@ class VisionEncoder(nn.Module, ABC):
     def forward(self, images: Tensor) -> Pyramid:
         """images (B, 3, H, W), normalised -> maps (B, C_l, H / stride_l, W / stride_l)."""
 
-    def check_size(self, size: int) -> None:
-        """Raises ConfigError where it cannot see crops of `size` pixels a side, as it sees images of its own size."""
+    def check_size(self, size: int, option: str = "crop_size") -> None:
+        """Raises ConfigError, which names `option`, where it cannot see crops of `size` pixels a side as it sees images of its own size."""
         if size != self.preprocess.size and not self.any_size:
-            raise ConfigError(f"crop_size: got {size}, but this encoder sees {self.preprocess.size} pixels a side and nothing else")
+            raise ConfigError(f"{option}: got {size}, but this encoder sees {self.preprocess.size} pixels a side and nothing else")
         if size < max(self.strides) or size % max(self.strides):
-            raise ConfigError(f"crop_size: {size} is no multiple of {max(self.strides)}, the encoder's largest stride")
+            raise ConfigError(f"{option}: {size} is no multiple of {max(self.strides)}, the encoder's largest stride")
 
     def base_model(self) -> dict[str, str] | None:
         """{"id": ..., "revision": ...} of the published model that `load_pretrained` reads; None where it reads none or a file."""

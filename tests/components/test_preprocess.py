@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from components.outline import Outline
 from components.preprocess import Preprocess, mask_boxes, prepare_image, prepare_masks, prepare_regions, stack
 
 CLIP = Preprocess(size=64, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
@@ -146,3 +149,28 @@ def test_a_slender_region_does_not_become_an_enormous_image(height, width):
     assert x.shape == (3, 64, 64)
     along = x[0].mean(0 if width > 1 else 1)
     torch.testing.assert_close(along, torch.linspace(0.5 / 64, 1 - 0.5 / 64, 64), atol=5e-3, rtol=0)
+
+
+def test_with_an_outline_a_crop_is_the_whole_picture_with_the_box_drawn_on_it():
+    drawing = dataclasses.replace(CLIP, outline=Outline((1.0, 0.0, 0.0), 0.125))
+    image, masks = photograph(96, 160), torch.zeros(2, 96, 160, dtype=torch.bool)
+    masks[0, 24:72, 40:120] = masks[1, 0:48, 0:40] = True  # at 32 pixels: rows 8 to 23, columns 8 to 23; rows 0 to 15, columns 0 to 7
+    regions, picture = prepare_regions(image, masks, drawing, 32), prepare_image(image, CLIP, 32)
+    frame = torch.zeros(2, 32, 32, dtype=torch.bool)
+    frame[0, 8:24, 8:24] = frame[1, :16, :8] = True  # the second is as narrow as two lines: filled
+    frame[0, 12:20, 12:20] = False
+    red = ((torch.tensor([1.0, 0.0, 0.0]) - torch.tensor(CLIP.mean)) / torch.tensor(CLIP.std))[:, None]
+    for crop, ink in zip(regions.crops, frame, strict=True):
+        assert torch.equal(crop[:, ~ink], picture[:, ~ink])
+        torch.testing.assert_close(crop[:, ink], red.expand(3, int(ink.sum())), rtol=0, atol=1e-5)
+    plain = prepare_regions(image, masks, CLIP, 32)
+    assert torch.equal(regions.boxes, plain.boxes)
+    assert torch.equal(regions.masks, plain.masks)
+    assert prepare_regions(image, masks[:0], drawing, 32).crops.shape == (0, 3, 32, 32)
+
+
+def test_what_is_written_of_it_names_an_outline_only_where_there_is_one():
+    """Models that were written before there was one are read as before."""
+    assert CLIP.told() == {k: v for k, v in vars(CLIP).items() if k != "outline"}
+    told = dataclasses.replace(CLIP, outline=Outline((1.0, 0.0, 0.0), 0.01)).told()
+    assert told["outline"] == {"colour": (1.0, 0.0, 0.0), "line": 0.01}

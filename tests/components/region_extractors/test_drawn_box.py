@@ -1,11 +1,12 @@
-"""The drawn box: exact ink, and nothing but the place."""
+"""The drawn box: on the picture, as the image's encoder sees it, or on a sheet, which is nothing but the place."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from components.region_extractors.drawn_box import DrawnBox, draw_boxes
+from components.outline import Outline
+from components.region_extractors.drawn_box import DrawnBox
 from tests.components.region_extractors.regions import CHANNELS, SIZES, WIDTH, filled, random_pyramid
 
 
@@ -19,36 +20,7 @@ def tokens_of(extractor, regions, seed=1):
     return extractor(extractor.prepare(random_pyramid(seed=seed)), regions)
 
 
-def test_a_box_on_the_cells_is_drawn_as_a_frame():
-    frame = torch.zeros(8, 8)
-    frame[2:6, 1:7] = 1.0
-    frame[3:5, 2:6] = 0.0
-    torch.testing.assert_close(draw_boxes(torch.tensor([[[1, 2, 6, 4]]]) / 8, 8, 1.0)[0, 0], frame)
-
-
-def test_ink_equals_that_of_a_fine_drawing():
-    """Against a plain loop over 400 x 400 points: inside the box, not inside the box without its line."""
-    left, top, width, height, size, line = 0.23, 0.11, 0.51, 0.37, 5, 0.7
-    sheet = torch.zeros(size, size)
-    fine = 400
-    for i in range(fine):
-        for j in range(fine):
-            y, x = (i + 0.5) / fine, (j + 0.5) / fine
-            edge = min(x - left, left + width - x, y - top, top + height - y)
-            sheet[i * size // fine, j * size // fine] += 0 <= edge < line / size
-    drawn = draw_boxes(torch.tensor([[[left, top, width, height]]]), size, line)[0, 0]
-    torch.testing.assert_close(drawn, sheet / (fine / size) ** 2, rtol=0, atol=0.02)
-
-
-def test_a_box_thinner_than_two_lines_is_filled():
-    torch.testing.assert_close(draw_boxes(torch.tensor([[[0.25, 0.25, 0.25, 0.5]]]), 4, 1.0).sum(), torch.tensor(2.0))
-
-
-def test_no_box_no_ink():
-    assert not draw_boxes(torch.zeros(2, 3, 4), 8, 1.0).any()
-
-
-def test_only_the_box_matters():
+def test_on_a_sheet_only_the_box_matters():
     extractor, regions = tiny(), filled((16, 8, 24, 40), (3, 3, 9, 11))
     other = dataclasses.replace(regions, masks=torch.zeros_like(regions.masks), areas=regions.areas / 2)
     assert torch.equal(tokens_of(extractor, regions), tokens_of(extractor, other, seed=2))
@@ -56,7 +28,58 @@ def test_only_the_box_matters():
     assert (tokens_of(extractor, regions) - tokens_of(extractor, moved)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"line": 0.0}])
-def test_errors(options):
-    with pytest.raises(ValueError, match="size and line are cells, above 0; got size"):
-        tiny(**options)
+def drawn(**options):
+    torch.manual_seed(0)
+    return DrawnBox(CHANNELS, SIZES, WIDTH, **{"hidden": 16, **options}).eval()
+
+
+def test_the_box_is_drawn_on_the_picture_unless_told_otherwise():
+    extractor = drawn()
+    assert (extractor.shares_encoder, extractor.outline, extractor.crop_size) == (True, Outline((1.0, 0.0, 0.0), 0.01), 0)
+    other = drawn(colour="#00ff80", line=0.03, size=128)
+    assert (other.outline, other.crop_size) == (Outline((0.0, 1.0, 128 / 255), 0.03), 128)
+    assert (tiny().shares_encoder, tiny().outline, tiny().tokens, drawn(grid=3).tokens) == (False, None, 1, 9)
+
+
+@torch.no_grad()
+def test_a_sheet_is_32_cells_and_its_line_one():
+    extractor, regions = drawn(on="sheet"), filled((16, 8, 24, 40))
+    assert sum(p.numel() for p in extractor.parameters()) == 1024 * 16 + 16 + 16 * WIDTH + WIDTH
+    assert torch.equal(tokens_of(extractor, regions), tokens_of(drawn(on="sheet", size=32, line=1.0), regions))
+
+
+@torch.no_grad()
+def test_a_token_is_what_the_encoder_saw_of_its_part_of_the_picture():
+    extractor, regions, seen = drawn(grid=2), filled((8, 16, 30, 20), (0, 0, 64, 64), (3, 3, 9, 11)), random_pyramid(2)
+    regions.valid[0, 1] = False
+    tokens = extractor(seen, regions)
+    assert tokens.shape == (1, 3, 4, WIDTH)
+    assert not tokens[0, 1].any()
+    part = [m[1, :, : m.shape[2] // 2, m.shape[3] // 2 :].mean((1, 2)) for m in seen.maps]  # upper right: the second
+    expected = extractor.out(torch.nn.functional.gelu(sum(layer(x) for layer, x in zip(extractor.levels, part, strict=True))))
+    torch.testing.assert_close(tokens[0, 2, 1], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_of_the_sheet_are_refused_by_the_picture():
+    old = tiny().state_dict()
+    tiny().check_state(old)
+    drawn().check_state(drawn().state_dict())
+    with pytest.raises(ValueError, match=r"an empty sheet, .*set model\.region_extractor\.on to sheet"):
+        drawn().check_state(old)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on": "sheet", "size": 0}, "on a sheet size and line are cells, above 0; got size 0"),
+        ({"on": "sheet", "line": 0.0}, "on a sheet size and line are cells, above 0; got size None, line 0.0"),
+        ({"line": 1.0}, r"line: got 1.0, expected a fraction .*\(of an empty sheet it is in cells: on=sheet\)"),
+        ({"line": 0.0}, "line: got 0.0, expected a fraction"),
+        ({"size": 0}, "grid and size must be at least 1, got grid 4, size 0"),
+        ({"grid": 0}, "grid and size must be at least 1, got grid 0, size None"),
+        ({"colour": "rad"}, "colour: got 'rad', expected a name such as red"),
+    ],
+)
+def test_errors(options, message):
+    with pytest.raises(ValueError, match=message):
+        drawn(**options)

@@ -244,7 +244,7 @@ def test_preprocessing_is_that_of_the_clip_processor_and_a_squash(size):
 
 def test_the_published_model_is_fed_so():
     model = skeleton(load_model("model/seagull_7b"))
-    assert vars(model.preprocess) == {
+    assert model.preprocess.told() == {
         "size": 512,
         "mean": tuple(CLIP["image_mean"]),
         "std": tuple(CLIP["image_std"]),

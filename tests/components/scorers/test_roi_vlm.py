@@ -1,11 +1,14 @@
 """The composition: packed training and cached reading are one model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from components.batch import join, split
+from components.batch import Regions, join, split
 from components.objectives import rank_loss
+from components.preprocess import prepare_regions, stack_regions
 from components.prompts import LEVELS
 from components.readouts.levels import soft_levels
 from components.registry import ConfigError
@@ -22,6 +25,7 @@ def build(**changes):
 
 SMALL = {"region_extractor": {"plugin": "roi_replay", "embed": 16}, "geometry_token": True}
 CROPS = {"region_extractor": {"plugin": "crop", "crop_size": 32, "hidden": 16, "encoder": "shared"}}
+DRAWN = {"region_extractor": {"plugin": "drawn_box", "hidden": 16, "grid": 2}, "geometry_token": True}
 
 
 def unpackable(**config):
@@ -49,8 +53,16 @@ RECURRENT = unpackable(
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, SMALL, CROPS, {"packing": "none"}, ALIBI, RECURRENT],
-    ids=["mfe", "roi_replay and geometry", "crops through the encoder", "a row for each question", "alibi", "recurrent"],
+    [{}, SMALL, CROPS, DRAWN, {"packing": "none"}, ALIBI, RECURRENT],
+    ids=[
+        "mfe",
+        "roi_replay and geometry",
+        "crops through the encoder",
+        "drawn boxes and geometry",
+        "a row for each question",
+        "alibi",
+        "recurrent",
+    ],
 )
 def test_taught_logits_equal_cached_ones(changes):
     """The distribution that training sees at a level word is the one that scoring reads, for every region."""
@@ -148,6 +160,48 @@ def test_crops_teach_the_encoder_that_they_share():
     assert scorer._region_tokens(None, batch.regions).shape[:3] == (2, 3, 4)
 
 
+def test_drawn_boxes_are_pictures_for_the_images_encoder():
+    """Of its own size unless another is given; it sees the picture of each valid region, and a change inside the box and elsewhere."""
+    scorer, small = build(**DRAWN), build(region_extractor={**DRAWN["region_extractor"], "size": 32})
+    assert (scorer.crop_size, small.crop_size, scorer.tokens) == (64, 32, 5)
+    image, masks = picture(1)
+    regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
+    left, top, width, height = (regions.boxes[0] * torch.tensor([image.shape[2], image.shape[1]] * 2)).round().int().tolist()
+    inside = image.clone()
+    inside[:, top + height // 4 : top + height * 3 // 4, left + width // 4 : left + width * 3 // 4] ^= 255
+
+    def tokens(x):
+        with torch.no_grad():
+            return scorer._region_tokens(None, stack_regions([prepare_regions(x, masks, scorer.preprocess, scorer.crop_size)]))[0]
+
+    pyramid = scorer.vision_encoder(regions.crops[:1])
+    torch.testing.assert_close(tokens(image)[0, :4], scorer.region_extractor(pyramid, first(regions))[0, 0], rtol=1e-4, atol=1e-5)
+    assert (tokens(inside)[0, :4] - tokens(image)[0, :4]).abs().max() > 1e-3
+    assert torch.equal(tokens(inside)[0, 4], tokens(image)[0, 4])  # of size, place and shape
+    moved = dataclasses.replace(regions, crops=prepare_regions(image, masks.roll(9, 2), scorer.preprocess, scorer.crop_size).crops)
+    with torch.no_grad():
+        assert (scorer._region_tokens(None, stack_regions([moved]))[0] - tokens(image)).abs().max() > 1e-3
+
+
+def first(regions):
+    return Regions(*(getattr(regions, f.name)[None, :1] for f in dataclasses.fields(regions)))
+
+
+def test_drawn_boxes_teach_the_encoder_that_sees_them_and_are_counted():
+    scorer = build(**DRAWN).train()
+    batch = labelled(scorer)
+    through = torch.autograd.grad(scorer._region_tokens(None, batch.regions).sum(), [*scorer.vision_encoder.parameters()])
+    assert float(through[0].abs().sum()) > 0
+    sheet = build(region_extractor={"plugin": "drawn_box", "on": "sheet"})
+    assert sheet.crop_size == 0
+    shared, own = build(**CROPS), build(region_extractor={**CROPS["region_extractor"], "encoder": "own"})
+    maps = sum(4 * c * (32 // s) ** 2 for c, s in zip(shared.vision_encoder.channels, shared.vision_encoder.strides, strict=True))
+    assert shared.answer_bytes((64, 64), 5) - own.answer_bytes((64, 64), 5) == 5 * maps
+    assert scorer.answer_bytes((64, 64), 5) - sheet.answer_bytes((64, 64), 5) > 5 * (4 * maps + 4 * 12 * 64**2)
+    with pytest.raises(ValueError, match="drew on an empty sheet"):
+        scorer.check_trained({**sheet.state_dict()})
+
+
 @pytest.mark.parametrize("regions", [1, 40])
 def test_scoring_many_crops_is_scoring_each(regions):
     scorer = build(**CROPS)
@@ -184,6 +238,8 @@ def test_crops_that_the_encoder_cannot_see_are_refused(encoder, crop_size, messa
     with pytest.raises(ConfigError, match=message):
         build(vision_encoder=encoder, region_extractor=node)
     assert build(vision_encoder=encoder, region_extractor={**node, "crop_size": 64}, image_level=-1).crop_size == 64
+    with pytest.raises(ConfigError, match="^" + message.removeprefix("crop_")):
+        build(vision_encoder=encoder, region_extractor={**DRAWN["region_extractor"], "size": crop_size})
 
 
 def test_a_batch_without_judgments_has_the_entries_of_the_others():
