@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import binary_dilation, distance_transform_edt
+from scipy.ndimage import distance_transform_cdt
 
 from components import rle
 from components.mask_encoders.base import Masks
@@ -119,7 +119,9 @@ def save(picture: Pixels, path: Path) -> None:
     """Writes a picture atomically, in the form that its ending, one of `SUFFIXES`, says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}")
-    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    forms: dict[str, dict[str, Any]] = {ending: {"quality": 92, "subsampling": 0} for ending in (".jpg", ".jpeg")}
+    forms[".png"] = {"compress_level": 1}  # the usual 6 takes longer than all the drawing
+    options = forms.get(path.suffix.lower(), {})
     form = Image.registered_extensions()[path.suffix.lower()]
     Image.fromarray(picture).save(draft, form, **options)
     draft.replace(path)
@@ -145,7 +147,7 @@ class _Form:
     Attributes:
         area: in pixels.
         bounds: first and last row, first and last column.
-        deepest: (x, y) of the pixel that is farthest inside. depth: how far.
+        deepest: (x, y) of the pixel that is farthest inside. depth: half the side of the largest square around it there.
         part: of the picture, where the outline lies; dark, white, line: rows and columns there of its three bands, which are few.
     """
 
@@ -219,14 +221,26 @@ def _form(mask: NDArray[np.bool_], stroke: int) -> _Form:
     part = np.s_[max(0, top - reach) : bottom + reach + 1, max(0, left - reach) : right + reach + 1]
     inside = mask[part]
     padded = np.pad(inside, 1)  # the image's edge is an edge of the region
-    core = ~binary_dilation(~padded, iterations=stroke)[1:-1, 1:-1]
-    white = binary_dilation(inside, iterations=1 + stroke // 3) & ~inside
-    dark = binary_dilation(inside | white, iterations=1 + stroke // 3) & ~inside & ~white
-    depth = distance_transform_edt(np.pad(mask[top : bottom + 1, left : right + 1], 1))[1:-1, 1:-1]
+    core = ~_grown(~padded, stroke)[1:-1, 1:-1]
+    white = _grown(inside, 1 + stroke // 3) & ~inside
+    dark = _grown(inside | white, 1 + stroke // 3) & ~inside & ~white
+    depth = distance_transform_cdt(np.pad(mask[top : bottom + 1, left : right + 1], 1), "chessboard")[1:-1, 1:-1]
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
     deepest = (float(left + column), float(top + row))
     bands = [np.nonzero(band) for band in (dark, white, inside & ~core)]
     return _Form(int(np.count_nonzero(mask)), (top, bottom, left, right), deepest, float(depth.max()), part, *bands)
+
+
+def _grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """A mask with all that is at most so many steps up, down, left or right from it: whole rows at a time, a fraction of SciPy's time."""
+    out = mask.copy()
+    for _ in range(steps):
+        before = out.copy()
+        out[1:] |= before[:-1]
+        out[:-1] |= before[1:]
+        out[:, 1:] |= before[:, :-1]
+        out[:, :-1] |= before[:, 1:]
+    return out
 
 
 def _number(canvas: Image.Image, forms: _Forms, colours: Sequence[tuple[int, int, int]], stroke: int) -> None:

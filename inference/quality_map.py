@@ -106,7 +106,7 @@ def draw_map(found: QualityMap, ranked: int = RANKED) -> NDArray[np.uint8]:
     worst regions."""
     shown = [task for task in SCORES if not np.isnan(found.values(task)).all()]
     order = found.worst()[:ranked]
-    picture, labels = _reduced(found)
+    picture, parts = _reduced(found)
     across = picture.shape[1] / picture.shape[0]
     panel = 4.6  # inches of a panel's height
     width = min(max(panel * across, 3.4), 6.4)
@@ -119,9 +119,9 @@ def draw_map(found: QualityMap, ranked: int = RANKED) -> NDArray[np.uint8]:
     axes = upper.subplots(1, columns, squeeze=False)[0]
     _show(axes[0], picture, "Photograph", f"{len(found.codes)} regions; the worst are numbered" if order else f"{len(found.codes)} regions")
     for number, n in enumerate(order, 1):
-        _number(axes[0], labels[n], number)
+        _number(axes[0], parts[n], number)
     for place, task in zip(axes[1:], shown, strict=True):
-        _panel(place, picture, labels, found.values(task), task)
+        _panel(place, picture, parts, found.values(task), task)
     _table(lower.subplots(), found, order)
     figure.draw_without_rendering()  # the layout settles in two passes
     canvas = FigureCanvasAgg(figure)
@@ -130,14 +130,37 @@ def draw_map(found: QualityMap, ranked: int = RANKED) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _reduced(found: QualityMap) -> tuple[NDArray[np.uint8], list[NDArray[np.bool_]]]:
-    """The image and its masks, no longer than a panel."""
+@dataclass(frozen=True)
+class _Part:
+    """A region in a panel.
+
+    Attributes:
+        place: the smallest box around it in the panel and a pixel more to each side. inside: its pixels there. edge: those at its edge.
+        area: in pixels of the panel.
+    """
+
+    place: tuple[slice, slice]
+    inside: NDArray[np.bool_]
+    edge: NDArray[np.bool_]
+    area: int
+
+
+def _part(mask: NDArray[np.bool_]) -> _Part:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    ends = [(max(0, int(found[0]) - 1), int(found[-1]) + 2) if found.size else (0, 0) for found in (rows, columns)]
+    place = (slice(*ends[0]), slice(*ends[1]))
+    inside = mask[place].copy()
+    return _Part(place, inside, inside & ~_core(inside), int(np.count_nonzero(inside)))
+
+
+def _reduced(found: QualityMap) -> tuple[NDArray[np.uint8], list[_Part]]:
+    """The image and its regions, no longer than a panel."""
     height, width = found.image.shape[:2]
     scale = min(1.0, _LONGEST / max(height, width))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     picture = np.asarray(Image.fromarray(found.image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
     rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
-    return picture, [rle.sample(code, rows, columns) for code in found.codes]
+    return picture, [_part(rle.sample(code, rows, columns)) for code in found.codes]
 
 
 def _show(axes: Axes, picture: NDArray[Any], title: str, detail: str) -> None:
@@ -147,21 +170,25 @@ def _show(axes: Axes, picture: NDArray[Any], title: str, detail: str) -> None:
     axes.annotate(detail, (0, 1), xytext=(0, 4), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=_MUTED)
 
 
-def _panel(axes: Axes, picture: NDArray[np.uint8], labels: Sequence[NDArray[np.bool_]], values: NDArray[np.float64], task: Score) -> None:
+def _panel(axes: Axes, picture: NDArray[np.uint8], parts: Sequence[_Part], values: NDArray[np.float64], task: Score) -> None:
     """A score in colour over the photograph's light and dark; grey where nothing is known."""
     colours = colormaps[COLOURS[task]]
     light = 0.2 + 0.8 * (picture.astype(np.float64) @ [0.299, 0.587, 0.114])[..., None] / 255
     out = np.repeat(0.3 + 0.5 * light, 3, axis=2)
     edges = np.zeros(picture.shape[:2], np.bool_)
-    for n in np.argsort([-mask.sum() for mask in labels], kind="stable"):
-        mask = labels[n]
+    for n in np.argsort([-part.area for part in parts], kind="stable"):
+        place, inside = parts[n].place, parts[n].inside
         if not np.isnan(values[n]):
-            out[mask] = _SHARE * np.array(colours(values[n])[:3]) + (1 - _SHARE) * light[mask]
-        edges[mask] = False
-        edges |= mask & ~_core(mask)
+            out[place][inside] = _SHARE * np.array(colours(values[n])[:3]) + (1 - _SHARE) * light[place][inside]
+        edges[place][inside] = parts[n].edge[inside]
     out[edges] = 0.5 * out[edges] + 0.5
     known = values[~np.isnan(values)]
-    _show(axes, np.clip(out, 0, 1), _TITLES[task], f"{known.min():.2f} to {known.max():.2f}, mean {known.mean():.2f} over regions")
+    _show(
+        axes,
+        (255 * np.clip(out, 0, 1)).astype(np.uint8),
+        _TITLES[task],
+        f"{known.min():.2f} to {known.max():.2f}, mean {known.mean():.2f} over regions",
+    )
     bar = axes.figure.colorbar(ScalarMappable(cmap=colours), ax=axes, location="bottom", fraction=0.05, pad=0.02, aspect=40)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, color=_RULE, labelcolor=_MUTED)
@@ -177,13 +204,15 @@ def _core(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
 
 
-def _number(axes: Axes, mask: NDArray[np.bool_], number: int) -> None:
-    if not mask.any():
+def _number(axes: Axes, part: _Part, number: int) -> None:
+    if not part.area:
         return
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), depth.shape)
-    axes.contour(mask, levels=[0.5], colors="white", linewidths=2.2)
-    axes.contour(mask, levels=[0.5], colors=_INK, linewidths=0.9)
+    depth = distance_transform_edt(np.pad(part.inside, 1))[1:-1, 1:-1]
+    top, left = (int(side.start) for side in part.place)
+    y, x = (at + first for at, first in zip(np.unravel_index(int(depth.argmax()), depth.shape), (top, left), strict=True))
+    ys, xs = top + np.arange(part.inside.shape[0]), left + np.arange(part.inside.shape[1])
+    axes.contour(xs, ys, part.inside, levels=[0.5], colors="white", linewidths=2.2)
+    axes.contour(xs, ys, part.inside, levels=[0.5], colors=_INK, linewidths=0.9)
     around = [withStroke(linewidth=3, foreground="white")]
     axes.text(float(x), float(y), str(number), ha="center", va="center", fontsize=12, fontweight="bold", color=_INK, path_effects=around)
 
