@@ -170,12 +170,13 @@ def test_regions_keep_the_order_of_the_command_line(run, photo):
     assert [row["region"] for row in rows] == [f"{k.removeprefix('--')} {v}" for k, v in zip(asked[::2], asked[1::2], strict=True)]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_what_was_found_can_be_asked_about_again(run, photo, suffix):
+@pytest.mark.parametrize(("suffix", "options"), [("jsonl", ["--map", "map.png"]), ("csv", ["--propose"])])
+def test_what_was_found_can_be_asked_about_again(run, photo, suffix, options, monkeypatch):
     """The numbers of a map, too, are in the file, with the regions themselves."""
     found = photo.parent / f"s.{suffix}"
     asked = [str(run), str(photo), "--point", "20,31", "--box", "3,4,20,30", "--mask-encoder", "superpixel", "segments=6"]
-    predict.main([*asked, "--map", str(photo.parent / "map.png"), "--out", str(found)])
+    monkeypatch.chdir(photo.parent)
+    predict.main([*asked, *options, "--out", str(found)])
     first = predict.main([*asked, "--propose"])["rows"]
     again = predict.main([str(run), str(found)])["rows"]
     assert [row["region"] for row in again] == [row["region"] for row in first]
