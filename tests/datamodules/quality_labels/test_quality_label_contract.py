@@ -72,8 +72,9 @@ def test_label_is_the_contracts_definition(label, photograph, name, size):
     masks = masks_of(*size, np.random.default_rng(sum(size)))
     quality, impact = label.label(distorted, reference, masks)
     slow_quality, slow_impact = QualityLabel.label(label, distorted, reference, masks)
+    exact = isinstance(label, QUALITY_LABELS.get("local_similarity"))  # a network's floats may differ more
     np.testing.assert_allclose(quality, slow_quality, atol=1e-6)
-    np.testing.assert_allclose(impact, slow_impact, rtol=1e-3, atol=2e-6)
+    np.testing.assert_allclose(impact, slow_impact, rtol=0 if exact else 1e-3, atol=1e-6 if exact else 2e-6)
     np.testing.assert_allclose(impact[-1], slow_impact[-1], atol=1e-6)  # the whole image
 
 
