@@ -138,7 +138,7 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"{args.out}: the page is a file that ends in .html")
     data = data_of(args.folder, _data_options(args))
     if isinstance(data, RoiFolder) or data.rows.readable.any() or not data.rows.regions.any():
-        data.prepare()
+        data.check()
     dataset = data.tables if isinstance(data, RoiFolder) else data
     there = bool(dataset.rows.readable.any())
     splits = [dataset.split(s) if there else dataset.labelled(s) for s in SPLITS]

@@ -73,8 +73,18 @@ class Indexed(RoiDataset):
         """Looks for every image, says which are not there, and copies the tables for reading.
 
         Raises:
-            ConfigError: no tables; no split, or one source in two; no image that can be used; with `strict`, one that cannot; no room for
-                the copies.
+            ConfigError: as `check` does; no room for the copies.
+            ValueError: a table is damaged, or of another schema.
+        """
+        self.check()
+        if self._copies is not None:
+            make_copies(self.rows.parts, self._copies)
+
+    def check(self) -> None:
+        """As `prepare`, without the copies: enough for who reads a few samples.
+
+        Raises:
+            ConfigError: no tables; no split, or one source in two; no image that can be used; with `strict`, one that cannot.
             ValueError: a table is damaged, or of another schema.
         """
         rows = self.rows
@@ -86,8 +96,6 @@ class Indexed(RoiDataset):
             warnings.warn(f"{not_found(self.exclude, rows.unmatched)} of {self.root}", stacklevel=2)
         if rows.left_out or rows.unfit:
             warnings.warn(f"{self.root}: {rows.coverage()}", stacklevel=2)
-        if self._copies is not None:
-            make_copies(rows.parts, self._copies)
 
     @functools.cached_property
     def rows(self) -> Rows:

@@ -103,8 +103,10 @@ def damaged(tmp_path):
 
 
 def test_what_cannot_be_shown_is_skipped_counted_and_named(damaged, tmp_path, capsys):
-    """Others are shown in its place."""
-    found = prepare.main(["show", str(damaged), str(tmp_path / "page.html"), "--pictures", "9"])
+    """Others are shown in its place; nothing is written but the page."""
+    options = ["--pictures", "9", "--data", f"cache={tmp_path / 'cache'}"]
+    found = prepare.main(["show", str(damaged), str(tmp_path / "page.html"), *options])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "page.html"]
     assert (found["images"], found["pictures"], len(found["skipped"])) == (7, 5, 4)
     page, printed = (tmp_path / "page.html").read_text(), capsys.readouterr().out
     assert len(re.findall('src="data:image/jpeg;base64,', page)) == 5
