@@ -212,14 +212,6 @@ class TableFiles:
             ValueError: the table is damaged.
             OSError: the table cannot be opened or read, which says nothing of what it holds.
         """
-        found = self._found(part, group, row)
-        return {name: plain(column)[0] for name, column in zip(found.schema.names, found.columns, strict=True)}
-
-    def _forget(self) -> None:
-        self._open: OrderedDict[int, RowCopy | tuple[pq.ParquetFile, list[str]]] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
-
-    def _found(self, part: int, group: int, row: int) -> pa.RecordBatch:
         opened = self._opened(part)
         if isinstance(opened, RowCopy):
             return opened.row(group, row)
@@ -230,7 +222,12 @@ class TableFiles:
             file, columns = opened
             self._groups[key] = as_batch(read_group(file, self.parts[part], group, columns))
         self._groups.move_to_end(key)
-        return self._groups[key].slice(row, 1)
+        found = self._groups[key].slice(row, 1)
+        return {name: plain(column)[0] for name, column in zip(found.schema.names, found.columns, strict=True)}
+
+    def _forget(self) -> None:
+        self._open: OrderedDict[int, RowCopy | tuple[pq.ParquetFile, list[str]]] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
 
     def _opened(self, part: int) -> RowCopy | tuple[pq.ParquetFile, list[str]]:
         if part not in self._open:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import shutil
+from collections import namedtuple
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +17,9 @@ from components.registry import ConfigError
 from datamodules import row_copies
 from datamodules.datasets.indexed import Indexed
 from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
-from datamodules.row_copies import make_copies, place_of, plain
+from datamodules.row_copies import make_copies, place_of, plain, size_of_copy
 from datamodules.rows import TableFiles
-from datamodules.tables import RecordWriter, write_records
+from datamodules.tables import SCHEMA, RecordWriter, to_row, write_records
 
 COUNTS = rle.encode(np.eye(8, dtype=bool))["counts"]
 PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
@@ -79,6 +81,66 @@ def test_a_table_of_other_content_has_another_copy(root, tmp_path):
     assert place_of(root / "a.parquet", tmp_path / "rows") != before
     make_copies([root / "a.parquet"], tmp_path / "rows")
     assert TableFiles([root / "a.parquet"], tmp_path / "rows").row(0, 0, 0)["source"] == "another scene"
+
+
+def test_a_copy_of_another_form_is_not_read(root, tmp_path, monkeypatch):
+    part = root / "a.parquet"
+    monkeypatch.setattr(row_copies, "_FORM", row_copies._FORM - 1)
+    place_of(part, tmp_path).write_bytes(b"of another form")
+    monkeypatch.undo()
+    make_copies([part], tmp_path)
+    assert TableFiles([part], tmp_path).row(0, 0, 1) == TableFiles([part]).row(0, 0, 1)
+    assert len([*tmp_path.glob("a-*.arrow")]) == 2
+
+
+def test_what_may_be_null_is_null_in_the_copy(tmp_path):
+    """Regions, lists of them, and masks; the last row shares its mask with the first."""
+    rows = [to_row(replace(record(5), id=f"{n}")) for n in range(5)]
+    rows[1]["regions"] = None
+    rows[2]["regions"][1]["counts"] = None
+    rows[3]["regions"] = [None, *rows[3]["regions"]]
+    rows[4]["regions"][0]["counts"] = "another"
+    with RecordWriter(tmp_path / "a.parquet") as writer:
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA), 5)
+    make_copies([tmp_path / "a.parquet"], tmp_path / "rows")
+    (copy,) = (tmp_path / "rows").iterdir()
+    found, wanted = TableFiles([tmp_path / "a.parquet"], tmp_path / "rows"), TableFiles([tmp_path / "a.parquet"])
+    assert [found.row(0, 0, n) for n in range(5)] == [wanted.row(0, 0, n) for n in range(5)]
+    assert [found.row(0, 0, 4)["regions"][r]["counts"] for r in range(2)] == ["another", COUNTS]
+    with pa.memory_map(str(copy)) as file:
+        assert pa.ipc.open_file(file).get_batch(0).column("masks").to_pylist() == [[COUNTS, "another"], [], [], [], []]
+
+
+def test_a_mask_of_many_versions_stands_once_in_a_row_group(tmp_path):
+    """A copy is some times as large as its table, which packs numbers, and not fifty times; its size is told before it is written."""
+    part, rng = tmp_path / "part.parquet", np.random.default_rng(0)
+    masks = [rle.encode(rng.random((64, 64)) < 0.3)["counts"] for _ in range(8)]
+    rows = []
+    for n in range(128):
+        regions = tuple(
+            RegionRecord(f"{n}/{r}", m, rng.random(), None, rng.random(), distortions=(("blur", "minor"),)) for r, m in enumerate(masks)
+        )
+        rows.append(to_row(ImageRecord(f"{n}", "s", "train", 64, 64, regions, path=f"Blur_0.zip::Blur_0/{n}.png")))
+    with RecordWriter(part) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, SCHEMA), 64)
+    make_copies([part], tmp_path / "rows")
+    (copy,) = (tmp_path / "rows").iterdir()
+    assert copy.stat().st_size < 8 * part.stat().st_size
+    assert copy.stat().st_size == pytest.approx(size_of_copy(part), rel=0.15)
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(root, tmp_path, monkeypatch):
+    parts, free = [root / "a.parquet", root / "b.parquet"], namedtuple("usage", "total used free")
+    needed = sum(map(size_of_copy, parts))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free(10**6, 0, needed - 1))
+    with pytest.raises(
+        ConfigError, match=rf"copies of 2 tables take about {needed:,} bytes there, and {needed - 1:,} are free.*data\.cache"
+    ):
+        make_copies(parts, tmp_path / "not yet" / "rows")
+    assert not (tmp_path / "not yet").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free(10**6, 0, needed))
+    make_copies(parts, tmp_path / "not yet" / "rows")
+    assert len([*(tmp_path / "not yet" / "rows").iterdir()]) == 2
 
 
 def test_a_label_alone_makes_another_copy(tmp_path):
