@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from components.registry import ConfigError
+from datamodules.duplicates import Copies, Elsewhere
+from datamodules.findings import SHOWN, Report
 from datamodules.listed_images import MISSING, OF_THE_LIST, Listed
 from datamodules.region_list import SCORES, Mistake
-from datamodules.validation import SHOWN, Copies, Elsewhere, Report, Spreads
+from datamodules.validation import Spreads
 
 UNSURE = ("row", "column", "split", "source in two splits", "group", "too few groups")  # mistakes that may hide a test image
 BESIDE = "beside a mistake"  # why a row is lost that has none itself
@@ -24,10 +26,16 @@ def validate_list(listed: Listed, name: str, elsewhere: Elsewhere | None = None)
     report = Report()
     for mistake in listed.mistakes:
         report.add(mistake.kind, _place(name, mistake), mistake.what)
-    copies, spreads = Copies(report, elsewhere), Spreads(report)
-    for image in listed.images:
-        record = image.record
-        copies.add(record.id, [record.hash], record.split, f"{name} line {image.line}, image {record.id!r}")
+
+    def where(number: int) -> str:
+        return f"{name} line {listed.images[number].line}, image {listed.images[number].record.id!r}"
+
+    def leave_out(number: int, kind: str) -> None:
+        report.leave_out(listed.images[number].record.id, kind)
+
+    copies, spreads = Copies(report, where, leave_out, elsewhere), Spreads(report)
+    for number, record in enumerate(image.record for image in listed.images):
+        copies.add(number, [record.hash], record.split, where(number))
         for region in record.regions:
             report.regions += 1
             for score in SCORES:

@@ -56,7 +56,7 @@ class Mistake:
     """What is wrong with a list, or odd about it.
 
     Attributes:
-        kind: one of `datamodules.validation.KINDS`.
+        kind: one of `datamodules.findings.KINDS`.
         line: where the row begins; 0 for the list as a whole.
         image: the row's; "" where it names none.
         stops: whether it must be mended, or its image left out, before anything is learned from the list.

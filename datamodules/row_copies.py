@@ -193,7 +193,10 @@ def plain(array: pa.Array) -> list[Any]:
     """As `Array.to_pylist`, column by column, which is several times as fast where structs hold structs."""
     kind = array.type
     if pa.types.is_dictionary(kind):
-        return plain(array.dictionary_decode())
+        if len(array) < len(array.dictionary):
+            return plain(array.dictionary_decode())
+        words = plain(array.dictionary)
+        return [None if at is None else words[at] for at in array.indices.to_pylist()]
     if pa.types.is_struct(kind):
         names = [field.name for field in kind]
         rows: list[Any] = [dict(zip(names, values, strict=True)) for values in zip(*map(plain, array.flatten()), strict=True)]

@@ -25,7 +25,10 @@ from datamodules.tables import open_table, read_group, read_groups
 
 OPEN_TABLES = 32  # held open by one process
 TOGETHER = 64  # row groups that are looked through at once
-_REPEATED = ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
+REPEATED = tuple(  # columns whose values are few in a row group
+    f"regions.list.element.{name}"
+    for name in ("counts", "quality_scale.direction", "importance_scale.direction", "distortions.list.element.type")
+)
 
 
 @dataclass(frozen=True)
@@ -242,5 +245,5 @@ class TableFiles:
         copy = None if self.copies is None else place_of(self.parts[part], self.copies)
         if copy is not None and copy.is_file():
             return RowCopy(copy)
-        file = open_table(self.parts[part], [f"regions.list.element.{name}" for name in _REPEATED])
+        file = open_table(self.parts[part], REPEATED)
         return file, needed_columns(file)

@@ -267,6 +267,8 @@ def open_table(path: Path, repeated: Sequence[str] | None = None) -> pq.ParquetF
     """
     try:
         file = pq.ParquetFile(path, read_dictionary=repeated)
+    except KeyError:  # it lacks one of them
+        return open_table(path)  # which says so
     except (pa.ArrowException, OSError) as error:
         raise _unread(path, error) from error
     try:

@@ -11,8 +11,8 @@ import pytest
 import prepare
 from components.registry import ConfigError
 from datamodules.datasets.roi_folder import RoiFolder
+from datamodules.findings import KINDS
 from datamodules.records import SPLITS
-from datamodules.validation import KINDS
 from tests.datamodules.list_faults import (
     FAULTS,
     IMAGES,

@@ -20,9 +20,10 @@ import pytest
 import prepare
 from components import rle
 from datamodules.datasets.indexed import Indexed
+from datamodules.findings import KINDS, Report
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, Scale, encode_png
 from datamodules.tables import SCHEMA, to_row
-from datamodules.validation import KINDS, Report, Spreads, validate
+from datamodules.validation import Spreads, validate
 from tests.datamodules import list_faults
 from tests.datamodules.told import told
 
@@ -351,6 +352,21 @@ def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read
     assert "damaged.parquet is not a whole Parquet file" in report.text()
     assert "it lacks source (string)" in report.text()
     assert report.images == IMAGES
+
+
+def test_what_several_tables_share_is_located_in_them(data):
+    """Images are numbers until they are told of: tables of several row groups, and one without rows between them."""
+    folder, rows = data
+    rows[21]["png"] = rows[9]["png"]  # of train, and of test
+    rows[22]["id"] = rows[4]["id"]
+    region(rows, 22)["counts"] = "not a mask"
+    for name, some in (("a", rows[:15]), ("aa", []), ("b", rows[15:])):
+        pq.write_table(pa.Table.from_pylist(some, SCHEMA), folder / f"{name}.parquet", row_group_size=4)
+    report = validate(folder, Indexed(root=str(folder)).files)
+    assert report.finds["image twice in splits"] == [("b.parquet row 6, image 'image 21'", "also at a.parquet row 9, image 'image 9'")]
+    assert report.finds["id twice"] == [("b.parquet row 7, image 'image 4'", "")]
+    assert (report.unusable, report.rows) == ({"image 21": "image twice in splits"}, {("b.parquet", 7): "mask"})
+    assert report.left == {"train": 2}
 
 
 def test_images_that_are_test_images_of_other_data_are_told_and_left_out(data, prepare_command, tmp_path_factory):

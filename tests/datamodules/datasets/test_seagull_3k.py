@@ -18,9 +18,9 @@ import train
 from components import rle
 from configs.schema import load_config
 from datamodules.datasets.base import DATASETS
+from datamodules.findings import KINDS
 from datamodules.procedural import dead_leaves
 from datamodules.records import SPLITS
-from datamodules.validation import KINDS
 
 SOURCES = ("BID", "KonIQ", "LIVEC", "SPAQ")
 IMAGES, REGIONS, HEIGHT, WIDTH = 16, (2, 3, 4), 72, 96
