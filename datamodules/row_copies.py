@@ -178,9 +178,10 @@ class RowCopy:
         found = self._batch(group)
         masks = found.column(_MASKS).values
         values = {name: plain(found.column(name).slice(row, 1))[0] for name in found.schema.names if name != _MASKS}
-        for region in values["regions"] or ():
-            if region is not None and region["counts"] is not None:
-                region["counts"] = masks[region["counts"]].as_py()
+        regions = [region for region in values["regions"] or () if region is not None]
+        places = pa.array([region["counts"] for region in regions], pa.int32())
+        for region, counts in zip(regions, masks.take(places).to_pylist(), strict=True):
+            region["counts"] = counts
         return values
 
     def close(self) -> None:
