@@ -29,14 +29,54 @@ def encode(mask: ArrayLike) -> dict[str, Any]:
     array = np.asarray(mask)
     if array.ndim != 2 or array.size == 0:
         raise RegionError(f"a mask to encode is (height, width) with at least one pixel, got shape {array.shape}")
-    height, width = array.shape
-    code = coco.frPyObjects({"size": [height, width], "counts": _counted(array)}, height, width)
+    return _written(array.shape[0], array.shape[1], _counted(array))
+
+
+def encode_enlarged(mask: NDArray[np.bool_], size: tuple[int, int]) -> dict[str, Any]:
+    """`encode` of a mask (h, w) enlarged to `size` (height, width), no less, by nearest neighbour: pixel (y, x) is that at
+    (y * h // height, x * w // width). The large mask is never made."""
+    (height, width), (low, narrow) = size, mask.shape
+    starts = -(-np.arange(low + 1) * height // low)  # rows of the large mask where each of the small one's begins, and its height
+    return _written(height, width, _counted(mask[:, np.arange(width) * narrow // width], starts))
+
+
+def encode_rectangle(size: tuple[int, int], left: int, top: int, right: int, bottom: int) -> dict[str, Any]:
+    """`encode` of a mask of `size` (height, width) that holds the rows from `top` up to `bottom` and the columns from `left` up to `right`,
+    at least one of each. The mask itself is never made."""
+    (height, width), tall = size, bottom - top
+    across = right - left
+    inside = [across * height] if tall == height else [tall, *[height - tall, tall] * (across - 1)]
+    before = left * height + top
+    rest = height * width - before - sum(inside)
+    return _written(height, width, [before, *inside, *([rest] if rest else [])])
+
+
+def as_text(rle: Mapping[str, Any]) -> dict[str, Any]:
+    """A code in any of COCO's forms -> the form that `encode` gives, of the same pixels; one that is text is taken as it is.
+
+    Raises:
+        RegionError: as `decode` does, for one that is none yet.
+    """
+    height, width = size(rle)
+    counts = rle["counts"]
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", "replace")
+    return {"size": [height, width], "counts": counts} if isinstance(counts, str) else _written(height, width, _runs(rle).tolist())
+
+
+def _written(height: int, width: int, runs: list[int]) -> dict[str, Any]:
+    code = coco.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}
 
 
-def _counted(mask: NDArray[Any]) -> list[int]:
-    """(H, W) -> lengths of its runs. Only the smallest box around the region is turned column by column, which is most of the work."""
-    height, width = mask.shape
+def _counted(mask: NDArray[Any], starts: NDArray[np.int64] | None = None) -> list[int]:
+    """(H, W) -> lengths of its runs. Only the smallest box around the region is turned column by column, which is most of the work.
+
+    Args:
+        starts: (H + 1,) where each row begins in a higher mask, whose runs are counted then, and its height.
+    """
+    starts = np.arange(mask.shape[0] + 1) if starts is None else starts
+    height, width = int(starts[-1]), mask.shape[1]
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
         return [height * width]
@@ -44,7 +84,7 @@ def _counted(mask: NDArray[Any]) -> list[int]:
     inside = np.zeros((int(columns[-1]) + 1 - left, int(rows[-1]) + 3 - top), np.int8)  # a column of the box a row, outside at both ends
     inside[:, 1:-1] = (mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1] != 0).T
     column, row = np.nonzero(np.diff(inside, axis=1))  # where the region is entered and left, in turn
-    edges = (left + column) * height + top + row
+    edges = (left + column) * height + starts[top + row]
     if edges.size > 2:  # what leaves at the foot of a column and enters at the head of the next is one run
         joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
         edges = np.delete(edges, np.concatenate([joined, joined + 1]))

@@ -13,9 +13,9 @@ import bisect
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,11 +23,14 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from torch import Tensor
 
+from components import rle
 from components.batch import Regions
 from components.mask_encoders.base import MASK_ENCODERS, Code, MaskEncoder, Masks, Prompt, image_size
 from components.mask_encoders.given import Given
+from components.preprocess import crop_regions, prepare_regions
 from components.registry import ConfigError
 from components.rle import RegionError
+from components.rle_many import sample_all
 from components.scorers.base import Look, Scorer
 from components.tasks import RegionScores, Task
 from datamodules.images import ImageError, load_image, to_rgb
@@ -39,6 +42,7 @@ MEMORY = 2048.0  # MiB for what is made of the regions that are asked about at o
 MOST = 10_000  # of them, whatever the memory
 
 ImageLike = str | Path | PILImage.Image | NDArray[np.uint8] | Tensor
+T = TypeVar("T")
 RegionLike = Prompt | Sequence[Any] | Mapping[str, Any] | NDArray[Any] | Tensor | str | Path
 
 
@@ -149,21 +153,34 @@ class Engine:
         out: list[RegionScores] = []
         step = self.at_once(image_size(looked.image))
         for at in range(0, len(prompts), step):
-            masks = self._drawn(looked.image, prompts[at : at + step], at)
-            with self._turn:
-                out += looked.look.score(torch.from_numpy(masks), asked)
-            del masks  # before the next are made
+            out += self.answer(looked, self._regions(looked.image, prompts[at : at + step], at), asked)
         return out
 
+    def prepare(self, image: NDArray[np.uint8], codes: Sequence[Code]) -> Regions:
+        """image (H, W, 3) uint8 and R run-length codes -> the regions as the model wants to see them, for `answer`. No mask of the
+        image's size is made.
+
+        Raises:
+            RegionError: a code without pixels.
+        """
+        preprocess, (height, width) = self.scorer.preprocess, image.shape[:2]
+        side = np.arange(preprocess.size)
+        rows, columns = side * height // preprocess.size, side * width // preprocess.size
+        masks = torch.from_numpy(sample_all(height, width, [code["counts"] for code in codes], rows, columns))
+        measured = [rle.measure(code) for code in codes]
+        boxes, areas = torch.tensor([box for box, _ in measured]), torch.tensor([area for _, area in measured])
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        return crop_regions(pixels, masks, boxes, areas, preprocess, self.scorer.crop_size)
+
     def answer(self, looked: Looked, regions: Regions, tasks: Sequence[Task]) -> list[RegionScores]:
-        """As `score`, of regions as `components.preprocess.prepare_regions` makes them, at most `at_once` of them."""
+        """As `score`, of regions as `prepare` or `components.preprocess.prepare_regions` makes them, at most `at_once` of them."""
         with self._turn:
             return looked.look.answer(regions, tasks)
 
-    def segment(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Masks:
-        """image (H, W, 3) uint8 -> (R, H, W) bool: what the segmenter makes of `prompts`. Raises RegionError as it does."""
+    def segment(self, image: NDArray[np.uint8], prompts: Sequence[Prompt]) -> list[Code]:
+        """image (H, W, 3) uint8 -> R run-length codes: what the segmenter makes of `prompts`. Raises RegionError as it does."""
         with self.segmenter.turn:
-            return self.segmenter.forward(image, prompts)
+            return self.segmenter.codes(image, prompts)
 
     def propose(self, image: NDArray[np.uint8]) -> tuple[Code, ...]:
         """image (H, W, 3) uint8 -> run-length codes of all that the segmenter finds, for `score`: as masks they may take gigabytes.
@@ -190,19 +207,22 @@ class Engine:
         within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda n: self.scorer.answer_bytes(size, n) + beside * n)
         return max(1, within)
 
-    def _drawn(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], first: int) -> Masks:
-        """(R, H, W) of the prompts, of which the first is called number `first`."""
-        kinds = [
-            (self.segment if grown else self._given.forward, [n for n, p in enumerate(prompts) if (p.kind == "point") == grown])
-            for grown in (True, False)
-        ]
-        made = [(chosen, _made(make, image, [prompts[n] for n in chosen], [first + n for n in chosen])) for make, chosen in kinds if chosen]
-        if len(made) == 1:
-            return made[0][1]
-        masks = np.empty((len(prompts), *image.shape[:2]), np.bool_)
-        for chosen, some in made:
-            masks[chosen] = some
-        return masks
+    def _regions(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], first: int) -> Regions:
+        """R prompts, of which the first is called number `first`, as the model wants to see them."""
+        kinds = [prompt.kind for prompt in prompts]
+        grown, masked = ([n for n, kind in enumerate(kinds) if kind == wanted] for wanted in ("point", "mask"))
+        coded = [n for n, kind in enumerate(kinds) if kind not in ("point", "mask")]
+        codes = _made(self.segment, image, prompts, grown, first) if grown else []
+        codes += _made(self._given.codes, image, prompts, coded, first) if coded else []
+        parts = [self.prepare(image, codes)] if codes else []
+        if masked:
+            masks = _made(self._given.forward, image, prompts, masked, first)
+            pixels = torch.from_numpy(image).permute(2, 0, 1)
+            parts.append(prepare_regions(pixels, torch.from_numpy(masks), self.scorer.preprocess, self.scorer.crop_size))
+        if len(parts) == 1 and not (grown and coded):
+            return parts[0]
+        order = torch.from_numpy(np.argsort([*grown, *coded, *masked]))
+        return Regions(**{f.name: torch.cat([getattr(part, f.name) for part in parts])[order] for f in fields(Regions)})
 
 
 def _compile(scorer: Scorer, backend: str) -> None:
@@ -269,19 +289,21 @@ def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
 
 
 def _made(
-    make: Callable[[NDArray[np.uint8], Sequence[Prompt]], Masks],
+    make: Callable[[NDArray[np.uint8], Sequence[Prompt]], T],
     image: NDArray[np.uint8],
     prompts: Sequence[Prompt],
-    numbers: Sequence[int],
-) -> Masks:
+    chosen: Sequence[int],
+    first: int,
+) -> T:
+    """What is made of the chosen ones among `prompts`, of which the first is called number `first`."""
     try:
-        return make(image, prompts)
+        return make(image, [prompts[n] for n in chosen])
     except RegionError:
-        for number, prompt in zip(numbers, prompts, strict=True):  # once more, to say which it was
+        for n in chosen:  # once more, to say which it was
             try:
-                make(image, [prompt])
+                make(image, [prompts[n]])
             except RegionError as error:
-                raise RegionError(f"region {number}: {error}") from error
+                raise RegionError(f"region {first + n}: {error}") from error
         raise
 
 

@@ -19,13 +19,12 @@ from torch import Tensor
 
 from components import rle
 from components.batch import Regions
-from components.mask_encoders.base import Prompt
+from components.mask_encoders.base import Code, Prompt
 from components.mask_encoders.given import Given
-from components.preprocess import crop_regions, crop_shape, prepare_image
+from components.preprocess import crop_shape, prepare_image
 from components.reading import AnswerError
 from components.registry import ConfigError
 from components.rle import RegionError
-from components.rle_many import sample_all
 from components.tasks import Task
 from datamodules.images import ImageError, load_image
 from inference.engine import Engine
@@ -139,8 +138,8 @@ class Predictor:
                     return [(asked, "the mask encoder found no region in this image: take another one, or say where")]
                 return [(dataclasses.replace(asked, id=f"{asked.id} {n}"), code) for n, code in enumerate(proposed, 1)]
             prompt: Prompt = asked.prompt(*image.shape[:2])
-            make = self.engine.segment if asked.kind in self._through_segmenter else self._given.forward
-            return [(asked, rle.encode(make(image, [prompt])[0]))]
+            make = self.engine.segment if asked.kind in self._through_segmenter else self._given.codes
+            return [(asked, make(image, [prompt])[0])]
         except Exception as error:
             return [(asked, str(error) if isinstance(error, RegionError) else _unforeseen(f"{asked.id} of an image", error))]
 
@@ -150,16 +149,9 @@ class Predictor:
         masks_and_crops = scorer.preprocess.size**2 + 3 * 4 * math.prod(crop_shape(scorer.crop_size))
         return self.engine.at_once(size, self.readers * masks_and_crops)
 
-    def _regions(self, image: NDArray[np.uint8], codes: Sequence[dict[str, Any]]) -> Regions:
+    def _regions(self, image: NDArray[np.uint8], codes: Sequence[Code]) -> Regions:
         """As the model wants to see them; no mask is made in the image's size."""
-        preprocess, (height, width) = self.engine.scorer.preprocess, image.shape[:2]
-        side = np.arange(preprocess.size)
-        rows, columns = side * height // preprocess.size, side * width // preprocess.size
-        masks = torch.from_numpy(sample_all(height, width, [code["counts"] for code in codes], rows, columns))
-        measured = [rle.measure(code) for code in codes]
-        boxes, areas = torch.tensor([box for box, _ in measured]), torch.tensor([area for _, area in measured])
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        return crop_regions(pixels, masks, boxes, areas, preprocess, self.engine.scorer.crop_size)
+        return self.engine.prepare(image, codes)
 
     def _scored(self, name: str, read: _Read) -> Iterator[Row]:
         if read.image is None or read.prepared is None:

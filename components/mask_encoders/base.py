@@ -169,13 +169,17 @@ class MaskEncoder(ABC):
     def forward(self, image: Image, prompts: Sequence[Prompt]) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool, one non-empty mask per prompt. Raises RegionError."""
 
+    def codes(self, image: Image, prompts: Sequence[Prompt]) -> list[Code]:
+        """The masks of `forward` as run-length codes. Who can makes no mask of the image's size, else one at a time. Raises RegionError."""
+        return [rle.encode(self.forward(image, [prompt])[0]) for prompt in prompts]
+
     def propose(self, image: Image) -> Masks:
         """Segments everything: image (H, W, 3) uint8 -> (R, H, W) bool."""
         raise NotImplementedError(f"{type(self).__name__} cannot propose regions by itself: use superpixel or sam")
 
     def propose_codes(self, image: Image) -> Iterator[Code]:
-        """The masks of `propose` as run-length codes, one after another. Who can makes one mask at a time: of a photograph of 24 megapixels
-        forty together take a gigabyte."""
+        """The masks of `propose` as run-length codes, one after another. Who can makes one mask at a time, or none: of a photograph of 24
+        megapixels forty together take a gigabyte."""
         yield from map(rle.encode, self.propose(image))
 
     def load_pretrained(self) -> None:

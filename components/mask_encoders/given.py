@@ -13,7 +13,7 @@ from PIL import ImageOps
 from pycocotools import mask as coco
 
 from components import rle as rle_code
-from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Image, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size
 from components.rle import RegionError
 
 Mask = NDArray[np.bool_]  # (H, W)
@@ -36,6 +36,10 @@ class Given(MaskEncoder):
         for mask, prompt in zip(masks, prompts, strict=True):
             mask[:] = _draw(prompt, size)
         return masks
+
+    def codes(self, image: Image, prompts: Sequence[Prompt]) -> list[Code]:
+        """See the contract; of a box, a polygon or a code no mask is made."""
+        return [_code(prompt, image_size(image)) for prompt in prompts]
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:
@@ -77,13 +81,33 @@ def _span(start: float, end: float, length: int) -> tuple[int, int] | None:
     return middle, middle + 1
 
 
+def _code(prompt: Prompt, size: tuple[int, int]) -> Code:
+    kind = prompt.kind
+    if prompt.box is not None:
+        return rle_code.encode_rectangle(size, *box_edges(prompt.box, size))
+    if prompt.polygon is not None:
+        code = _polygon_code(prompt.polygon, size)
+    elif prompt.rle is not None:
+        _check_size("RLE", rle_code.size(prompt.rle), size)
+        code = rle_code.as_text(prompt.rle)
+    else:
+        return rle_code.encode(_draw(prompt, size))
+    if not rle_code.area(code):
+        raise _covers_nothing(kind, size)
+    return code
+
+
+def _covers_nothing(kind: str, size: tuple[int, int]) -> RegionError:
+    return RegionError(f"the region ({kind}) covers no pixel of the image of {size[1]} x {size[0]} pixels (width x height)")
+
+
 def _draw(prompt: Prompt, size: tuple[int, int]) -> Mask:
     kind = prompt.kind
     if kind == "point":
         raise RegionError("the mask encoder 'given' cannot grow a region from a point: use superpixel or sam")
     mask = _DRAW[kind](getattr(prompt, kind), size)
     if not mask.any():
-        raise RegionError(f"the region ({kind}) covers no pixel of the image of {size[1]} x {size[0]} pixels (width x height)")
+        raise _covers_nothing(kind, size)
     return mask
 
 
@@ -95,10 +119,14 @@ def _draw_box(box: Sequence[float], size: tuple[int, int]) -> Mask:
 
 
 def _draw_polygon(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> Mask:
+    return rle_code.decode(_polygon_code(rings, size))
+
+
+def _polygon_code(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> Code:
     checked = [_ring(ring) for ring in rings]
     if not checked:
         raise RegionError("a polygon has at least one ring [x0, y0, x1, y1, ...], got none")
-    return rle_code.decode(coco.merge(coco.frPyObjects(checked, *size)))
+    return rle_code.as_text(coco.merge(coco.frPyObjects(checked, *size)))
 
 
 def _ring(ring: Any) -> list[float]:

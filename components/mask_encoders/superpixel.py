@@ -58,18 +58,29 @@ class Superpixel(MaskEncoder):
         size = image_size(image)
         masks = np.zeros((len(prompts), *size), dtype=np.bool_)
         for mask, prompt in zip(masks, prompts, strict=True):
-            if prompt.kind not in ("point", "box"):
-                mask[:] = self._given.forward(image, [prompt])[0]
-                continue
-            patches = self.seen.of(image)  # (h, w)
-            if prompt.point is not None:
-                row, column = (
-                    at * small // side for at, small, side in zip(pixel_at(prompt.point, size), patches.shape, size, strict=True)
-                )
-                mask[:] = _enlarge(patches == patches[row, column], size)
-            elif prompt.box is not None:
-                mask[:] = _enlarge(_mostly_inside(patches, prompt.box, size), size)
+            found = self._found(image, prompt)
+            mask[:] = self._given.forward(image, [prompt])[0] if found is None else _enlarge(found, size)
         return masks
+
+    def codes(self, image: Image, prompts: Sequence[Prompt]) -> list[Code]:
+        """See the contract; no mask of the image's size is made of a point or a box."""
+        found = [self._found(image, prompt) for prompt in prompts]
+        return [
+            self._given.codes(image, [prompt])[0] if mask is None else rle.encode_enlarged(mask, image_size(image))
+            for mask, prompt in zip(found, prompts, strict=True)
+        ]
+
+    def _found(self, image: Image, prompt: Prompt) -> Mask | None:
+        """(h, w) bool of the reduced copy; None for what is taken as it is."""
+        size = image_size(image)
+        if prompt.kind not in ("point", "box"):
+            return None
+        patches = self.seen.of(image)  # (h, w)
+        if prompt.box is not None:
+            return _mostly_inside(patches, prompt.box, size)
+        row, column = (at * small // side for at, small, side in zip(pixel_at(prompt.point or (), size), patches.shape, size, strict=True))
+        found: Mask = patches == patches[row, column]
+        return found
 
     def propose(self, image: Image) -> Masks:
         """image (H, W, 3) uint8 -> (R, H, W) bool: each pixel of the image is in exactly one of the R masks."""
@@ -77,9 +88,9 @@ class Superpixel(MaskEncoder):
         return np.stack([_enlarge(patches == n, image_size(image)) for n in range(int(patches.max()) + 1)])  # (R, H, W)
 
     def propose_codes(self, image: Image) -> Iterator[Code]:
-        """See the contract; one mask of the image's size at a time."""
+        """See the contract; no mask of the image's size is made."""
         patches = self.seen.of(image)
-        yield from (rle.encode(_enlarge(patches == n, image_size(image))) for n in range(int(patches.max()) + 1))
+        yield from (rle.encode_enlarged(patches == n, image_size(image)) for n in range(int(patches.max()) + 1))
 
     @classmethod
     def tiny(cls) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from components import rle
-from components.mask_encoders.base import Prompt
+from components.mask_encoders.base import Code, Prompt
 from components.registry import ConfigError
 from components.tasks import TASKS, Task
 from inference import draw
@@ -64,8 +64,8 @@ class Service:
 
     def point(self, visit: Visit, x: float, y: float) -> Marked:
         """The region around a point, in pixels of the image. Raises RegionError."""
-        mask = self.engines[0].segment(visit.image, [Prompt(point=(x, y))])[0]
-        return self.mark(visit, mask, "point", f"around {x:.0f}, {y:.0f}")
+        (code,) = self.engines[0].segment(visit.image, [Prompt(point=(x, y))])
+        return self.ask(visit, code, "point", f"around {x:.0f}, {y:.0f}")
 
     def corner(self, visit: Visit, x: float, y: float) -> Marked | None:
         """The first click is a box's corner, the second, anywhere else, the opposite one. Raises Refusal."""
@@ -78,16 +78,21 @@ class Service:
                 raise Refusal("The two corners lie in one line: click the corner opposite to the first.")
             visit.corner = None
         box = (round(left), round(top), round(right - left), round(bottom - top))
-        mask = np.zeros(visit.size, np.bool_)
-        mask[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = True
-        return self.mark(visit, mask, "box", f"box {', '.join(map(str, box))}")
+        return self._box(visit, box, "box", f"box {', '.join(map(str, box))}")
 
     def whole(self, visit: Visit) -> Marked:
         """The whole image as one region."""
-        return self.mark(visit, np.ones(visit.size, np.bool_), "image", "whole image")
+        return self._box(visit, (0, 0, visit.size[1], visit.size[0]), "image", "whole image")
+
+    def _box(self, visit: Visit, box: tuple[int, int, int, int], kind: str, name: str) -> Marked:
+        return self.ask(visit, rle.encode_rectangle(visit.size, box[0], box[1], box[0] + box[2], box[1] + box[3]), kind, name)
 
     def mark(self, visit: Visit, mask: NDArray[np.bool_], kind: str, name: str) -> Marked:
-        """Asks every model about a region (H, W) bool, not empty, and adds it to the visit.
+        """As `ask`, about a region (H, W) bool, not empty."""
+        return self.ask(visit, rle.encode(mask), kind, name)
+
+    def ask(self, visit: Visit, code: Code, kind: str, name: str) -> Marked:
+        """Asks every model about a region, by its run-length code, and adds it to the visit.
 
         Raises:
             Refusal: there are as many regions as are allowed.
@@ -95,11 +100,11 @@ class Service:
         with visit.turn:
             if len(visit.regions) >= self.limits.regions:
                 raise Refusal(f"There are {len(visit.regions)} regions, as many as the page keeps of an image: remove some first.")
-            code = rle.encode(mask)
             looks = self.looks.of(visit.key, visit.image)
-            answers = [engine.score(look, mask[None])[0] for engine, look in zip(self.engines, looks, strict=True)]
-            box, area = rle.box(code), rle.area(code) / mask.size
-            marked = Marked(code, tuple(Row(visit.name, name, kind, box, area, scores) for scores in answers))
+            answers = [engine.score(look, [code])[0] for engine, look in zip(self.engines, looks, strict=True)]
+            box, area = rle.measure(code)
+            share = area / visit.image[..., 0].size
+            marked = Marked(code, tuple(Row(visit.name, name, kind, box, share, scores) for scores in answers))
             visit.regions.append(marked)
             return marked
 

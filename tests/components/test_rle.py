@@ -170,3 +170,31 @@ def test_it_is_the_code_of_pycocotools(seed):
     wanted = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     assert rle.encode(mask) == {"size": [height, width], "counts": wanted["counts"].decode()}
     assert rle.encode(mask * 3.5) == rle.encode(mask)
+
+
+def test_a_rectangle_is_encoded_without_its_mask():
+    for height, width in ((1, 1), (4, 5), (5, 1), (1, 6)):
+        for top, left in np.ndindex(height, width):
+            for bottom, right in np.ndindex(height - top, width - left):
+                mask = np.zeros((height, width), bool)
+                mask[top : top + bottom + 1, left : left + right + 1] = True
+                assert rle.encode_rectangle((height, width), left, top, left + right + 1, top + bottom + 1) == rle.encode(mask)
+
+
+def test_every_form_of_a_code_is_the_same_text():
+    for mask in random_masks():
+        code = rle.encode(mask)
+        edges = np.flatnonzero(np.diff(np.r_[False, mask.T.ravel()])).tolist()
+        counts = np.diff([0, *edges, mask.size]).tolist()
+        for same in (code, {**code, "counts": code["counts"].encode()}, {**code, "counts": counts}):
+            assert rle.as_text(same) == code
+    with pytest.raises(rle.RegionError, match="they sum to 3 pixels"):
+        rle.as_text({"size": [2, 2], "counts": [1, 2]})
+
+
+def test_a_mask_is_encoded_enlarged_without_the_large_one():
+    rng = np.random.default_rng(1)
+    for mask in random_masks():
+        height, width = (int(side + rng.integers(0, 3 * side + 1)) for side in mask.shape)
+        rows, columns = (np.arange(large) * small // large for large, small in zip((height, width), mask.shape, strict=True))
+        assert rle.encode_enlarged(mask, (height, width)) == rle.encode(mask[rows][:, columns])

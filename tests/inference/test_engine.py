@@ -1,5 +1,6 @@
 """The engine: any image, any way to say a region, within a budget, from any thread: always the scorer's own answers."""
 
+import dataclasses
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from components import rle
 from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.preprocess import prepare_regions
 from components.registry import ConfigError
@@ -126,6 +128,21 @@ def test_a_point_means_what_the_segmenter_makes_of_it(scorer):
     wanted = engine.score(image, [BOX, mask[0], OTHER])
     assert apart(wanted) > 10 * CLOSE
     close(engine.score(image, [BOX, (20, 20), OTHER]), wanted)
+
+
+def test_regions_of_all_sorts_are_what_their_masks_are(scorer):
+    """To the bit, in their order: masks at the model's size, crops, boxes and areas."""
+    image, _ = scene(2)
+    array, engine = as_image(image), Engine(scorer)
+    masks = np.zeros((5, *array.shape[:2]), bool)
+    masks[0] = engine.segmenter.forward(array, [Prompt(point=(20, 20))])[0]
+    masks[1, 10:30, 5:35] = masks[2, ::3, 7:] = masks[3, 2:52, 40:73] = masks[4, 1:4, :9] = True
+    said = [(20, 20), [5, 10, 35, 10, 35, 30, 5, 30], masks[2], OTHER, rle.encode(masks[4])]
+    for order in ([0, 1, 2, 3, 4], [4, 2, 3, 0, 1], [2], [3, 0], [2, 2, 1]):
+        wanted = prepare_regions(image, torch.from_numpy(masks[order]), scorer.preprocess, scorer.crop_size)
+        got = engine._regions(array, [as_prompt(said[n]) for n in order], 0)
+        for field in dataclasses.fields(wanted):
+            assert torch.equal(getattr(got, field.name), getattr(wanted, field.name)), (order, field.name)
 
 
 @pytest.mark.parametrize("region", [(1, 2, 3), "x" * 200, {"counts": 3}, object(), (), np.zeros((2, 2, 2)), (math.nan, 1, 2, 3)])
@@ -255,7 +272,7 @@ def test_one_thread_at_a_time_is_on_the_model_and_on_the_segmenter(monkeypatch):
     monkeypatch.setattr(scorer, "answer", alone(scorer.answer))
     segmenter = MASK_ENCODERS.build({"plugin": "superpixel", "segments": 4})
     engines, shared = [Engine(scorer, segmenter=segmenter)], Alone()
-    monkeypatch.setattr(segmenter, "forward", shared(segmenter.forward))
+    monkeypatch.setattr(segmenter, "codes", shared(segmenter.codes))
     monkeypatch.setattr(segmenter, "propose_codes", shared(segmenter.propose_codes))
     engines.append(Engine(built("pooled_mlp"), segmenter=segmenter))  # which shares it
     array = as_image(image)

@@ -1,4 +1,4 @@
-"""Proposals of a large photograph: their masks are made one after another, whoever asks for them."""
+"""Regions of a large photograph: masks of its size are made one after another where they must be, and of boxes and codes not at all."""
 
 import tracemalloc
 
@@ -54,3 +54,17 @@ def test_proposals_are_never_all_masks_at_once(engine, photo, tmp_path, use):
     tracemalloc.stop()
     assert len(codes) > 2 * MOST
     assert peak < MOST * SIZE[0] * SIZE[1]
+
+
+def test_regions_that_need_no_mask_of_the_images_size_have_none(engine, photo):
+    """A budget for all at once: on a photograph of 24 megapixels masks take most of the time of an answer."""
+    engine.memory = 2048
+    codes = engine.propose(photo)
+    said = [[*codes], [(n, 2 * n, 900, 700) for n in range(len(codes))], [[n, n, 900, n, n, 900] for n in range(len(codes))]]
+    looked = engine.look(photo)
+    for regions in said:
+        tracemalloc.start()
+        engine.score(looked, regions)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < MOST * SIZE[0] * SIZE[1] < len(regions) / 2 * SIZE[0] * SIZE[1]

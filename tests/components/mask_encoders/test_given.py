@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image as PILImage
@@ -14,7 +16,16 @@ IMAGE = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
 def draw(**prompt):
-    return Given().forward(IMAGE, [Prompt(**prompt)])[0]
+    """As a mask; the run-length code is of the same mask, or refused in the same words."""
+    prompts = [Prompt(**prompt)]
+    try:
+        mask = Given().forward(IMAGE, prompts)[0]
+    except RegionError as error:
+        with pytest.raises(RegionError, match=re.escape(str(error))):
+            Given().codes(IMAGE, prompts)
+        raise
+    np.testing.assert_array_equal(rle.decode(Given().codes(IMAGE, prompts)[0]), mask)
+    return mask
 
 
 def rectangle(left, top, right, bottom):

@@ -88,6 +88,13 @@ def test_batched_prompts_equal_single_prompts_in_any_order(build):
         np.testing.assert_array_equal(encoder.forward(picture(), [prompts[n]])[0], masks[n])
 
 
+def test_codes_are_those_of_the_masks(build):
+    encoder = build()
+    prompts = understood(encoder)
+    for code, mask in zip(encoder.codes(picture(), prompts), encoder.forward(picture(), prompts), strict=True):
+        np.testing.assert_array_equal(rle.decode(code), mask)
+
+
 def test_deterministic(build):
     encoder, twin = build(), build()
     prompts = understood(encoder)
