@@ -56,14 +56,25 @@ class QualityMap:
         found = [scores.get(task) for scores in self.scores]
         return np.array([np.nan if s is None or s.value is None else s.value for s in found], np.float64)
 
-    def map(self, task: Score) -> NDArray[np.float32]:
-        """(H, W) in [0, 1]: the score of the region that a pixel lies in, of the smallest one where several do; NaN where none does."""
-        out = np.full(self.image.shape[:2], np.nan, np.float32)
+    def map(self, task: Score, size: tuple[int, int] | None = None) -> NDArray[np.float32]:
+        """(H, W) in [0, 1]: the score of the region that a pixel lies in, of the smallest one where several do; NaN where none does.
+
+        Args:
+            size: (height, width) to which the map is reduced, by nearest neighbour; None for the image's own. What is not shown is never
+                made, so that the map of a large photograph takes as long as that of a small one.
+        """
+        size = size or (self.image.shape[0], self.image.shape[1])
+        out = np.full(size, np.nan, np.float32)
         values = self.values(task)
         for n in np.argsort([-rle.area(code) for code in self.codes], kind="stable"):
             if not np.isnan(values[n]):
-                out[rle.decode(self.codes[n])] = values[n]
+                out[self.mask(n, size)] = values[n]
         return out
+
+    def mask(self, n: int, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Region number `n`, reduced to `size` (height, width) by nearest neighbour; a small one may vanish."""
+        rows, columns = (np.arange(shown) * side // shown for shown, side in zip(size, self.image.shape[:2], strict=True))
+        return rle.sample(self.codes[n], rows, columns)
 
     def worst(self) -> list[int]:
         """The regions by how much they spoil the image, the worst first: (1 - quality) x importance. One of which a
@@ -155,12 +166,16 @@ def _part(mask: NDArray[np.bool_]) -> _Part:
 
 def _reduced(found: QualityMap) -> tuple[NDArray[np.uint8], list[_Part]]:
     """The image and its regions, no longer than a panel."""
-    height, width = found.image.shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
+    size = reduced_size(found.image, _LONGEST)
     picture = np.asarray(Image.fromarray(found.image).resize((size[1], size[0]), Image.Resampling.LANCZOS))
-    rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
-    return picture, [_part(rle.sample(code, rows, columns)) for code in found.codes]
+    return picture, [_part(found.mask(n, size)) for n in range(len(found.codes))]
+
+
+def reduced_size(image: NDArray[np.uint8], longest: int) -> tuple[int, int]:
+    """(height, width) of an image (H, W, 3) whose longer side is `longest` pixels, or its own where it is smaller."""
+    height, width = image.shape[:2]
+    scale = min(1.0, longest / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _show(axes: Axes, picture: NDArray[Any], title: str, detail: str) -> None:

@@ -227,12 +227,15 @@ class Page:
             event.success(told(self._files), [self.visit], [self.as_json, self.overlay], **quiet)
 
     def _mapping(self) -> None:
-        self.map.click(
+        """The map is shown; the file for the download follows, whose picture takes longer than the map of a small photograph."""
+        shown = self.map.click(
             told(self._mapped),
             [self.visit],
             [self.visit, self.mapped, self.maps, self.ranking, self.map_file],
             **_ASKING,
         )
+        quiet = {**_PRIVATE, "show_progress": "hidden", "trigger_mode": "multiple"}
+        shown.success(told(self._map_files), [self.visit], [self.map_file], **quiet)
 
     def _view(self) -> list[Any]:
         return [self.stage, self.answers, self.hint, self.as_json, self.overlay]
@@ -361,13 +364,19 @@ class Page:
 
     def _mapped(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
-        found = self.service.map(visit)
-        file = self.downloads.of(visit.key) / f"{Path(visit.name).stem}_map.png"
-        drawn = [draw_map(f) for f in found]
-        draw.save(_below(drawn), file)
-        models = self.service.models
+        found, models = self.service.map(visit), self.service.models
+        visit.maps = found
         told = shade.panels(found, models), answers.ranking(found, models)
-        return _renewed(visit, gr.update(visible=True), *told, gr.update(value=str(file)))
+        return _renewed(visit, gr.update(visible=True), *told, gr.update(value=None, interactive=False))
+
+    def _map_files(self, visit: Visit | None) -> Any:
+        visit = _there(visit)
+        if not visit.maps:  # another picture by now
+            return gr.skip()
+        found, file = visit.maps, self.downloads.of(visit.key) / f"{Path(visit.name).stem}_map.png"
+        with visit.filing:
+            draw.save(_below([draw_map(f) for f in found]), file)
+        return gr.update(value=str(file), interactive=True)
 
     def _canvas(self, visit: Visit) -> dict[str, Any]:
         """What is painted on: the picture with its regions."""

@@ -16,7 +16,7 @@ from components import rle
 from components.prompts import LEVELS
 from inference import draw
 from inference.page.answers import RANKED
-from inference.quality_map import COLOURS, SCORES, QualityMap, Score
+from inference.quality_map import COLOURS, SCORES, QualityMap, Score, reduced_size
 from inference.rows import Row
 
 _SHARE = 0.66  # of the colour
@@ -25,17 +25,26 @@ _LONGEST = 1000  # pixels of the picture's longer side
 
 def panels(maps: Sequence[QualityMap], models: Sequence[str]) -> str:
     """The maps of each model beside each other as HTML, with what their colours mean."""
-    told = "".join(
-        _panel(found, task, model if len(models) > 1 else "") for found, model in zip(maps, models, strict=True) for task in SCORES
-    )
+    told = ""
+    for found, model in zip(maps, models, strict=True):
+        light = _light(found.image)
+        told += "".join(_panel(found, light, task, model if len(models) > 1 else "") for task in SCORES)
     return f'<div class="roi-maps">{told}</div>'
 
 
-def _panel(found: QualityMap, task: Score, model: str) -> str:
+def _light(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """image (H, W, 3) uint8 -> (h, w) in [0, 1]: its light and dark at the size in which it is shown."""
+    height, width = reduced_size(image, _LONGEST)
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX), np.float32)
+    return (small @ np.array([0.299, 0.587, 0.114], np.float32) / 255).astype(np.float32)
+
+
+def _panel(found: QualityMap, light: NDArray[np.float32], task: Score, model: str) -> str:
     values = found.values(task)
     if np.isnan(values).all():
         return ""
-    picture = _numbered(shade(found.image, found.map(task), COLOURS[task]), found, found.worst()[:RANKED])
+    shaded = shade(light, found.map(task, (light.shape[0], light.shape[1])), COLOURS[task])
+    picture = _numbered(shaded, found, found.worst()[:RANKED])
     said = f"{np.nanmin(values):.2f} to {np.nanmax(values):.2f}"
     title = " · ".join(escape(part) for part in (model, task.capitalize()) if part)
     return (
@@ -44,17 +53,10 @@ def _panel(found: QualityMap, task: Score, model: str) -> str:
     )
 
 
-def shade(image: NDArray[np.uint8], values: NDArray[np.float32], colours: str) -> NDArray[np.uint8]:
-    """image (H, W, 3) uint8 under values (H, W) in [0, 1], NaN where nothing is known, -> (h, w, 3) uint8; what is not known stays grey."""
-    height, width = image.shape[:2]
-    scale = min(1.0, _LONGEST / max(height, width))
-    size = max(1, round(height * scale)), max(1, round(width * scale))
-    small = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BOX), np.float32)
-    light = (small @ np.array([0.299, 0.587, 0.114], np.float32))[..., None] / 255
-    rows, columns = np.arange(size[0]) * height // size[0], np.arange(size[1]) * width // size[1]
-    shown = values[rows][:, columns]
-    known = ~np.isnan(shown)[..., None]
-    hue = colormaps[colours](np.nan_to_num(shown))[..., :3]
+def shade(light: NDArray[np.float32], values: NDArray[np.float32], colours: str) -> NDArray[np.uint8]:
+    """light (h, w) in [0, 1] under values (h, w) in [0, 1], NaN where nothing is known, -> (h, w, 3) uint8: grey where nothing is."""
+    known, light = ~np.isnan(values)[..., None], light[..., None]
+    hue = colormaps[colours](np.nan_to_num(values))[..., :3]
     out = np.where(known, _SHARE * hue + (1 - _SHARE) * light, 0.3 + 0.5 * light)
     return (np.clip(out, 0, 1) * 255).round().astype(np.uint8)
 
@@ -79,11 +81,9 @@ def _embedded(picture: NDArray[np.uint8]) -> str:
 def _numbered(picture: NDArray[np.uint8], found: QualityMap, worst: list[int]) -> NDArray[np.uint8]:
     """Outlines and numbers of the worst regions, as in the table."""
     height, width = found.image.shape[:2]
-    rows = np.arange(picture.shape[0]) * height // picture.shape[0]
-    columns = np.arange(picture.shape[1]) * width // picture.shape[1]
     if not worst:
         return picture
-    masks = np.stack([rle.sample(found.codes[n], rows, columns) for n in worst])
+    masks = np.stack([found.mask(n, (picture.shape[0], picture.shape[1])) for n in worst])
     for mask, n in zip(masks, worst, strict=True):
         if not mask.any():  # too small for this picture, but it has its number
             left, top, *_ = rle.box(found.codes[n])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.draw import shown_at
+from inference.quality_map import QualityMap
 from inference.rows import Row
 
 
@@ -45,6 +46,7 @@ class Visit:
         image: (H, W, 3) uint8 RGB; not to be written to from here on, so that it need not be read again to be known.
         regions: in the order in which they were asked about.
         corner: (x, y) of the first corner of a box that is being drawn.
+        maps: each model's, once they were asked for.
         key: by which what models keep of the image is found.
         left: whether the visitor has gone on to another picture, or was away for too long.
     """
@@ -53,6 +55,7 @@ class Visit:
     image: NDArray[np.uint8]
     regions: list[Marked] = field(default_factory=list)
     corner: tuple[float, float] | None = None
+    maps: tuple[QualityMap, ...] = ()
     key: str = field(default_factory=lambda: secrets.token_hex(8))
     left: bool = False
     turn: threading.RLock = field(default_factory=threading.RLock)

@@ -41,6 +41,13 @@ def test_the_smallest_region_speaks(found):
     assert (found.map("importance")[30:, :10] == np.float32(0.5)).all()
 
 
+@pytest.mark.parametrize("size", [(40, 60), (13, 17), (1, 1)])
+def test_a_small_map_is_the_large_one_reduced(found, size):
+    whole, (height, width) = found.map("quality"), size
+    wanted = whole[np.arange(height) * 40 // height][:, np.arange(width) * 60 // width]
+    assert np.array_equal(found.map("quality", size), wanted, equal_nan=True)
+
+
 def test_the_worst_spoil_the_image_most(found):
     # (1 - quality) x importance: 0.72, 0.2, 0.09, and 0.63 (the others' mean) x 0.5 where only the importance is known
     assert found.worst() == [0, 3, 1, 2]

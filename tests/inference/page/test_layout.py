@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
 import pytest
+from PIL import Image
 
 from inference.page import layout
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
+from inference.quality_map import draw_map
 from tests.inference.page.models import encoded, engine, photo
 
 POINT = "Click a point"
@@ -54,7 +56,22 @@ def test_every_event_of_work_renews_the_visit(page):
     ]
     assert all(values[0] is visit for values in work)
     follow = [event.name for event in page.events if page.visit not in event.outputs]
-    assert set(follow) == {"_looked", "_files"}  # what comes by itself after an event
+    assert set(follow) == {"_looked", "_files", "_map_files"}  # what comes by itself after an event
+
+
+def test_a_map_is_shown_before_its_picture_is_drawn(page, monkeypatch):
+    visit = opened(page)
+    assert page._map_files(visit) == gr.skip()  # as of a picture that was opened while the last one's map was made
+    monkeypatch.setattr(layout, "draw_map", lambda found: pytest.fail("the visitor waits for the file"))
+    *_, panels, ranking, button = page._mapped(visit)
+    assert panels.count("<figure") == 2
+    assert "<table" in ranking
+    assert (button["value"], button["interactive"]) == (None, False)
+    monkeypatch.undo()
+    button = page._map_files(visit)
+    assert button["interactive"]
+    with Image.open(button["value"]) as picture:
+        assert picture.size[::-1] == draw_map(visit.maps[0]).shape[:2]
 
 
 def test_files_that_a_further_click_made_old_are_not_offered(page, monkeypatch):
