@@ -1,9 +1,10 @@
-"""python benchmarks/app_latency.py [model ...]: in the page, a region of an image that is uploaded, against one more region of it.
+"""python benchmarks/app_latency.py [model ...] [--megapixels N]: in the page, a region of an image that is uploaded, one more, and the map.
 
-Serves the page and asks it over HTTP as a browser does. "First" is from sending a photograph (JPEG, 600 x 400 pixels) to the answers about
-the region that is clicked on as soon as the picture is there: upload, decoding, drawing, encoding, reading, superpixels. "Further" is from
-a click to its answers and the new picture, the mean of eight; the files for downloads, which follow by themselves, are waited for before
-the next click and said apart. "Without HTTP" is what of it the same steps take when they are called directly.
+Serves the page and asks it over HTTP as a browser does. "First" is from sending a photograph (JPEG, 600 x 400 pixels, or as many as are
+asked for) to the answers about the region that is clicked on as soon as the picture is there: upload, decoding, drawing, encoding, reading,
+superpixels. "Further" is from a click to its answers and the new picture, the mean of eight; "map" until the maps of quality and importance
+are shown. Files for downloads, which follow by themselves, are waited for before the next step and said apart. "Without HTTP" is what of
+first and further the same steps take when they are called directly.
 
 Without a model it is three compositions with random weights: quickstart's; the published one with a small vision encoder
 (`benchmarks/regions_per_image.py`, a prefix of 1,098 tokens, a language model of width 512 and eight layers); and the same with the
@@ -12,6 +13,7 @@ published vision encoder (ConvNeXt-L at 512 pixels) and region extractor. Prints
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -26,7 +28,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import torch
@@ -145,8 +147,18 @@ def places(width: float, height: float) -> list[tuple[float, float]]:
     return [(width * (n + 0.5) / CLICKS, height * (0.2 + 0.6 * (n % 2))) for n in range(CLICKS)]
 
 
-def by_http(engine: Engine, content: bytes, size: tuple[int, int]) -> tuple[float, float, float]:
-    """Seconds of a first region, of a further one, and of the files that follow."""
+class Times(NamedTuple):
+    """Seconds of a first region, of a further one, of the files that follow it, of the map, and of its file."""
+
+    first: float
+    further: float
+    files: float
+    map: float
+    map_file: float
+
+
+def by_http(engine: Engine, content: bytes, size: tuple[int, int]) -> Times:
+    """What a visitor waits for."""
     width, height = size
     with served(engine) as (url, blocks):
         warm = Visitor(url, blocks)
@@ -168,7 +180,13 @@ def by_http(engine: Engine, content: bytes, size: tuple[int, int]) -> tuple[floa
             start = time.perf_counter()
             visitor.happens("_files", [None])
             files += (time.perf_counter() - start) / CLICKS
-    return first, further, files
+        start = time.perf_counter()
+        shown = str(visitor.happens("_mapped", [None])[2])
+        mapped = time.perf_counter() - start
+        assert shown.count("<figure") == 2
+        start = time.perf_counter()
+        visitor.happens("_map_files", [None])
+    return Times(first, further, files, mapped, time.perf_counter() - start)
 
 
 def directly(engine: Engine, content: bytes, size: tuple[int, int]) -> tuple[float, float]:
@@ -190,19 +208,30 @@ def directly(engine: Engine, content: bytes, size: tuple[int, int]) -> tuple[flo
     return found[0], sum(found[1:]) / CLICKS
 
 
-def measure(name: str, engine: Engine) -> float:
+def photograph(megapixels: float | None) -> Image.Image:
+    """A cup of coffee, 600 x 400 pixels, or enlarged to about as many million as are asked for."""
+    image = Image.fromarray(data.coffee())
+    if megapixels is None:
+        return image
+    side = (megapixels * 1e6 / 6) ** 0.5
+    return image.resize((int(3 * side), int(2 * side)), Image.Resampling.BICUBIC)
+
+
+def measure(name: str, engine: Engine, megapixels: float | None = None) -> float:
     """Prints what a model takes, and returns how long a further region takes, as a share of the first."""
-    image, buffer = Image.fromarray(data.coffee()), io.BytesIO()
+    image, buffer = photograph(megapixels), io.BytesIO()
     image.save(buffer, "JPEG", quality=92)
     shown = layout.draw.shown_size((image.height, image.width))
-    first, further, files = by_http(engine, buffer.getvalue(), shown[::-1])
+    took = by_http(engine, buffer.getvalue(), shown[::-1])
     alone = directly(engine, buffer.getvalue(), shown[::-1])
+    share = took.further / took.first
     print(
-        f"{name}: first {first:.3f} s, further {further:.3f} s, {further / first:.3f} of the first; files {files:.3f} s after it; "
+        f"{name}, {image.width} x {image.height}: first {took.first:.3f} s, further {took.further:.3f} s, {share:.3f} of the first; "
+        f"files {took.files:.3f} s after it; map {took.map:.3f} s, its file {took.map_file:.3f} s after it; "
         f"without HTTP {alone[0]:.3f} and {alone[1]:.3f} s, {alone[1] / alone[0]:.3f}",
         flush=True,
     )
-    return further / first
+    return share
 
 
 def compositions() -> Iterator[tuple[str, Engine]]:
@@ -217,11 +246,15 @@ def compositions() -> Iterator[tuple[str, Engine]]:
         yield name, Engine(scorer.eval())
 
 
-def main(models: Sequence[str]) -> list[float]:
+def main(argv: Sequence[str] | None = None) -> list[float]:
     """See the module."""
-    given = ((model, load(model, "cpu")) for model in models) if models else compositions()
-    return [measure(name, engine) for name, engine in given]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", metavar="model", help="a run's folder or a saved model; none: three compositions")
+    parser.add_argument("--megapixels", type=float, metavar="N", help="of the photograph, 24 at most (default: 600 x 400 pixels)")
+    args = parser.parse_args(argv)
+    given = ((model, load(model, "cpu")) for model in args.models) if args.models else compositions()
+    return [measure(name, engine, args.megapixels) for name, engine in given]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -11,6 +11,8 @@ spec.loader.exec_module(benchmark)
 
 
 def test_it_says_what_a_further_region_takes(capsys):
-    share = benchmark.measure("small", engine())
+    share = benchmark.measure("small", engine(), 0.5)
     assert share > 0
-    assert f"{share:.3f} of the first" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "small, 866 x 577: first" in told
+    assert f"{share:.3f} of the first" in told
