@@ -22,7 +22,7 @@ from typing import Any
 
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
-from inference.engine import load
+from inference.engine import MEMORY, load
 from inference.page.limits import Limits
 from inference.page.service import Service
 from lightning_modules.entry import run_entry
@@ -64,8 +64,9 @@ class Served:
         self.alone = args.host == "localhost" or args.host.startswith("127.") or args.host == "::1"
         segmenter = encoder()
         segmenter.load_pretrained()
+        chosen = {"segmenter": segmenter, "memory": args.memory, "compile": args.compile}
         models = {
-            label: load(model, args.accelerator, quantization=args.quantization, segmenter=segmenter)
+            label: load(model, args.accelerator, quantization=args.quantization, grammar=args.grammar, **chosen)
             for label, model in labels(args.models).items()
         }
         self.service = Service(models, limits)
@@ -142,6 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone; 0.0.0.0 is everybody in the network")
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     parser.add_argument("--quantization", choices=("nf4", "int8"), default="", help="of language models from files")
+    parser.add_argument(
+        "--grammar",
+        action=argparse.BooleanOptionalAction,
+        help="answers in words are chosen among those that can be read, or given freely (default: as the models say)",
+    )
+    parser.add_argument(
+        "--compile", nargs="?", const="inductor", default="", metavar="BACKEND", help="torch.compile of the vision encoders (inductor)"
+    )
+    parser.add_argument("--memory", type=float, default=MEMORY, metavar="MIB", help="for the regions of a map that are asked about at once")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")
     parser.add_argument(
         "--mask-encoder",

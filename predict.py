@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if any(a.kind == "proposed" for r in requests for a in r.regions) and not segmenter.can_propose:
         raise ConfigError(f"--propose: the mask encoder '{name}' finds nothing by itself: take superpixel or sam")
     segmenter.load_pretrained()
-    engine = Engine(load(args.model, device, args.quantization), segmenter=segmenter, memory=args.memory, compile=args.compile)
+    scorer = load(args.model, device, args.quantization, args.grammar)
+    engine = Engine(scorer, segmenter=segmenter, memory=args.memory, compile=args.compile)
     asked = engine.tasks if tasks is None else tasks
     if maps is not None:
         check_mapped(asked)
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "encoder": [encoder.settings(), [_stamp(Path(value)) for value in encoder.settings().values() if isinstance(value, str)]],
         "segment_boxes": args.segment_boxes,
         "rounding": [args.quantization, args.compile],
+        "grammar": args.grammar,
         "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
     kept = _kept(args, len(requests))
@@ -182,6 +184,11 @@ def _parser() -> argparse.ArgumentParser:
         "--compile", nargs="?", const="inductor", default="", metavar="BACKEND", help="torch.compile of the vision encoder (inductor)"
     )
     parser.add_argument("--quantization", choices=("nf4", "int8"), default="", help="of a language model from files")
+    parser.add_argument(
+        "--grammar",
+        action=argparse.BooleanOptionalAction,
+        help="answers in words are chosen among those that can be read, or given freely (default: as the model says)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
     parser.add_argument("--strict", action="store_true", help="end with an error if anything could not be scored")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto")

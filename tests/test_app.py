@@ -269,8 +269,9 @@ def test_the_thirty_third_that_would_wait_is_refused(served, visitors, monkeypat
 
 @pytest.fixture
 def quantisable(llama, tmp_path):
-    """A saved model whose language model lies in files."""
+    """A saved model whose language model lies in files, and which answers freely."""
     node = node_of("roi_vlm", llm={"plugin": "hf_causal", "source": str(llama), "adaptation": "frozen"})
+    node["readouts"] = {"quality": {"plugin": "levels"}, "distortion": {"plugin": "text", "grammar": False}}
     save(tmp_path / "m", built(node), node, About())
     return tmp_path / "m"
 
@@ -282,6 +283,15 @@ def test_models_are_served_in_fewer_bits(quantisable, said, kind):
             assert sum(isinstance(m, kind) for m in engine.scorer.llm.modules()) == 7
         marked = served.service.whole(Visit("photo.png", photo()))
     assert all(0 <= row.scores["quality"].value <= 1 for row in marked.rows)
+
+
+def test_options_reach_every_model(quantisable):
+    asked = ["--grammar", "--compile", "eager", "--memory", "12"]
+    with app.Served([str(quantisable), str(quantisable), "--port", str(free_port()), *asked]) as served:
+        for engine in served.service.engines:
+            assert engine.memory == 12
+            assert engine.scorer.vision_encoder._compiled_call_impl is not None
+            assert engine.scorer.readouts["distortion"].grammar
 
 
 def test_bits_that_are_none_or_not_the_models_are_refused(model, quantisable, capsys):

@@ -48,6 +48,21 @@ def test_every_answer_can_be_parsed_under_the_grammar(model):
     assert all(answer["distortion"].parsed for answer in load(model, "cpu", grammar=True).score(image, masks))
 
 
+def test_predict_says_whether_answers_are_free(model, tmp_path):
+    """A table of one sort is not gone on with as the other."""
+    PIL.Image.fromarray(picture(1)[0].permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    asked, out = [str(model), str(tmp_path / "a.png"), "--tasks", "distortion"], ["--out", str(tmp_path / "s.csv")]
+    for option, parsed in (([], False), (["--no-grammar"], False), (["--grammar"], True)):
+        (row,) = predict.main([*asked, *option])["rows"]
+        assert row["distortion"]["parsed"] is parsed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict.Output, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            predict.main([*asked, *out])
+    with pytest.raises(FileExistsError, match="of another prediction"):
+        predict.main([*asked, *out, "--grammar"])
+
+
 def test_what_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="quantization: got 'nf4', and pooled_mlp has no language model"):
         changed({"plugin": "pooled_mlp"}, "nf4")
