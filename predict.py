@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,11 @@ _WEIGHTS = ("model.safetensors", "checkpoints/last.ckpt")  # of a saved model, o
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Scores what is asked for; returns {"rows": [...], "regions": n, "failed": n, "images": n}. Rows that go to a file are not kept."""
     args = _parser().parse_args(argv)
+    with ExitStack() as held:  # what this prediction writes, no other does
+        return _predicted(args, held)
+
+
+def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     tasks = _tasks(args.tasks)
     regions = [_region(kind, text) for kind, text in args.regions]
     if args.map is not None and not any(asked.kind == "proposed" for asked in regions):
@@ -79,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         "pictures": [str(args.overlay), str(args.map)],  # else those of images that were scored before would be missing
     }
     kept = _kept(args, len(requests))
-    out = None if kept is None else Output(kept, asked, identity, args.overwrite, pictures=args.out is None)
+    out = None if kept is None else held.enter_context(Output(kept, asked, identity, args.overwrite, pictures=args.out is None))
     sorts: list[tuple[Sort, Path | None]] = [("overlay", overlay), ("map", maps)]
     wanted = {sort: place for sort, place in sorts if place is not None}
     rows: list[Row] = []
@@ -91,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         out.begin()
     if done:
         print(f"{done} of {len(requests)} images were scored before: going on", file=sys.stderr)
+    if out is not None and out.undrawn:
+        print(f"pictures of {out.undrawn} of these could not be drawn, the first: {out.first_undrawn}", file=sys.stderr)
     pictures = Pictures({s: places(p, [r.name for r in requests]) for s, p in wanted.items()}, asked, drawers(len(requests) - done))
     begun, scored, counts = time.monotonic(), 0, _counts(requests)
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
@@ -98,27 +107,28 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         predictor = Predictor(engine, asked, args.segment_boxes, readers)
         if counts is not None:
             predictor.answered = bar.update
-        for at, (seen, undrawn) in enumerate(pictures.of(predictor(requests[done:])), done):
+        for at, (seen, drawn) in enumerate(pictures.of(predictor(requests[done:])), done):
             if out is not None:
-                out.add(seen.rows)
+                out.add(seen.rows, drawn.sorts, drawn.error)
             for row in seen.rows:
                 if row.error:
                     tqdm.write(f"{row.image}, {row.region}: {row.error}", file=sys.stderr)
-            if undrawn:
-                tqdm.write(undrawn, file=sys.stderr)
+            if drawn.error:
+                tqdm.write(drawn.error, file=sys.stderr)
             scored += len(seen.rows)
             if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
             bar.update(max(0, ends[at] - bar.n))  # what had no answer counts as well
             rate = f"{scored / max(time.monotonic() - begun, 1e-9):.1f} region/s"
             bar.set_postfix_str(rate if counts is None else f"image {at + 1}/{len(requests)}", refresh=False)
+    of_all = pictures if out is None else out  # a draft knows of those that were drawn before, too
     if out is not None and args.out is None:
         rows = out.kept()
-        out.finish()
+        out.finish(len(requests))
         out = None
-    found = _closed(rows, out, list(wanted.values()), asked, len(requests), args.strict)
-    if pictures.undrawn:
-        told = f"pictures of {pictures.undrawn} of {len(requests)} images could not be drawn; the reasons are above"
+    found = _closed(rows, out, wanted, of_all.drawn, asked, len(requests), args.strict)
+    if of_all.undrawn:
+        told = f"pictures of {of_all.undrawn} of {len(requests)} images could not be drawn; the reasons are above"
         if args.strict:
             raise ValueError(f"--strict: {told}")
         print(told, file=sys.stderr)
@@ -273,7 +283,13 @@ def _kept(args: argparse.Namespace, images: int) -> Path | None:
 
 
 def _closed(
-    rows: list[Row], out: Output | None, pictures: Sequence[Path], tasks: Sequence[Task], images: int, strict: bool
+    rows: list[Row],
+    out: Output | None,
+    pictures: Mapping[Sort, Path],
+    drawn: Counter[str],
+    tasks: Sequence[Task],
+    images: int,
+    strict: bool,
 ) -> dict[str, Any]:
     """Prints and writes what was found; `rows` are those of this prediction, as far as they were kept, and the file may hold more."""
     good = [row for row in rows if not row.error]
@@ -283,11 +299,11 @@ def _closed(
         errors = [row.error for row in rows if row.error]
         regions, failed, first = len(rows), len(errors), next(iter(errors), "")
     else:
-        regions, failed, first = out.finish(), out.failed, out.first_error
+        regions, failed, first = out.finish(images), out.failed, out.first_error
         print(f"{regions} rows: {out.path}")
     if failed < regions:
-        for place in pictures:
-            print(f"drawn: {place}")
+        for sort, place in pictures.items():
+            print(f"drawn: {place}" if drawn[sort] == images else f"drawn for {drawn[sort]} of {images} images: {place}")
     if regions and failed == regions:
         raise ValueError(f"none of the {regions} regions could be scored: {first}")
     if failed:

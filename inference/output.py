@@ -6,20 +6,23 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.registry import ConfigError
 from components.tasks import RoiScore, Task
+from datamodules.alone import Held
 from inference.rows import Row
 
 SCORES = ("quality", "importance")
 SUFFIXES = (".jsonl", ".csv", ".parquet")
+SORTS = ("overlay", "map")  # of pictures
 _FORM = 2  # of a draft; one of another form is another prediction's
 _GROUP = 10_000  # rows of a Parquet file that are in memory at once
 
@@ -49,7 +52,7 @@ def draft_of(path: Path) -> Path:
 class Output:
     """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written
     from it and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image. Of the rows
-    only numbers are kept in memory.
+    only numbers are kept in memory. From its making to `finish`, `close` or the end of a `with`, no other prediction can have the draft.
 
     Args:
         path: ends in .jsonl, .csv or .parquet; or a folder of pictures, beside which a draft alone is kept.
@@ -62,9 +65,11 @@ class Output:
         done: images in the draft, those that an earlier, killed prediction has scored already among them.
         begun: there is a draft of this very prediction, of no image perhaps.
         rows: their rows. failed: how many of them have no scores. first_error: why the first of these has none.
+        drawn: sort of picture -> images that have one. undrawn: images of which a picture could not be drawn. first_undrawn: why.
 
     Raises:
-        ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given, or it cannot be a file.
+        ConfigError: another ending. FileExistsError: `path` is there and `overwrite` is not given, it cannot be a file, or another
+            prediction is writing it.
     """
 
     def __init__(
@@ -84,9 +89,28 @@ class Output:
         self.draft = draft_of(path)
         self._key = hashlib.sha256(json.dumps([_FORM, identity], sort_keys=True, default=str).encode()).hexdigest()
         self.done = self.rows = self.failed = 0
-        self.first_error, self.begun = "", False
-        if continued and self.draft.exists():
-            self._continue()
+        self.undrawn, self.drawn = 0, Counter[str]()
+        self.first_error, self.first_undrawn, self.begun = "", "", False
+        self._held: Held | None = None
+        if continued:
+            self._held = Held(self.draft.with_suffix(".lock"), path, "another folder" if pictures else "another --out")
+            try:
+                if self.draft.exists():
+                    self._continue()
+            except BaseException:
+                self.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets another prediction have the draft."""
+        if self._held is not None:
+            self._held.release()
 
     def begin(self) -> None:
         """Writes an empty draft where there is none, by which a prediction that is killed at its first image is known again."""
@@ -94,21 +118,37 @@ class Output:
             self.draft.parent.mkdir(parents=True, exist_ok=True)
             self.draft.write_text(json.dumps({"identity": self._key}) + "\n")
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Keeps the rows of the next image, on the disk."""
+    def add(self, rows: Sequence[Row], drawn: Sequence[str] = (), undrawn: str = "") -> None:
+        """Keeps the rows of the next image, on the disk.
+
+        Args:
+            drawn: sorts of picture that were drawn of it.
+            undrawn: why a picture of it could not be drawn; "" if none failed.
+        """
         as_lines = self._pictures or self.path.suffix.lower() == ".jsonl"
-        entry = {"rows": [row.nested() if as_lines else row.flat(self.tasks) for row in rows]}
+        told = [row.nested() if as_lines else row.flat(self.tasks) for row in rows]
+        entry = {"rows": told, "drawn": list(drawn), "undrawn": undrawn}
         self.begin()
         with self.draft.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         self._count(entry)
 
-    def finish(self) -> int:
-        """Writes the file, if one is wanted, removes the draft; returns the number of rows.
+    def finish(self, images: int) -> int:
+        """Writes the file, if one is wanted, removes the draft, and lets go of it; returns the number of rows.
+
+        Args:
+            images: of the whole prediction.
 
         Raises:
             FileExistsError: a file that came meanwhile is in the way.
+            ValueError: the draft holds more or fewer images.
         """
+        there = self._there()
+        if not self.done == there == images:
+            raise ValueError(
+                f"{self.draft} holds {there} images, {self.done} were scored, and the prediction has {images}: something else changed it, "
+                "so nothing was written from it; delete it and give the same line again"
+            )
         if not self._pictures:
             check_free(self.path, self._overwrite)
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,11 +156,19 @@ class Output:
             {".jsonl": self._write_lines, ".csv": self._write_csv, ".parquet": self._write_parquet}[self.path.suffix.lower()](whole)
             whole.replace(self.path)
         self.draft.unlink(missing_ok=True)
+        self.close()
         return self.rows
 
     def kept(self) -> list[Row]:
         """The rows that a draft beside pictures holds, before `finish`."""
         return [Row.of(told) for entry in self._entries() for told in entry["rows"]]
+
+    def _there(self) -> int:
+        """How many images the draft holds."""
+        if not self.draft.exists():
+            return 0
+        with self.draft.open("rb") as file:
+            return sum(1 for _ in file) - 1
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         """What the draft holds of each image, in turn."""
@@ -157,6 +205,10 @@ class Output:
         errors = [row["error"] for row in entry["rows"] if row["error"]]
         self.first_error = self.first_error or next(iter(errors), "")
         self.done, self.rows, self.failed = self.done + 1, self.rows + len(entry["rows"]), self.failed + len(errors)
+        scored = len(errors) < len(entry["rows"])
+        self.drawn.update(entry.get("drawn", SORTS if scored else ()))  # a draft of before told nothing of pictures
+        undrawn = entry.get("undrawn", "")
+        self.undrawn, self.first_undrawn = self.undrawn + bool(undrawn), self.first_undrawn or undrawn
 
     def _continue(self) -> None:
         """Counts what the draft holds and cuts off what is not whole, or removes it where it is of no use."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +26,20 @@ _AHEAD = 2  # images a process: one that is drawn, one that waits
 _LOG = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What became of an image's pictures.
+
+    Attributes:
+        sorts: those that were drawn.
+        error: what went wrong with the others, "" if nothing. trace: its traceback.
+    """
+
+    sorts: tuple[Sort, ...] = ()
+    error: str = ""
+    trace: str = ""
+
+
 class Pictures:
     """Draws what has been scored.
 
@@ -35,15 +49,15 @@ class Pictures:
         workers: processes that draw; 0 draws each picture in its turn.
 
     Attributes:
-        undrawn: images of which a picture could not be drawn.
+        drawn: sort of picture -> images that have one. undrawn: images of which a picture could not be drawn.
     """
 
     def __init__(self, places: Mapping[Sort, Mapping[str, Path]], tasks: Sequence[Task], workers: int = 0) -> None:
         self.places, self.tasks, self.workers = places, tuple(tasks), workers
-        self.undrawn = 0
+        self.undrawn, self.drawn = 0, Counter[str]()
 
-    def of(self, found: Iterable[Seen]) -> Iterator[tuple[Seen, str]]:
-        """What was scored, in its order, each once its pictures are there, with what went wrong with them, "" if nothing.
+    def of(self, found: Iterable[Seen]) -> Iterator[tuple[Seen, Drawn]]:
+        """What was scored, in its order, each once its pictures are there, with what became of them.
 
         Raises:
             EngineError: a process that draws was killed.
@@ -53,7 +67,7 @@ class Pictures:
                 yield self._told(seen, _drawn(seen, self._wanted(seen), self.tasks))
             return
         pool = ProcessPoolExecutor(self.workers, context(__name__), _begin)
-        waiting: deque[tuple[Seen, Future[tuple[str, str]]]] = deque()
+        waiting: deque[tuple[Seen, Future[Drawn]]] = deque()
         try:
             for seen in found:
                 with program_left_out():
@@ -74,12 +88,12 @@ class Pictures:
     def _wanted(self, seen: Seen) -> list[tuple[Sort, Path]]:
         return [(sort, files[seen.request.name]) for sort, files in self.places.items()]
 
-    def _told(self, seen: Seen, drawn: tuple[str, str]) -> tuple[Seen, str]:
-        error, trace = drawn
-        if error:
+    def _told(self, seen: Seen, drawn: Drawn) -> tuple[Seen, Drawn]:
+        self.drawn.update(drawn.sorts)
+        if drawn.error:
             self.undrawn += 1
-            _LOG.error("%s", trace)
-        return seen, error
+            _LOG.error("%s", drawn.trace)
+        return seen, drawn
 
 
 def drawers(images: int) -> int:
@@ -108,29 +122,36 @@ def _begin() -> None:
     """A process's first act. Ctrl-C, which reaches it as well, is for the program to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
-    if hasattr(os, "nice"):
-        os.nice(5)  # the model comes first
 
 
-def _drawn(seen: Seen, wanted: Sequence[tuple[Sort, Path]], tasks: Sequence[Task]) -> tuple[str, str]:
-    """Draws an image's pictures -> what went wrong, as a line and as a traceback."""
-    try:
-        for sort, path in wanted:
-            (_overlay if sort == "overlay" else _map)(seen, path, tasks)
-    except Exception as error:
-        return f"{seen.request.name}: its picture could not be drawn: {type(error).__name__}: {error}", traceback.format_exc()
-    return "", ""
+def _drawn(seen: Seen, wanted: Sequence[tuple[Sort, Path]], tasks: Sequence[Task]) -> Drawn:
+    """Draws an image's pictures; one that fails costs no other."""
+    drawn, errors, traces = list[Sort](), list[str](), list[str]()
+    for sort, path in wanted:
+        try:
+            if (_overlay if sort == "overlay" else _map)(seen, path, tasks):
+                drawn.append(sort)
+        except Exception as error:
+            errors.append(f"its {sort} could not be drawn: {type(error).__name__}: {error}")
+            traces.append(traceback.format_exc())
+    return Drawn(tuple(drawn), f"{seen.request.name}: {'; '.join(errors)}" if errors else "", "\n".join(traces))
 
 
-def _overlay(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
+def _overlay(seen: Seen, path: Path, tasks: Sequence[Task]) -> bool:
+    """Whether there was anything to draw."""
     scored = [row for row in seen.rows if not row.error]
-    if seen.image is not None and scored:
-        draw.save(draw.draw(seen.image, seen.codes, scored, tasks), path)
+    if seen.image is None or not scored:
+        return False
+    draw.save(draw.draw(seen.image, seen.codes, scored, tasks), path)
+    return True
 
 
-def _map(seen: Seen, path: Path, tasks: Sequence[Task]) -> None:
+def _map(seen: Seen, path: Path, tasks: Sequence[Task]) -> bool:
+    """Whether there was anything to draw."""
     scored = [row for row in seen.rows if not row.error]
     found = [(code, row.scores) for row, code in zip(scored, seen.codes, strict=True) if row.kind == "proposed"]
-    if seen.image is not None and found:
-        codes, scores = zip(*found, strict=True)
-        draw.save(draw_map(QualityMap(seen.image, codes, scores)), path)
+    if seen.image is None or not found:
+        return False
+    codes, scores = zip(*found, strict=True)
+    draw.save(draw_map(QualityMap(seen.image, codes, scores)), path)
+    return True

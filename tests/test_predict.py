@@ -468,6 +468,57 @@ def test_killed_pictures_without_a_file_go_on(run, tmp_path, monkeypatch, capsys
     assert sorted(p.name for p in tmp_path.iterdir()) == ["drawn", "in", "whole"]
 
 
+@pytest.mark.parametrize("out", [True, False])
+def test_a_picture_that_failed_before_the_kill_still_counts(run, tmp_path, monkeypatch, capsys, out):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n in range(2):
+        PIL.Image.new("RGB", (64, 48), (60 * n, 90, 200)).save(folder / f"{n}.png")
+    asked = [str(run), str(folder), "--box", "1,2,30,20", "--overlay", str(tmp_path / "drawn")]
+    asked += ["--out", str(tmp_path / "s.jsonl")] * out
+    save, score = predict.draw.save, predict.Predictor.one
+
+    def full(picture, path):
+        raise OSError("the disk is full")
+
+    def dies(self, request):
+        if request.name == "1.png":
+            raise KeyboardInterrupt
+        return score(self, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(predict.draw, "save", full)
+        patched.setattr(predict.Predictor, "one", dies)
+        with pytest.raises(KeyboardInterrupt):
+            predict.main(asked)
+    assert predict.draw.save is save
+    with pytest.raises(ValueError, match="--strict: pictures of 1 of 2 images could not be drawn"):
+        predict.main([*asked, "--strict"])
+    told = capsys.readouterr()
+    assert "pictures of 1 of these could not be drawn, the first: 0.png: its overlay could not be drawn: OSError: the disk" in told.err
+    assert f"drawn for 1 of 2 images: {tmp_path / 'drawn'}" in told.out
+    assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["1.png"]
+
+
+def test_the_same_line_twice_at_once_is_refused(run, tmp_path, monkeypatch):
+    for n in range(2):
+        PIL.Image.new("RGB", (64, 48 + n)).save(tmp_path / f"{n}.png")
+    asked = [str(run), str(tmp_path), "--out", str(tmp_path / "s.jsonl")]
+    score, refused = predict.Predictor.one, []
+
+    def twice(self, request):
+        with pytest.raises(FileExistsError, match=r"process \d+ on .* is writing .*s\.jsonl") as error:
+            predict.main(asked)
+        refused.append(error)
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", twice)
+    predict.main(asked)
+    assert len(refused) == 2
+    assert [json.loads(line)["image"] for line in (tmp_path / "s.jsonl").read_text().splitlines()] == ["0.png", "1.png"]
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     many(tmp_path / "in", run)
