@@ -105,7 +105,7 @@ def read_list(path: Path) -> RegionList:
     images: dict[int, str] = {}
     mistakes: dict[object, Mistake] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="" if path.suffix != ".jsonl" else "\n") as file, _cells_of_any_length():
+        with path.open(encoding="utf-8-sig", newline="" if path.suffix != ".jsonl" else "\n") as file, cells_of_any_length():
             for line, row in _jsonl(file) if path.suffix == ".jsonl" else _csv(file):
                 if isinstance(row, Mistake):
                     images[line] = row.image
@@ -162,7 +162,7 @@ def _of_another_type(column: str, value: Any, line: int, image: str) -> Mistake 
 
 
 @contextmanager
-def _cells_of_any_length() -> Iterator[None]:
+def cells_of_any_length() -> Iterator[None]:
     """The reader's own limit, 128 KiB, is a global; run lengths and polygons may be longer."""
     with _CELLS:
         limit = csv.field_size_limit(sys.maxsize)

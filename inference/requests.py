@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from components.mask_encoders.base import Prompt
 from components.registry import ConfigError, check_keys
 from components.rle import RegionError
 from datamodules.images import SUFFIXES, list_images
+from datamodules.region_list import cells_of_any_length
 
 Kind = Literal["box", "point", "polygon", "rle", "mask", "whole", "proposed"]
 REGION_KEYS = ("box", "point", "polygon", "rle", "mask")
@@ -171,13 +173,14 @@ def _scored_before(record: Mapping[str, Any]) -> Asked:
 
 def _records(file: Path) -> list[Mapping[str, Any]]:
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = io.StringIO(file.read_bytes().decode("utf-8-sig"), newline="")  # ends a line at \n and \r, as no U+2028 does
         if file.suffix.lower() == ".csv":
-            rows = list(csv.DictReader(text.splitlines(), strict=True))
+            with cells_of_any_length():
+                rows = list(csv.DictReader(text, strict=True))
             if any(None in row for row in rows):
                 raise ConfigError(f"{file}: row {next(i for i, r in enumerate(rows, 1) if None in r)} has more fields than the header")
             return [{k: v for k, v in row.items() if v is not None} for row in rows]
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        found = [json.loads(line) for line in text if line.strip()]
     except (json.JSONDecodeError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(
             f"{file} is not a manifest: {'a CSV with a header' if file.suffix == '.csv' else 'one JSON object a line'} ({error})"

@@ -1,5 +1,6 @@
 """What is asked for, from each of its forms."""
 
+import csv
 import json
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from components.mask_encoders.base import Prompt
 from components.registry import ConfigError
 from components.rle import RegionError
+from inference.output import Output
 from inference.requests import Asked, Request, gather, numbers
+from inference.rows import Row
 
 
 @pytest.fixture
@@ -125,3 +128,23 @@ def test_an_empty_list_is_refused(tmp_path):
     (tmp_path / "r.json").write_text("[]")
     with pytest.raises(ConfigError, match="names no regions"):
         gather(tmp_path / "r.json", [])
+
+
+def test_a_cell_of_a_csv_may_be_of_any_length_and_hold_any_line(tmp_path):
+    """What predict.py itself writes: the code of a ragged region, and names with line ends of every sort."""
+    before, names = csv.field_size_limit(), ["a\u2028b.png", "a\x85b.png", "a\nb.png", "a.png"]
+    long = "0" * (before + 1)
+    rows = [Row(name, "1", "rle", (0, 0, 1, 1), 0.1, code={"size": [9, 9], "counts": long}) for name in names]
+    out = Output(tmp_path / "s.csv", ("quality",), {})
+    for row in rows:
+        out.add([row])
+    out.finish(len(rows))
+    found = gather(tmp_path / "s.csv", [])
+    assert [request.name for request in found] == names
+    assert all(request.regions == (Asked("1", "rle", {"size": [9, 9], "counts": long}),) for request in found)
+    assert csv.field_size_limit() == before
+
+
+def test_a_line_of_jsonl_ends_where_it_ends(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes('{"image": "a\u2028b.png"}\r\n\r\n{"image": "a\x85b.png"}'.encode())
+    assert [request.name for request in gather(tmp_path / "m.jsonl", [])] == ["a\u2028b.png", "a\x85b.png"]
