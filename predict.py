@@ -34,6 +34,7 @@ from inference.output import Output, check_free, check_place, draft_of, table
 from inference.pictures import Pictures, Sort, drawers, places
 from inference.predict import Predictor, shared_cores
 from inference.quality_map import check_mapped
+from inference.reduced import note, reduced
 from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
 from inference.rows import Row
 from lightning_modules.entry import run_entry
@@ -101,7 +102,7 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     if out is not None and out.undrawn:
         print(f"pictures of {out.undrawn} of these could not be drawn, the first: {out.first_undrawn}", file=sys.stderr)
     pictures = Pictures({s: places(p, [r.name for r in requests]) for s, p in wanted.items()}, asked, drawers(len(requests) - done))
-    begun, scored, counts = time.monotonic(), 0, _counts(requests)
+    begun, scored, shrunk, counts = time.monotonic(), 0, 0, _counts(requests)
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
     with shared_cores(device, len(requests) - done, args.readers) as readers, _bar(counts, len(requests), done) as bar:
         predictor = Predictor(engine, asked, args.segment_boxes, readers)
@@ -116,6 +117,7 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
             if drawn.error:
                 tqdm.write(drawn.error, file=sys.stderr)
             scored += len(seen.rows)
+            shrunk += reduced(scorer, seen)
             if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
             bar.update(max(0, ends[at] - bar.n))  # what had no answer counts as well
@@ -126,6 +128,8 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
         rows = out.kept()
         out.finish(len(requests))
         out = None
+    if said := note(shrunk, scorer):
+        print(f"note: {said}", file=sys.stderr)
     found = _closed(rows, out, wanted, of_all.drawn, asked, len(requests), args.strict)
     if of_all.undrawn:
         told = f"pictures of {of_all.undrawn} of {len(requests)} images could not be drawn; the reasons are above"

@@ -190,6 +190,18 @@ def test_what_was_found_can_be_asked_about_again(run, photo, suffix, options, mo
         predict.main([str(run), str(photo.parent / "failed.jsonl")])
 
 
+def test_what_was_reduced_so_that_details_are_gone_is_told(run, tmp_path, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (400, 1200, 3), dtype=np.uint8)
+    PIL.Image.fromarray(image).save(tmp_path / "large.png")
+    side = load(run).preprocess.size
+    assert 1200 / side > 4, side
+    predict.main([str(run), str(tmp_path / "large.png"), "--box", "0,0,400,400", "--box", "10,10,20,20"])
+    assert "note: 1 region was reduced more than 4 times" in capsys.readouterr().err  # the crop shows the small one as it is
+    PIL.Image.fromarray(image[:200, :200]).save(tmp_path / "small.png")
+    predict.main([str(run), str(tmp_path / "small.png"), "--box", "0,0,200,200"])
+    assert "reduced" not in capsys.readouterr().err
+
+
 def test_some_tasks(run, photo, capsys):
     (row,) = predict.main([str(run), str(photo), "--tasks", "distortion,quality"])["rows"]
     assert {"quality", "distortion"} <= row.keys()
