@@ -79,5 +79,7 @@ def _one_score(rows: pd.DataFrame, task: Score) -> bool:
 
 def _as_its_control(found: Mapping[str, Any]) -> bool:
     interval = found.get("intervals", {}).get("within_image_srcc")
-    no_gain = found["whole_image"] is not None and round(found["srcc"], _DIGITS) <= round(found["whole_image"], _DIGITS)
+    if found["whole_image"] is None or found["srcc"] < REVERSED:  # of a reversed scale another line tells
+        return False
+    no_gain = round(found["srcc"], _DIGITS) <= round(found["whole_image"], _DIGITS)
     return bool(no_gain and interval and interval["low"] <= 0 <= interval["high"])

@@ -56,7 +56,7 @@ def test_predict_says_whether_answers_are_free(model, tmp_path):
         (row,) = predict.main([*asked, *option])["rows"]
         assert row["distortion"]["parsed"] is parsed
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predict.Output, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(predict.Output, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             predict.main([*asked, *out])
     with pytest.raises(FileExistsError, match="of another prediction"):
