@@ -30,6 +30,7 @@ from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
 from evaluation.entries import Entry, read_csv, read_run
 from evaluation.names import tell_apart
+from evaluation.place import ACROSS, COMPARISON, check_place, made_of, remove
 from evaluation.protocols import SCORES, evaluate
 from evaluation.ranking import COST, HEADLINE, LEGEND, console, explained
 from evaluation.report import Images, console_table, write_report
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--splits", type=Path, help="a comparison's splits.json, to hold out the same sources; ten random halves if not said"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace another comparison that --out holds")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), help="instead of the run's own")
     args = parser.parse_args(argv)
     if args.on and (len(args.run) > 1 or not args.out):
@@ -59,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     if len(args.run) > 1 and args.accelerator:
         parser.error("--accelerator is for measuring one run: a comparison reads what was measured")
     if len(args.run) > 1:
-        return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits)
-    if (args.out and not args.on) or args.splits or args.run[0].suffix == ".csv":
-        parser.error("--out, --splits and a CSV belong to a comparison: give at least two entries, one of them a run")
+        return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits, overwrite=args.overwrite)
+    if (args.out and not args.on) or args.splits or args.overwrite or args.run[0].suffix == ".csv":
+        parser.error("--out, --splits, --overwrite and a CSV belong to a comparison: give at least two entries, one of them a run")
     folder = Run(args.run[0])
     folder.require_checkpoint()
     config = load_config(str(folder.config), args.on or [])
@@ -97,19 +99,29 @@ def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path
 
 
 def compare_runs(
-    folders: Sequence[Path], out: Path, draws: int = 1000, splits: Path | None = None, absent: Mapping[str, str] | None = None
+    folders: Sequence[Path],
+    out: Path,
+    draws: int = 1000,
+    splits: Path | None = None,
+    absent: Mapping[str, str] | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Compares measured runs, and CSV files of other people's predictions, on the same regions; writes `out`, prints the table.
 
     Args:
         absent: see `compare`.
+        overwrite: whether a comparison of other entries, or with other splits, that `out` holds may be replaced.
 
     Raises:
+        FileExistsError: as `evaluation.place.check_place`.
         ValueError: fewer than two entries, no run among them, such that `evaluation.entries` refuses, or splits of other data.
     """
     runs = [p for p in folders if p.suffix != ".csv"]
     if not runs:
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
+    given = read_splits(splits) if splits else None
+    asked = made_of(folders, given, out)
+    check_place(out, asked, overwrite)
     groups = by_data([read_run(p) for p in runs])
     known = {name: pd.concat([e.table for e in own]).drop_duplicates("id") for name, own in groups.items()}
     for path in (p for p in folders if p.suffix == ".csv"):
@@ -119,9 +131,12 @@ def compare_runs(
         print(f"missing: {name} ({reason})")
     images, missing = _kept_pictures(runs[0])
     if len(groups) > 1:
-        return _compare_data(groups, out, images, draws, splits, absent)
+        if splits:
+            raise ValueError(f"{splits} are splits of one data set, and the entries were measured on {len(groups)}: {', '.join(groups)}")
+        return _compare_data(groups, out, images, draws, absent, asked)
     (entries,) = tell_apart(groups).values()
-    result = compare(entries, out, images, draws, splits=read_splits(splits) if splits else None, absent=absent)
+    result = compare(entries, out, images, draws, splits=given, absent=absent, made_of=asked)
+    remove(out, ACROSS)
     for shown in (HEADLINE, COST):
         print(console(result["models"], shown), end="\n\n")
     print(LEGEND)
@@ -144,13 +159,12 @@ def _compare_data(
     out: Path,
     images: Images | None,
     draws: int,
-    splits: Path | None,
     absent: Mapping[str, str] | None,
+    asked: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Entries on several data sets: a table of models by data sets. Raises ValueError for splits, which are of one data set."""
-    if splits:
-        raise ValueError(f"{splits} are splits of one data set, and the entries were measured on {len(groups)}: {', '.join(groups)}")
-    result = compare_across(groups, out, images, draws, absent)
+    """Entries on several data sets: a table of models by data sets."""
+    result = compare_across(groups, out, images, draws, absent, asked)
+    remove(out, COMPARISON)
     rows = labelled(result)
     for title, found in columns(result).items():
         print(f"{title}\n{console(rows, found)}\n")

@@ -171,15 +171,17 @@ def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         RunError: variants have failed; the others are finished, and have been compared.
     """
     from eval import compare_runs
+    from evaluation.place import check_place
     from lightning_modules.variants import train_all
 
     benchmark, found = load_benchmark(path, overrides)
+    check_place(benchmark.folder)
     for variant in found.values():
         check_sharing(variant.trainer.strategy, variant.trainer.precision, variant.model, variant.optim.optimizer)
     failed = train_all({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
     rows = [benchmark.folder / v.name for v in benchmark.variants if v.compared and benchmark.folder / v.name not in failed]
     absent = {folder.name: f"failed with status {status}" for folder, status in failed.items()}
-    compared = compare_runs(rows, benchmark.folder, absent=absent) if len(rows) > 1 else {}
+    compared = compare_runs(rows, benchmark.folder, absent=absent, overwrite=True) if len(rows) > 1 else {}
     if failed:
         raise RunError(
             f"{len(failed)} of {len(found)} variants failed ({', '.join(folder.name for folder in failed)}): what they said is above, and "

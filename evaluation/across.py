@@ -47,16 +47,17 @@ def compare_across(
     images: Images | None = None,
     draws: int = 1000,
     absent: Mapping[str, str] | None = None,
+    made_of: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes across.json, .csv, .md and .tex into `out`, and a comparison into a folder of it for each data set with several models.
 
     Args:
         images: as `comparison.compare` takes it, for the first data set.
-        absent: as `comparison.compare` takes it.
+        absent, made_of: as `comparison.compare` takes them; the second is for across.json.
 
     Returns:
         What across.json holds: `datasets`, name -> regions, sources, notes and the `folder` of its comparison (None of one model);
-        `models`, name -> `trained_on`, and data set -> its results; and `absent`.
+        `models`, name -> `trained_on`, and data set -> its results; `absent` and `made_of`.
 
     Raises:
         ValueError: a data set on which an entry occurs twice, two models of one name, or such that `comparison.compare` refuses.
@@ -77,7 +78,7 @@ def compare_across(
         datasets[name] = {"regions": found["regions"], "sources": found["sources"], "notes": found["notes"], "folder": folder}
         for entry in entries:
             models.setdefault(entry.name, {"trained_on": entry.trained_on})[name] = found["models"][entry.name]
-    result: dict[str, Any] = plain({"datasets": datasets, "models": models, "absent": dict(absent or {})})
+    result: dict[str, Any] = plain({"datasets": datasets, "models": models, "absent": dict(absent or {}), "made_of": made_of})
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "across.json", json.dumps(result, indent=2, ensure_ascii=False).encode())
     rows = labelled(result)

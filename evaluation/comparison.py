@@ -54,6 +54,7 @@ def compare(
     seed: int = 0,
     splits: Splits | None = None,
     absent: Mapping[str, str] | None = None,
+    made_of: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes comparison.json, .csv, .md, .tex, splits.json and report.html into `out`, and returns what the first holds.
 
@@ -66,6 +67,7 @@ def compare(
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
         splits: of the sources, for the medians over splits; ten random halves where none are given, nothing below four sources.
         absent: models that should take part and do not -> why; the page names them.
+        made_of: as `place.made_of` has it, for comparison.json.
 
     Raises:
         ValueError: fewer than two entries, no task that two of them answered, or one that lacks so many regions that nothing is left to
@@ -74,7 +76,7 @@ def compare(
     if len(entries) < 2:
         raise ValueError(f"{len(entries)} entries: a comparison needs at least two")
     result, tables, same, splits = judge(entries, draws, seed, splits)
-    result["absent"] = dict(absent or {})
+    result |= {"absent": dict(absent or {}), "made_of": made_of}
     out.mkdir(parents=True, exist_ok=True)
     if splits:
         write_whole(out / "splits.json", splits.to_json().encode())

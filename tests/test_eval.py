@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from components.registry import ConfigError
 from configs.schema import load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import Photographs
+from evaluation.place import COMPARISON
+from evaluation.splits import draw_splits
 from lightning_modules.runs import Run
 
 
@@ -116,8 +119,9 @@ def test_runs_on_other_data_stand_in_columns_of_their_own(runs, tmp_path, capsys
     assert "- missing: lost (killed)\n" in (tmp_path / "out" / "across.md").read_text()
     assert set(result["models"]["good"]) == {"trained_on", "photographs", "roi_folder mine"}
     assert "each stands in the column of its own" in said
+    (tmp_path / "splits.json").write_text(draw_splits("abcd").to_json())
     with pytest.raises(ValueError, match="are splits of one data set, and the entries were measured on 2"):
-        entry.compare_runs([runs / "good", run], tmp_path, splits=tmp_path / "splits.json")
+        entry.compare_runs([runs / "good", run], tmp_path / "halves", splits=tmp_path / "splits.json")
 
 
 def test_a_file_stands_in_the_columns_of_each_data_set_that_it_has_rows_of(runs, tmp_path, capsys):
@@ -132,13 +136,13 @@ def test_a_file_stands_in_the_columns_of_each_data_set_that_it_has_rows_of(runs,
     there = here.assign(image="mine-" + here["image"], region="mine-" + here["region"])
     for name, own, data in (("one", there, {"roi_folder mine"}), ("two", pd.concat([here, there]), {"photographs", "roi_folder mine"})):
         own.to_csv(tmp_path / f"{name}.csv", index=False)
-        result = entry.compare_runs([tmp_path / f"{name}.csv", runs / "good", run], tmp_path / "out", draws=5)
+        result = entry.compare_runs([tmp_path / f"{name}.csv", runs / "good", run], tmp_path / "out", draws=5, overwrite=True)
         assert set(result["models"][name]) == {"trained_on", *data}
         assert all(result["models"][name][d]["quality"]["srcc"] == pytest.approx(1) for d in data)
         assert (tmp_path / "out" / "roi_folder_mine" / "report.html").exists()
     there[:-10].to_csv(tmp_path / "few.csv", index=False)
     with pytest.raises(ValueError, match=r"roi_folder mine: nothing is left to compare. few is left out of quality"):
-        entry.compare_runs([tmp_path / "few.csv", runs / "good", run], tmp_path / "out", draws=5)
+        entry.compare_runs([tmp_path / "few.csv", runs / "good", run], tmp_path / "few", draws=5)
 
 
 def test_a_first_run_on_fewer_regions_is_left_out_and_the_others_are_shown(runs, tmp_path, capsys):
@@ -151,6 +155,33 @@ def test_a_first_run_on_fewer_regions_is_left_out_and_the_others_are_shown(runs,
     assert result["judged"]["quality"] == len(rows)
     assert "few is left out of quality" in capsys.readouterr().out
     assert "Where they disagree" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_comparison_of_other_entries_is_replaced_only_when_that_is_asked_for(runs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("evaluation.comparison.write_page", lambda *_: None)
+    monkeypatch.chdir(runs)
+    out, two = tmp_path / "out", [Path("good"), Path("poor")]
+    entry.compare_runs(two, out, draws=5)
+    entry.compare_runs([runs / "poor", runs / "good"], out, draws=5)  # the same, in other words
+    kept = (out / "comparison.json").read_text()
+    with pytest.raises(FileExistsError, match=r"out holds a comparison of other entries \(seen from there: \S+/good, \S+/poor\): choose "):
+        entry.compare_runs([*two, runs / "theirs.csv"], out, draws=5)
+    (tmp_path / "splits.json").write_text(draw_splits("abcd").to_json())
+    with pytest.raises(FileExistsError, match="holds a comparison of these entries with other splits: choose another"):
+        entry.compare_runs(two, out, draws=5, splits=tmp_path / "splits.json")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "across.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=r"does not say of which entries \(across.json\): choose another folder .* with --overwrite"):
+        entry.main([*map(str, two), "--out", str(tmp_path / "old")])
+    with pytest.raises(FileExistsError, match=r"good is the folder of a run \(it has a config.yaml\): choose another"):
+        entry.compare_runs(two, runs / "good", draws=5, overwrite=True)
+    with pytest.raises(FileExistsError, match=r"theirs.csv is a file, and a comparison needs a folder"):
+        entry.compare_runs(two, runs / "theirs.csv", draws=5)
+    assert (out / "comparison.json").read_text() == kept
+    entry.main([*map(str, two), "theirs.csv", "--out", str(out), "--overwrite"])
+    assert "theirs" in json.loads((out / "comparison.json").read_text())["models"]
+    entry.main([*map(str, two), "--out", str(tmp_path / "old"), "--overwrite"])
+    assert {p.name for p in (tmp_path / "old").iterdir()} == {*COMPARISON} - {"report.html", "splits.json"}
 
 
 def test_other_data_are_given_as_overrides_of_the_data(runs, tmp_path, capsys):
