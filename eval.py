@@ -3,13 +3,14 @@
 python eval.py outputs/a outputs/b theirs.csv --out outputs/comparison: compares runs that were measured, and other people's predictions
 (image, region, score), on the same regions.
 
-python eval.py outputs/a --on data.root=photographs --out outputs/a_on_photographs: measures a run on other test data; compared with other
-runs, it gives a table of models by data sets.
+python eval.py outputs/a --on data.root=photographs --out outputs/a_on_photographs: measures a run on other test data, on all of them where
+they name no splits and hold nothing that it was trained on; compared with other runs, it gives a table of models by data sets.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ from inference.table import score_table
 from lightning_modules.callbacks import peak
 from lightning_modules.entry import run_entry
 from lightning_modules.facts import facts
+from lightning_modules.lineage import stands_on
 from lightning_modules.runs import Run, write_json, write_text
 
 
@@ -66,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         parser.error("--out, --splits, --overwrite and a CSV belong to a comparison: give at least two entries, one of them a run")
     folder = Run(args.run[0])
     folder.require_checkpoint()
-    config = load_config(str(folder.config), args.on or [])
-    into = _elsewhere(folder, config, args.on, args.out) if args.on else folder
+    config = _on_other_data(folder, args.on) if args.on else load_config(str(folder.config))
+    into = _elsewhere(folder, config, args.out) if args.on else folder
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -78,16 +80,66 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     return evaluate_run(into, config, scorer, data, device, alone=True)
 
 
-def _elsewhere(run: Run, config: Experiment, overrides: Sequence[str], out: Path) -> Run:
-    """The folder for a run's measurement on other data, with what the run recorded of its training.
+def _on_other_data(run: Run, overrides: Sequence[str]) -> Experiment:
+    """A run's configuration with other data; where these name no splits and the run has seen none of them, every image is tested. Says so.
 
     Raises:
-        ConfigError: an override that is not of the data.
-        RunError: the folder is in the way.
+        ConfigError: an override that is not of the data, or test images that the run was trained on.
     """
     other = [o for o in overrides if not o.startswith("data.")]
     if other:
         raise ConfigError(f"--on {other[0]}: only data can be another when a run is measured, as in data.root=path/to/photographs")
+    config = load_config(str(run.config), overrides)
+    data, seen = DATASETS.build(config.data, where="data"), _seen(run.folder)
+    options = [f"data.{key}={json.dumps(value)}" for key, value in data.only_tested().items()]
+    options = [o for o in options if not any(given.startswith(o.partition("=")[0] + "=") for given in overrides)]
+    unsure = f"whether {run.folder} has seen any of them cannot be told, for what it was trained on is not here as it was"
+    if options:
+        whole = load_config(str(run.config), [*overrides, *options])
+        asked = DATASETS.build(whole.data, where="data").pictures("test")
+        if seen is not None and asked is not None and not asked & seen:
+            print(
+                f"note: all of these data are tested, for they name no splits and {run.folder} has seen none of them: {' '.join(options)}"
+            )
+            return whole
+        why = unsure if seen is None or asked is None else f"{run.folder} was trained on some of them"
+        print(f"note: these data name no splits, and {why}: tested are those that training holds out; all with {' '.join(options)}")
+        if seen is None:
+            return config
+    tested = data.pictures("test")
+    if seen is None or tested is None:
+        print(f"note: of the data that are tested now, {unsure}")
+    elif common := sorted(tested & seen):
+        raise ConfigError(
+            f"--on: {run.folder} was trained, or its checkpoint chosen, on pictures that would be tested, {common[0]} among them: measured "
+            "on these it would look better than it is. Take other data, or the seed and the shares of its own; `python prepare.py validate "
+            "--apart` finds pictures that two data sets share"
+        )
+    return config
+
+
+def _seen(folder: Path) -> set[str] | None:
+    """The pictures that a run, and the runs that it stands on, were trained and chosen on; None where they are not here as they were."""
+    run = Run(folder)
+    try:
+        config = load_config(str(run.config))
+        dataset = DATASETS.build(config.data, where="data")
+        found = [dataset.pictures("train"), dataset.pictures("val")]
+        if json.loads(json.dumps(dataset.describe())) != json.loads(run.record.read_text())["data"]:
+            return None
+        found += [_seen(Path(below)) for below in stands_on(dataclasses.asdict(config))]
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
+    known = [pictures for pictures in found if pictures is not None]
+    return set().union(*known) if len(known) == len(found) else None
+
+
+def _elsewhere(run: Run, config: Experiment, out: Path) -> Run:
+    """The folder for a run's measurement on other data, with what the run recorded of its training.
+
+    Raises:
+        RunError: the folder is in the way.
+    """
     into = Run(out)
     into.check(to_yaml(config))
     out.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,8 @@ def read_images(
     """Reads every image of a list that lies in `root`.
 
     Args:
-        shares: of val and test among the groups, where the list names no split; dealt by `seed`.
+        shares: of val and test among the groups, where the list names no split; dealt by `seed`. All to test, whatever the list names,
+            where that share is 1.
         exclude: images that are not looked at, nor their rows; "" for the rows that name none. Others keep their splits.
     """
     rows: dict[str, list[Row]] = defaultdict(list)
@@ -129,6 +130,8 @@ def _splits(
     rows: Mapping[str, Sequence[Row]], groups: Mapping[str, str], shares: Mapping[str, float], seed: int, left: Collection[str]
 ) -> tuple[dict[str, str], list[Mistake]]:
     """Of each group: as the list says, or dealt by the seed."""
+    if shares["test"] == 1:
+        return dict.fromkeys(groups.values(), "test"), []
     if not any("split" in row for listed in rows.values() for row in listed):
         few = f"{len(set(groups.values()))} groups of images: without a column split, three at least are dealt"
         mistakes = [Mistake("too few groups", 0, "", few)] if len(set(groups.values())) < 3 else []

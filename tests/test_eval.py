@@ -13,6 +13,7 @@ from components.registry import ConfigError
 from configs.schema import load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.datasets.photographs import Photographs
+from datamodules.records import encode_png
 from evaluation.place import COMPARISON
 from evaluation.splits import draw_splits
 from lightning_modules.runs import Run
@@ -185,12 +186,71 @@ def test_a_comparison_of_other_entries_is_replaced_only_when_that_is_asked_for(r
 
 
 def test_other_data_are_given_as_overrides_of_the_data(runs, tmp_path, capsys):
-    config = load_config(str(runs / "good" / "config.yaml"))
     with pytest.raises(ConfigError, match=r"--on seed=3: only data can be another"):
-        entry._elsewhere(Run(runs / "good"), config, ["data.root=mine", "seed=3"], tmp_path / "out")
+        entry._on_other_data(Run(runs / "good"), ["data.root=mine", "seed=3"])
     with pytest.raises(SystemExit):
         entry.main([str(runs / "good"), "--on", "data.root=mine"])
     assert "needs --out" in capsys.readouterr().err
+
+
+@pytest.fixture(params=["roi_folder", "photographs"])
+def dealt(request, tmp_path):
+    """Ten pictures of ten scenes that name no splits, as overrides; and a run that was trained on them."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 20, 30, 3), dtype=np.uint8)
+    for n in range(10):
+        (folder / f"{n}.png").write_bytes(encode_png(pixels[n]))
+    (folder / "labels.csv").write_text("image,id,box,quality\n" + "".join(f"{n}.png,a,2 2 9 9,0.{n}\n" for n in range(10)))
+    options = [f"data.plugin={request.param}", f"data.root={folder}", f"data.cache={tmp_path / 'cache'}"]
+    config = load_config("quickstart", ["name=run", *options])
+    dataset = DATASETS.build(config.data, where="data")
+    assert len(dataset.pictures("test")) == 2 * 2  # of each, where it lies and what it is
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(config))
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"data": dataset.describe()}))
+    return folder, options
+
+
+def on(run, options):
+    """What would be tested: how many pictures."""
+    return len(DATASETS.build(entry._on_other_data(Run(run), options).data, where="data").pictures("test")) / 2
+
+
+def test_all_of_other_data_that_name_no_splits_are_tested(dealt, runs, capsys):
+    _, options = dealt
+    assert on(runs / "good", options) == 10
+    assert "note: all of these data are tested, for they name no splits and" in capsys.readouterr().out
+    assert on(runs / "good", [*options, "data.only_test=false"]) == 2
+    assert not capsys.readouterr().out
+
+
+def test_data_that_a_run_was_trained_on_keep_their_splits(dealt, tmp_path, capsys):
+    """Under whatever path, with whatever seed, and for a run that began with that run's weights."""
+    folder, options = dealt
+    later = tmp_path / "later"
+    later.mkdir()
+    config = load_config("quickstart", ["name=later", "data.cache=''", f"start_from={tmp_path / 'run'}"])
+    (later / "config.yaml").write_text(to_yaml(config))
+    (later / "run.json").write_text(json.dumps({"data": DATASETS.build(config.data).describe()}))
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    for run in (tmp_path / "run", later):
+        for root in (folder, moved):
+            assert on(run, [*options, f"data.root={root}"]) == 2
+            assert f"note: these data name no splits, and {run} was trained on some of them" in capsys.readouterr().out
+            for more in ("data.only_test=true", "data.seed=5"):
+                with pytest.raises(ConfigError, match=rf"{run} was trained, or its checkpoint chosen, on pictures that would be tested"):
+                    on(run, [*options, f"data.root={root}", more])
+
+
+def test_where_it_cannot_be_told_what_a_run_has_seen_no_more_is_tested_than_training_holds_out(dealt, tmp_path, capsys):
+    folder, options = dealt
+    there = [*options, f"data.root={shutil.move(folder, tmp_path / 'there')}"]
+    assert on(tmp_path / "run", there) == 2
+    said = f"note: these data name no splits, and whether {tmp_path / 'run'} has seen any of them cannot be told"
+    assert said in capsys.readouterr().out
+    assert on(tmp_path / "run", [*there, "data.only_test=true"]) == 10
+    assert "note: of the data that are tested now, whether" in capsys.readouterr().out
 
 
 def test_a_comparison_without_a_run_is_refused(runs, tmp_path):

@@ -64,6 +64,17 @@ class RoiDataset(ABC):
         """
         return self.split(name) if json.loads(json.dumps(self.describe())) == described else None
 
+    def only_tested(self) -> dict[str, Any]:
+        """Options that make a test image of every image; none where the data say themselves which are, or the options do."""
+        return {}
+
+    def pictures(self, name: Split) -> set[str] | None:
+        """What tells the pictures of a split from others, whatever they are called: where a file lies, and hashes of bytes or of pixels.
+
+        Pictures are what was photographed or listed, not the samples made of them. None where a data set does not know.
+        """
+        return None
+
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """What a run records about its data: names, counts, hashes, label measure with version and licence."""

@@ -7,6 +7,7 @@ Images that are not there are left out, counted and reported once; with `strict`
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import tempfile
 import warnings
@@ -27,7 +28,7 @@ from datamodules.images import ImageError, decode_image
 from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, Split, encode_png
 from datamodules.row_copies import make_copies
 from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
-from datamodules.tables import fingerprint, from_row, write_records
+from datamodules.tables import fingerprint, from_row, open_table, write_records
 
 if TYPE_CHECKING:
     from datamodules.samples import RoiSample
@@ -124,6 +125,21 @@ class Indexed(RoiDataset):
     def split(self, name: Split) -> IndexedSamples:
         """The samples of a split."""
         return IndexedSamples(self.rows, self.rows.of(name), self.files, self.regions if name == "train" else 0, self.seed, self._copies)
+
+    def pictures(self, name: Split) -> set[str]:
+        """See the contract; of an image whose hash stands nowhere, the bytes are read where they are in the table."""
+        rows, root = self.rows, self.files.root.resolve()
+        chosen, found, tables = rows.of(name), set[str](), TableFiles(rows.parts)
+        for number, part in enumerate(rows.parts):
+            own = chosen[rows.part[chosen] == number]
+            with open_table(part) as file:
+                table = file.read(columns=["path", "hash"]).take(own - np.searchsorted(rows.part, number))
+            paths, hashes = ([value or "" for value in table[column].to_pylist()] for column in ("path", "hash"))
+            found.update(hashes, (str(root / path) for path in paths if path))
+            for i in (i for i, path, mark in zip(own, paths, hashes, strict=True) if not path and not mark):
+                png = tables.row(number, int(rows.group[i]), int(rows.row[i]))["png"]
+                found.add(f"sha256:{hashlib.sha256(png).hexdigest()}")
+        return found - {""}
 
     def labelled(self, name: Split) -> IndexedSamples:
         """The images of a split with regions, whether they are where the tables say or not: for their labels."""

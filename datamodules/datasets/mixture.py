@@ -109,6 +109,16 @@ class Mixture(RoiDataset):
             )
         return counts
 
+    def only_tested(self) -> dict[str, Any]:
+        """See the contract; of those sets that have such options."""
+        return {f"sets.{name}.{key}": value for name, one in self.sets.items() for key, value in one.only_tested().items()}
+
+    def pictures(self, name: Split) -> set[str] | None:
+        """See the contract; of all sets."""
+        found = [one.pictures(name) for one in self.sets.values()]
+        known = [pictures for pictures in found if pictures is not None]
+        return set().union(*known) if len(known) == len(found) else None
+
     def describe(self) -> dict[str, Any]:
         """What each set says, the weights and the tasks."""
         sets = {name: dataset.describe() for name, dataset in self.sets.items()}

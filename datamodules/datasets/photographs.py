@@ -101,6 +101,7 @@ class Photographs(RoiDataset):
             test and val. Files of one scene share their folder and the name before its first dot.
         size: side of the square samples, pixels.
         train, val, test: images per split.
+        only_test: makes test images of all photographs, and no others, for a model that was trained elsewhere.
         procedural: share of training images that are dead leaves instead of photographs.
         looks: gives each training photograph another look each time (see `datamodules.looks`).
         turns: in how many of a square's eight positions each training sample is shown; a training sample each.
@@ -137,6 +138,7 @@ class Photographs(RoiDataset):
         full_impact: float = 0.25,
         several: int = 1,
         pairs: bool = False,
+        only_test: bool = False,
         seed: int = 0,
         cache: str = "outputs/cache",
         workers: int = 2,
@@ -148,12 +150,14 @@ class Photographs(RoiDataset):
             ("turns", turns, "1 to 8", 1 <= turns <= 8),
             ("distortions", distortions, "one type at least, each named once", 0 < len(set(distortions)) == len(distortions)),
             ("workers", workers, "a number of processes, 0 for none", workers >= 0),
+            ("only_test", only_test, "of a folder (root): the embedded photographs have splits of their own", not only_test or root),
         ):
             if not good:
                 raise ConfigError(f"photographs: {name}: {allowed}; got {value}")
         self.root, self.size, self.seed, self.workers = root, size, seed, workers
         self.procedural, self.looks, self.turns, self.pairs = procedural, looks, turns, pairs
-        self.counts: dict[Split, int] = {"train": train, "val": val, "test": test}
+        self.only_test = only_test
+        self.counts: dict[Split, int] = {"train": 0, "val": 0, "test": test} if only_test else {"train": train, "val": val, "test": test}
         self.distortions = {name: DISTORTIONS.build({"plugin": name}) for name in distortions}
         mask_encoder = mask_encoder or MASK_ENCODERS.part({"plugin": "superpixel"})
         quality_label = quality_label or QUALITY_LABELS.part({"plugin": "local_similarity"})
@@ -180,7 +184,15 @@ class Photographs(RoiDataset):
     @functools.cached_property
     def photographs(self) -> Photos:
         """The clean photographs of each split; read on first use."""
-        return _from_folder(Path(self.root), self.seed) if self.root else _embedded()
+        return _from_folder(Path(self.root), self.seed, self.only_test) if self.root else _embedded()
+
+    def only_tested(self) -> dict[str, Any]:
+        """See the contract; a folder's photographs are dealt."""
+        return {"only_test": True} if self.root and not self.only_test else {}
+
+    def pictures(self, name: Split) -> set[str]:
+        """See the contract."""
+        return {mark for p in self.photographs[name] for mark in (f"pixels:{p.hash}", str(p.path.resolve()))}
 
     def prepare(self) -> None:
         """Fills the cache, part by part; parts that are there are not made again. Without a cache, reads what making needs.
@@ -421,11 +433,11 @@ def _embedded() -> Photos:
     return found
 
 
-def _from_folder(root: Path, seed: int) -> Photos:
-    """The photographs in `root`, dealt to the splits scene by scene; those that cannot be used are named in a warning.
+def _from_folder(root: Path, seed: int, only_test: bool) -> Photos:
+    """The photographs in `root`, dealt to the splits scene by scene, or all of them test; those that cannot be used are named in a warning.
 
     Raises:
-        ConfigError: fewer than three scenes.
+        ConfigError: fewer than three scenes to deal, or no photograph.
         ImageError: there is no such folder, or no image in it.
     """
     usable, left_out = _readable(root)
@@ -435,6 +447,8 @@ def _from_folder(root: Path, seed: int) -> Photos:
     scenes: dict[str, list[Photograph]] = defaultdict(list)
     for photograph in usable:
         scenes[photograph.source].append(photograph)
+    if only_test and usable:
+        return {"train": [], "val": [], "test": sorted(usable, key=lambda p: p.name)}
     if len(scenes) < 3:
         raise ConfigError(
             f"{root} holds {len(usable)} usable photograph(s) of {len(scenes)} scene(s), where files of one scene share their folder and "

@@ -36,6 +36,7 @@ class RoiFolder(RoiDataset):
             the best quality, or the most important region.
         val, test: shares of the groups, where the list has no column `split`. Images of one group (by the column `group`, or by their
             folder and name before its first dot) stay in one split.
+        only_test: makes a test image of every image, whatever the list says, for a model that was trained elsewhere.
         regions, exclude, strict: see `indexed`. Images that `exclude` names are not looked at, nor what is wrong with their rows.
         seed: of the split and of what `regions` deals.
 
@@ -54,6 +55,7 @@ class RoiFolder(RoiDataset):
         importance_direction: Literal["higher", "lower"] = "higher",
         val: float = 0.1,
         test: float = 0.2,
+        only_test: bool = False,
         regions: int = 0,
         exclude: str = "",
         strict: bool = False,
@@ -67,7 +69,8 @@ class RoiFolder(RoiDataset):
         }
         if min(val, test) < 0 or val + test >= 1:
             raise ConfigError(f"roi_folder: val and test are shares whose sum is below 1, got {val} and {test}")
-        self.shares = {"val": val, "test": test}
+        self.only_test = only_test
+        self.shares = {"val": 0.0, "test": 1.0} if only_test else {"val": val, "test": test}
         self.regions, self.cache = regions, Path(cache)
         self._folder = self.cache
 
@@ -115,6 +118,15 @@ class RoiFolder(RoiDataset):
     def split(self, name: Split) -> Samples:
         """The samples of a split."""
         return self._tables.split(name)
+
+    def only_tested(self) -> dict[str, Any]:
+        """See the contract: where the list has no column `split`."""
+        return {} if self.only_test or any("split" in row for row in read_list(self.root / self.table).rows) else {"only_test": True}
+
+    def pictures(self, name: Split) -> set[str]:
+        """See the contract; reads the list, if it has not been read."""
+        self._read_once()
+        return self._tables.pictures(name)
 
     @property
     def tables(self) -> Indexed:

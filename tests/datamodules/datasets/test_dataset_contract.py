@@ -11,6 +11,7 @@ import torch
 
 from components.preprocess import Preprocess
 from components.prompts import DISTORTION_TYPES, SEVERITIES
+from configs.layers import from_overrides, layered
 from datamodules.collate import Collate
 from datamodules.datasets.base import DATASETS
 from datamodules.records import SPLITS
@@ -130,6 +131,17 @@ def test_what_is_kept_is_what_was_described_or_nothing(name, dataset, samples):
     kept = built(name).kept("test", described)
     assert kept is None or all(same(kept[i], sample) for i, sample in enumerate(samples["test"]))
     assert dataset.kept("test", {**described, "fingerprint": "another", "sets": {}}) is None
+
+
+def test_no_picture_of_the_test_is_trained_on_and_all_can_be_tested(name, dataset):
+    found = {split: dataset.pictures(split) for split in SPLITS}
+    assert all(found.values())
+    assert not found["test"] & (found["train"] | found["val"])
+    if whole := dataset.only_tested():
+        options = layered({"plugin": name, **DATASETS.get(name).tiny()}, from_overrides([f"{k}={json.dumps(v)}" for k, v in whole.items()]))
+        tested = DATASETS.build(options)
+        assert found["test"] < tested.pictures("test") <= set().union(*found.values())
+        assert not tested.only_tested()
 
 
 def test_samples_become_a_batch(samples):

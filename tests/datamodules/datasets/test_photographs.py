@@ -369,6 +369,9 @@ def test_a_folder_of_too_few_scenes(tmp_path):
         save(tmp_path, f"scene{i // 2}.{i % 2}.png", i)
     with pytest.raises(ConfigError, match=r"holds 4 usable photograph\(s\) of 2 scene\(s\).* at least 3 scenes are needed"):
         small(root=str(tmp_path)).prepare()
+    tested = small(root=str(tmp_path), only_test=True)
+    assert {s: len(tested.split(s)) for s in SPLITS} == {"train": 0, "val": 0, "test": 4}
+    assert tested.split("test")[0].record.source in ("scene0", "scene1")
     (tmp_path / "third.png").write_bytes(b"broken")
     with pytest.warns(UserWarning, match=r"third\.png"), pytest.raises(ConfigError, match=r"1 of 5 images in .* are left out: .*third"):
         small(root=str(tmp_path)).prepare()
@@ -384,6 +387,7 @@ def test_a_folder_of_too_few_scenes(tmp_path):
         ({"distortions": ("blur", "blur")}, "each named once"),
         ({"distortions": ("blurr",)}, "no distortion plugin 'blurr'. Did you mean 'blur'"),
         ({"workers": -1}, "workers: a number of processes, 0 for none; got -1"),
+        ({"only_test": True}, "only_test: of a folder .*: the embedded photographs have splits of their own; got True"),
         ({"mixed": 2.0}, r"mixed is a share in \[0, 1\], got 2.0"),
     ],
 )

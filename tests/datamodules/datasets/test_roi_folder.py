@@ -154,6 +154,16 @@ def test_too_few_groups_to_deal(folder):
         made(folder)
 
 
+@pytest.mark.parametrize("split", [",train", ""])
+def test_all_images_of_a_list_can_be_of_the_test(folder, split):
+    """Whatever the list names, and be they of one group, as none is dealt; and the description tells such data from the others."""
+    write(folder, [f"scene0.{n}.png,0,2 2 9 9,3{split}" for n in range(2)], f"image,id,box,quality{',split' if split else ''}")
+    dataset = made(folder, only_test=True)
+    assert [len(records(dataset, s)) for s in SPLITS] == [0, 0, 2]
+    assert dataset.describe()["shares"] == {"val": 0.0, "test": 1.0}
+    assert bool(RoiFolder(root=str(folder)).only_tested()) == (not split)
+
+
 def test_each_image_has_the_hash_of_its_file(folder):
     write(folder, rows())
     found = {r.id: r.hash for r in read_records([made(folder)._part])}
