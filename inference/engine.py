@@ -52,10 +52,12 @@ class Looked:
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
+        model: what the engine is called, for errors.
     """
 
     image: NDArray[np.uint8]
     look: Look
+    model: str
 
 
 def load(model: str | Path, accelerator: str = "auto", *, quantization: str = "", grammar: bool | None = None, **options: Any) -> Engine:
@@ -74,7 +76,7 @@ def load(model: str | Path, accelerator: str = "auto", *, quantization: str = ""
         ConfigError: a GPU is asked for and there is none, or an option that this model does not allow.
         ValueError: the weights are of another architecture than the configuration says.
     """
-    return Engine(models.load(model, choose_device(accelerator), quantization, grammar), **options)
+    return Engine(models.load(model, choose_device(accelerator), quantization, grammar), **{"name": str(model), **options})
 
 
 class Engine:
@@ -89,17 +91,20 @@ class Engine:
             what is kept of an image that was looked at, are not in it.
         compile: a backend of `torch.compile`, "inductor" say, for the vision encoder: the first image then takes longer, and scores
             change by rounding. "" compiles nothing.
+        name: what errors call the model; "" for its class.
 
     Raises:
         ConfigError: `memory` is not positive, or there is no such backend or nothing to compile.
     """
 
-    def __init__(self, scorer: Scorer, *, segmenter: MaskEncoder | None = None, memory: float = MEMORY, compile: str = "") -> None:
+    def __init__(
+        self, scorer: Scorer, *, segmenter: MaskEncoder | None = None, memory: float = MEMORY, compile: str = "", name: str = ""
+    ) -> None:
         if not memory > 0:
             raise ConfigError(f"memory: got {memory}, expected a positive number of MiB")
         if compile:
             _compile(scorer, compile)
-        self.scorer, self.memory = scorer, memory
+        self.scorer, self.memory, self.name = scorer, memory, name or type(scorer).__name__
         self.segmenter = segmenter or MASK_ENCODERS.build({"plugin": "superpixel"})
         self._given = Given()
         self._turn = threading.Lock()  # one at a time on the model; on the segmenter, which engines may share, its own
@@ -109,19 +114,23 @@ class Engine:
         """What can be asked."""
         return self.scorer.tasks
 
-    def look(self, image: ImageLike, prepared: Tensor | None = None) -> Looked:
+    def look(self, image: ImageLike | Looked, prepared: Tensor | None = None) -> Looked:
         """Encodes an image and lets the model read it, once.
 
         Args:
-            image: a file, a PIL image, (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB.
+            image: a file, a PIL image, (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB; what this method returned is given back.
             prepared: `components.preprocess.prepare_image` of it, where that was done before.
 
         Raises:
             ImageError: a file that cannot be read, or an image of another form.
+            ValueError: another model has looked at it.
         """
+        if isinstance(image, Looked):
+            self._check_own(image)
+            return image
         pixels = as_image(image)
         with self._turn:
-            return Looked(pixels, Look(self.scorer, torch.from_numpy(pixels).permute(2, 0, 1), prepared))
+            return Looked(pixels, Look(self.scorer, torch.from_numpy(pixels).permute(2, 0, 1), prepared), self.name)
 
     def score(
         self, image: ImageLike | Looked, regions: Sequence[RegionLike] | Masks | Tensor, tasks: Sequence[Task] | None = None
@@ -141,7 +150,7 @@ class Engine:
         Raises:
             ImageError: as `look`.
             RegionError: a region that is empty, outside the image or not understood, and it says which; or no list of regions.
-            ValueError: a task that the model cannot answer.
+            ValueError: a task that the model cannot answer, or an image that another model has looked at.
         """
         asked = self.tasks if tasks is None else tuple(tasks)
         self.scorer.check_tasks(asked)
@@ -149,7 +158,7 @@ class Engine:
         if not len(regions):
             return []
         prompts = [as_prompt(region, n) for n, region in enumerate(regions)]
-        looked = image if isinstance(image, Looked) else self.look(image)
+        looked = self.look(image)
         out: list[RegionScores] = []
         step = self.at_once(image_size(looked.image))
         for at in range(0, len(prompts), step):
@@ -174,6 +183,7 @@ class Engine:
 
     def answer(self, looked: Looked, regions: Regions, tasks: Sequence[Task]) -> list[RegionScores]:
         """As `score`, of regions as `prepare` or `components.preprocess.prepare_regions` makes them, at most `at_once` of them."""
+        self._check_own(looked)
         with self._turn:
             return looked.look.answer(regions, tasks)
 
@@ -206,6 +216,14 @@ class Engine:
         room = int(self.memory * MIB)
         within = bisect.bisect_right(range(1, MOST + 1), room, key=lambda n: self.scorer.answer_bytes(size, n) + beside * n)
         return max(1, within)
+
+    def _check_own(self, looked: Looked) -> None:
+        """Raises ValueError for what another model has read: the answers would be that model's."""
+        if looked.look.scorer is not self.scorer:
+            raise ValueError(
+                f"the model {looked.model} has looked at this image, and {self.name} is asked about it: each answers from what it read "
+                "itself, so give this one the image, or its own look() of it"
+            )
 
     def _regions(self, image: NDArray[np.uint8], prompts: Sequence[Prompt], first: int) -> Regions:
         """R prompts, of which the first is called number `first`, as the model wants to see them."""

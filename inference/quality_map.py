@@ -96,12 +96,11 @@ def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task]
 
     Raises:
         ConfigError: the segmenter finds nothing by itself, or no score is among `tasks`.
+        ValueError: another model has looked at the image.
     """
-    from inference.engine import Looked  # here, so that processes that only draw do without PyTorch
-
     asked = engine.tasks if tasks is None else tuple(tasks)
     check_mapped(asked)
-    looked = image if isinstance(image, Looked) else engine.look(image)
+    looked = engine.look(image)
     codes = engine.propose(looked.image)
     return QualityMap(looked.image, codes, tuple(engine.score(looked, codes, asked)))
 

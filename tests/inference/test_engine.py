@@ -19,6 +19,7 @@ from components.scorers.base import SCORERS, Look
 from datamodules.images import ImageError
 from inference.engine import Engine, as_image, as_prompt
 from inference.load import choose_device
+from inference.quality_map import quality_map
 from tests.components.scorers.samples import INSTALLED, apart, picture, scene, sensitive
 
 BOX, OTHER = (5, 10, 30, 20), (40, 2, 33, 50)
@@ -96,6 +97,23 @@ def test_a_look_stays_what_it_was_when_its_memory_is_used_again(as_tensor):
     array[:] = 255 - array
     assert np.array_equal(looked.image, image.permute(1, 2, 0).numpy())
     assert engine.score(looked, masks) == wanted
+
+
+def test_what_another_model_read_is_not_answered_from():
+    """Its answers would come, under the name of the model that was asked."""
+    (one, other), (image, masks) = (Engine(built("pooled_mlp"), name=name) for name in ("runs/one", "runs/other")), scene(3)
+    looked = one.look(image)
+    regions = prepare_regions(image, masks, other.scorer.preprocess, other.scorer.crop_size)
+    for ask in (
+        lambda: other.score(looked, masks),
+        lambda: other.answer(looked, regions, other.tasks),
+        lambda: quality_map(other, looked),
+        lambda: other.look(looked),
+    ):
+        with pytest.raises(ValueError, match=r"the model runs/one has looked at this image, and runs/other is asked"):
+            ask()
+    assert one.look(looked) is looked
+    assert Engine(one.scorer).score(looked, masks) == one.score(image, masks)  # another engine, the same model
 
 
 @pytest.mark.parametrize("image", [np.zeros((3, 8, 9), np.uint8), np.zeros((8, 9, 3)), torch.zeros(3, 8, 9), torch.zeros(8, 9)])
