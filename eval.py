@@ -29,7 +29,7 @@ from datamodules.roi_iqa import RoiIQA
 from evaluation.across import by_data, columns, compare_across, labelled, notes
 from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
-from evaluation.entries import Entry, read_csv, read_run
+from evaluation.entries import Entry, read_csv, read_run, require
 from evaluation.names import tell_apart
 from evaluation.place import ACROSS, COMPARISON, check_place, made_of, remove
 from evaluation.protocols import SCORES, evaluate
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits, overwrite=args.overwrite)
     if (args.out and not args.on) or args.splits or args.overwrite or args.run[0].suffix == ".csv":
         parser.error("--out, --splits, --overwrite and a CSV belong to a comparison: give at least two entries, one of them a run")
+    require(args.run[0])
     folder = Run(args.run[0])
     folder.require_checkpoint()
     config = _on_other_data(folder, args.on) if args.on else load_config(str(folder.config))
@@ -166,9 +167,12 @@ def compare_runs(
 
     Raises:
         FileExistsError: as `evaluation.place.check_place`.
+        FileNotFoundError: one of `folders`, or `splits`, does not exist.
         ValueError: fewer than two entries, no run among them, such that `evaluation.entries` refuses, or splits of other data.
     """
     runs = [p for p in folders if p.suffix != ".csv"]
+    for path in folders:
+        require(path)
     if not runs:
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
     given = read_splits(splits) if splits else None

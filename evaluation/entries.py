@@ -15,6 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from components.tasks import TASKS
+from evaluation.nowhere import nothing_at
 from evaluation.protocols import SCORES, Score, asked, unparsed, usable
 
 _PLACE = ("id", "image", "source", "left", "top", "width", "height", "area", "quality", "importance", "types", "severities")
@@ -73,10 +74,12 @@ def read_run(folder: Path) -> Entry:
     """A run that has been measured.
 
     Raises:
-        ValueError: there is no such folder, or it has no scores.parquet.
+        FileNotFoundError: there is no such folder.
+        ValueError: it is a file, or it has no scores.parquet.
     """
+    require(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give those of runs, and CSV files of predictions")
+        raise ValueError(f"{folder} is no folder: give those of runs, and predictions as files whose names end in .csv")
     scores, record = folder / "scores.parquet", folder / "run.json"
     if not scores.exists():
         raise ValueError(f"{folder} has no scores.parquet: measure it first, with python eval.py {folder}")
@@ -103,6 +106,16 @@ def read_run(folder: Path) -> Entry:
         seed=told.get("seed"),
         commit=told.get("git"),
     )
+
+
+def require(path: Path) -> None:
+    """Raises FileNotFoundError where there is nothing, with the runs and CSV files that lie beside it."""
+    if not path.exists():
+        raise nothing_at(path, "runs and CSV files", _can_enter)
+
+
+def _can_enter(path: Path) -> bool:
+    return path.suffix == ".csv" or (path / "config.yaml").is_file() or (path / "scores.parquet").is_file()
 
 
 def _steps(config: Path) -> int | None:
@@ -137,9 +150,13 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
         in its image; where several have, the column data tells which.
 
     Raises:
-        ValueError: fields that no comma separates, more of them than names, columns, tasks or data sets that are not these, a region twice,
-            one that no data set has, or has in another image, or one that several have and no name tells apart.
+        FileNotFoundError: there is no such file.
+        ValueError: it is a folder, or it has fields that no comma separates, more of them than names, columns, tasks or data sets that are
+            not these, a region twice, one that no data set has, or has in another image, or one that several have and no name tells apart.
     """
+    require(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and its name ends in .csv as that of a file of predictions does: give a run another name")
     rows = _read_rows(path)
     strange = sorted(set(rows["task"].astype(str)) - set(SCORES))
     if strange:

@@ -36,7 +36,9 @@ def check_place(out: Path, asked: dict[str, Any] | None = None, overwrite: bool 
         raise FileExistsError(f"{out} is a file, and a comparison needs a folder: choose another (--out)")
     if (out / "config.yaml").exists():
         raise FileExistsError(f"{out} is the folder of a run (it has a config.yaml): choose another for the comparison (--out)")
-    for name in () if overwrite or asked is None else (COMPARISON[0], ACROSS[0]):
+    if asked is None or overwrite:
+        return
+    for name in (COMPARISON[0], ACROSS[0]):
         if (out / name).exists() and (why := _other(out / name, asked)):
             raise FileExistsError(f"{out} holds {why}: choose another folder (--out), or replace it with --overwrite")
 

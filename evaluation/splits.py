@@ -19,6 +19,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from evaluation.correlations import fit_logistic, plcc, plcc_fitted, srcc
+from evaluation.nowhere import nothing_at
 from evaluation.protocols import Score
 
 REPEATS = 10
@@ -72,8 +73,11 @@ def read_splits(path: Path) -> Splits:
     """The splits of a file that `Splits.to_json` wrote.
 
     Raises:
+        FileNotFoundError: there is none.
         ValueError: it is no such file, its hash is not that of its splits, or a repeat holds out what is no source, all, or nothing.
     """
+    if not path.exists():
+        raise nothing_at(path, "JSON files", lambda p: p.suffix == ".json")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         found = Splits(tuple(told["sources"]), tuple(tuple(h) for h in told["held_out"]), int(told["seed"]))

@@ -254,8 +254,22 @@ def test_where_it_cannot_be_told_what_a_run_has_seen_no_more_is_tested_than_trai
 
 
 def test_a_comparison_without_a_run_is_refused(runs, tmp_path):
-    with pytest.raises(ValueError, match=r"none of \['.*theirs.csv', '.*ours.csv'\] is a run's folder"):
-        entry.compare_runs([runs / "theirs.csv", runs / "ours.csv"], tmp_path)
+    with pytest.raises(ValueError, match=r"none of \['.*theirs.csv', '.*theirs.csv'\] is a run's folder"):
+        entry.compare_runs([runs / "theirs.csv", runs / "theirs.csv"], tmp_path)
+
+
+def test_an_entry_that_does_not_exist_is_told_with_its_neighbours(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    for given, near in (("god", "good"), ("their.csv", "theirs.csv"), ("theirs", "theirs.csv")):
+        said = rf"{given} does not exist \(looked for {runs}/{given}\). Did you mean {near}\? {runs} holds the runs and CSV files: "
+        with pytest.raises(FileNotFoundError, match=said + r"good, poor, theirs.csv$"):
+            entry.main(["poor", given])
+    with pytest.raises(FileNotFoundError, match=r"god does not exist .* Did you mean good\?"):
+        entry.main(["god"])
+    with pytest.raises(FileNotFoundError, match=r"old/run/god does not exist .*, nor does old. .* holds the folders: cache, good, poor"):
+        entry.main(["good", "old/run/god"])
+    with pytest.raises(FileNotFoundError, match=r"good/split.json does not exist .* holds the JSON files: run.json"):
+        entry.main(["good", "poor", "--splits", "good/split.json"])
 
 
 @pytest.mark.parametrize("arguments", [["theirs.csv"], ["outputs/run", "--out", "elsewhere"]])

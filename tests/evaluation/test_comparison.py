@@ -639,8 +639,9 @@ def test_what_cannot_be_compared_is_refused(three, answers, tmp_path):
         align([three[0], Entry("moved", answers.assign(quality=answers["quality"] + 0.1))])
     with pytest.raises(ValueError, match=r"has no scores.parquet: measure it first"):
         read_run(tmp_path)
-    with pytest.raises(ValueError, match="typo is no folder: give those of runs"):
-        read_run(tmp_path / "typo")
+    (tmp_path / "theirs.txt").touch()
+    with pytest.raises(ValueError, match=r"theirs.txt is no folder: give those of runs, and predictions as files whose names end in .csv"):
+        read_run(tmp_path / "theirs.txt")
 
 
 def test_who_is_missing_is_named_and_figures_of_who_left_are_removed(three, tmp_path):
