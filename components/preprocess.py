@@ -1,8 +1,9 @@
 """One geometry for an image, its masks and its crops (reference facts 1.10: the released SEAGULL pipeline).
 
 An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
-bilinear resize. A mask takes the same square by nearest neighbour. A crop is the region's box, cut at the original resolution, and brought
-to a square in the same way, or to a rectangle by one resize; or it is the whole image's square with the box drawn on it.
+bilinear resize; or PIL resizes it straight to the square. A mask takes the same square by nearest neighbour. A crop is the region's box,
+cut at the original resolution, and brought to a square in the same way, or to a rectangle by one resize; or it is the whole image's square
+with the box drawn on it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from components.outline import Outline
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropEdges = Literal["inclusive", "released"]
+Resizes = Literal["released", "one"]
 CropSize = int | tuple[int, int]  # pixels: a square's side, or a rectangle's height and width
 SLENDER = 16  # longer side over shorter above which an image is brought to its square in one resize
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -35,6 +37,8 @@ class Preprocess:
         crop_edges: whether a region's crop is its whole box, or lacks the last row and column, as the released code cuts it. Where
             nothing would be left of a side, one pixel of it is kept; there the released code fails.
         outline: where given, a region's crop is no part of the image but the whole of it, with the region's box drawn on it.
+        resizes: how a square is made. "released": by PIL, with antialias, until the shorter side fits; then the longer one is squashed by
+            plain bilinear sampling, which skips pixels, so that a long region looks sharper and noisier than it is. "one": by PIL alone.
     """
 
     size: int
@@ -43,11 +47,12 @@ class Preprocess:
     interpolation: Interpolation = "bicubic"
     crop_edges: CropEdges = "inclusive"
     outline: Outline | None = None
+    resizes: Resizes = "released"
 
     def told(self) -> dict[str, Any]:
-        """As it is written beside a model; an outline that is not drawn goes unsaid, as by those who wrote before there was one."""
-        values = dataclasses.asdict(self)
-        return values if self.outline else {k: v for k, v in values.items() if k != "outline"}
+        """As it is written beside a model; an outline that is not drawn, and resizes as released, go unsaid, as by those who wrote before
+        there was a choice."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if (k, v) not in (("outline", None), ("resizes", "released"))}
 
 
 def crop_shape(size: CropSize) -> tuple[int, int]:
@@ -59,15 +64,15 @@ def prepare_image(image: Tensor, preprocess: Preprocess, size: CropSize | None =
     """(3, H0, W0) uint8 -> (3, S, S) float32, normalised; S is `size` or the preprocessing's own. A rectangle of `size` is made by one
     resize, whatever the proportions of the image (as chencn2020/MobileIQA@c74fec9 resizes)."""
     size = size or preprocess.size
-    if not isinstance(size, int):
-        height, width = size
-        return _normalised(_resized(image, width, height, preprocess.interpolation), preprocess)
     short, long = sorted(image.shape[-2:])
-    if 0 < short * SLENDER < long:  # enlarging the short side to `size` would make an enormous image, only to squash it
-        image = _resized(image, size, size, preprocess.interpolation)
-        short = size
     if short == 0:
         raise ValueError(f"an image of {image.shape[-1]} x {image.shape[-2]} pixels has nothing to look at")
+    if not isinstance(size, int) or preprocess.resizes == "one":
+        height, width = crop_shape(size)
+        return _normalised(_resized(image, width, height, preprocess.interpolation), preprocess)
+    if short * SLENDER < long:  # enlarging the short side to `size` would make an enormous image, only to squash it
+        image = _resized(image, size, size, preprocess.interpolation)
+        short = size
     if short != size:
         longer = max(1, int(size * long / short))
         wide = image.shape[-1] >= image.shape[-2]

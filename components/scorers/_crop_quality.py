@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Literal
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.batch import Batch
-from components.preprocess import crop_shape
+from components.preprocess import Preprocess, crop_shape
 from components.prompts import LEVELS, nearest_level, say_level
 from components.registry import ConfigError
 from components.scorers.base import Graph, Scorer
@@ -22,9 +23,10 @@ _AT_ONCE = 32  # crops that are rated together; bounds the memory of scoring
 
 
 class CropQuality(Scorer):
-    """A region's box, cut out of the image and squashed to a square (or to the rectangle of `crop_size`), is rated as if it were an image
-    of its own; a mask that covers everything shows the whole image. It answers about quality alone, and says nothing about how sure it is.
-    What the network says beyond its scale becomes 0 or 1, so such regions are ties; metrics.json counts them as `at_bounds`.
+    """A region's box, cut out of the image and brought by one resize to a square (or to the rectangle of `crop_size`), is rated as if it
+    were an image of its own; a mask that covers everything shows the whole image. It answers about quality alone, and says nothing about
+    how sure it is. What the network says beyond its scale becomes 0 or 1: such regions are ties, which metrics.json counts as
+    `at_bounds`.
 
     Args:
         criterion: of the score, against labels in [0, 1].
@@ -91,6 +93,11 @@ class _Plain(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         """(R, 3, H, W) -> (R,) in [0, 1]."""
         return self.scorer.unit(self.scorer.rate(crops)).clamp(0, 1)
+
+
+def one_resize(preprocess: Preprocess) -> Preprocess:
+    """An encoder's, with crops that PIL resizes straight to their size, as the released code of these networks does."""
+    return dataclasses.replace(preprocess, resizes="one")
 
 
 def known_quality(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from components.registry import ConfigError, Part
-from components.scorers._crop_quality import Criterion, CropQuality
+from components.scorers._crop_quality import Criterion, CropQuality, one_resize
 from components.scorers.base import SCORERS
 from components.view_attention import MultiViewAttention
 from components.vision_encoders.base import VisionEncoder
@@ -114,7 +114,7 @@ class MobileIQA(CropQuality):
             if not good:
                 raise ConfigError(f"mobile_iqa: {name}: {allowed}; got {value}")
         self.vision_encoder = vision_encoder()
-        self.preprocess = self.vision_encoder.preprocess
+        self.preprocess = one_resize(self.vision_encoder.preprocess)
         self.crop_size = self.preprocess.size if crop_shape is None else self._checked_shape(crop_shape)
         self.blocks = (*self.vision_encoder.blocks, MultiViewAttention)
         channels = self.vision_encoder.channels

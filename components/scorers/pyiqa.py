@@ -17,7 +17,7 @@ from components.batch import Batch
 from components.foundation import Foundations, fingerprint
 from components.preprocess import Preprocess
 from components.registry import ConfigError
-from components.scorers._crop_quality import Criterion, CropQuality, crops_of, valid_places
+from components.scorers._crop_quality import Criterion, CropQuality, crops_of, one_resize, valid_places
 from components.scorers.base import SCORERS
 
 _LEAST_SPREAD = 1e-6
@@ -47,7 +47,7 @@ class Calibration(nn.Module):
 class PyIQA(CropQuality):
     """A no-reference measure of pyiqa on a region's crop; NOT FOR COMMERCIAL USE. Needs `pip install pyiqa`.
 
-    A crop is squashed to a square, as for every scorer of crops. The measure is frozen; training fits two numbers (`Calibration`).
+    A crop is resized to a square, as for every scorer of crops. The measure is frozen; training fits two numbers (`Calibration`).
 
     Args:
         metric: any of `pyiqa.list_models(metric_mode="NR")`.
@@ -71,7 +71,8 @@ class PyIQA(CropQuality):
                 "if that suits you, pip install pyiqa"
             )
         self.metric, self.crop_size = metric, crop_size
-        self.preprocess = Preprocess(32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # of an image that nobody looks at, and of its crops
+        plain = Preprocess(32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))  # of an image that nobody looks at, and of its crops
+        self.preprocess = one_resize(plain)
         self.calibration = Calibration()
         self._measures: dict[str, Any] = {}  # device -> measure; no part of what is trained or saved
 

@@ -19,7 +19,7 @@ from components.batch import Batch
 from components.foundation import Foundations
 from components.registry import ConfigError, Part
 from components.restorer import PATCHED, STRIDES, Decoder, Restored
-from components.scorers._crop_quality import Criterion, CropQuality, crops_of, valid_places
+from components.scorers._crop_quality import Criterion, CropQuality, crops_of, one_resize, valid_places
 from components.scorers.base import SCORERS
 from components.view_attention import SpatialAttention
 from components.vision_encoders.base import VisionEncoder
@@ -85,7 +85,7 @@ class TeacherIQA(CropQuality):
     ) -> None:
         super().__init__(criterion, scale)
         self.vision_encoder = vision_encoder()
-        self.preprocess = self.vision_encoder.preprocess
+        self.preprocess = one_resize(self.vision_encoder.preprocess)
         self.view = self.preprocess.size
         strides, channels = tuple(self.vision_encoder.strides), self.vision_encoder.channels
         if strides not in (STRIDES, PATCHED) or any(c % 8 for c in channels):

@@ -51,6 +51,27 @@ def test_a_rectangle_is_one_resize(height, width):
     assert torch.equal(prepare_regions(image, masks, CLIP, (40, 64)).crops[0], found)
 
 
+ONE = dataclasses.replace(CLIP, resizes="one")
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 200), (60, 600), (64, 64), (3, 90), (1, 4000)])
+def test_a_square_may_be_one_resize_too(height, width):
+    """Facts A8: PIL straight to 512 x 512, as for a rectangle."""
+    image = photograph(height, width)
+    assert torch.equal(prepare_image(image, ONE), prepare_image(image, CLIP, (64, 64)))
+    masks = torch.ones(1, height, width, dtype=torch.bool)
+    assert torch.equal(prepare_regions(image, masks, ONE, 32).crops[0], prepare_image(image, CLIP, (32, 32)))
+
+
+def test_one_resize_lets_no_noise_of_a_long_region_through():
+    """The mean of ten pixels of noise has a third of their spread; ten that are squashed by plain sampling keep more than half of it."""
+    noise = photograph(100, 1000)
+    plain = dataclasses.replace(CLIP, size=100, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    unit = float((noise / 255).std())
+    assert prepare_image(noise, plain).std() > 0.6 * unit
+    assert prepare_image(noise, dataclasses.replace(plain, resizes="one")).std() < 0.4 * unit
+
+
 def test_a_constant_image_stays_constant():
     image = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None].expand(3, 30, 47)
     expected = torch.tensor([0.0, 0.2, 1.0])[:, None, None].expand(3, 16, 16)
@@ -82,9 +103,10 @@ def test_the_smallest_regions_have_a_crop(height, width):
     assert regions.areas[0].item() == pytest.approx(height * width / 3000)
 
 
-def test_an_image_without_pixels_is_refused():
+@pytest.mark.parametrize("size", [None, (8, 9)])
+def test_an_image_without_pixels_is_refused(size):
     with pytest.raises(ValueError, match="an image of 0 x 5 pixels has nothing to look at"):
-        prepare_image(torch.zeros(3, 5, 0, dtype=torch.uint8), PLAIN)
+        prepare_image(torch.zeros(3, 5, 0, dtype=torch.uint8), PLAIN, size)
 
 
 @pytest.mark.parametrize(("height", "width"), [(100, 37), (512, 768), (16, 16), (5, 3)])
@@ -169,8 +191,9 @@ def test_with_an_outline_a_crop_is_the_whole_picture_with_the_box_drawn_on_it():
     assert prepare_regions(image, masks[:0], drawing, 32).crops.shape == (0, 3, 32, 32)
 
 
-def test_what_is_written_of_it_names_an_outline_only_where_there_is_one():
-    """Models that were written before there was one are read as before."""
-    assert CLIP.told() == {k: v for k, v in vars(CLIP).items() if k != "outline"}
+def test_what_is_written_of_it_names_an_outline_and_resizes_only_where_they_are_not_the_first_ones():
+    """Models that were written before there was a choice are read as before."""
+    assert CLIP.told() == {k: v for k, v in vars(CLIP).items() if k not in ("outline", "resizes")}
+    assert ONE.told() == {**CLIP.told(), "resizes": "one"}
     told = dataclasses.replace(CLIP, outline=Outline((1.0, 0.0, 0.0), 0.01)).told()
     assert told["outline"] == {"colour": (1.0, 0.0, 0.0), "line": 0.01}

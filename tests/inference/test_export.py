@@ -49,7 +49,7 @@ def test_onnx_gives_the_scores(name, written):
     assert apart <= export.TOLERANCE
     assert logging.getLogger("torch.onnx").level == level
     assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
-    image, masks = scene(3)
+    image, masks = scene(5)
     regions = prepare_regions(image, masks, scorer.preprocess, scorer.crop_size)
     given = {"image": prepare_image(image, scorer.preprocess)[None], "masks": regions.masks, "boxes": regions.boxes, "areas": regions.areas}
     given["crops"] = regions.crops
