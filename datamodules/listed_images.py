@@ -11,12 +11,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm.auto import tqdm
 
-from datamodules.archives import leads_out
+from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, decode_image, image_bytes, is_file
 from datamodules.records import SPLITS, ImageRecord, Scale
 from datamodules.region_list import Mistake, RegionList, Row, regions_of
 
-MISSING = ("image missing", "image unreadable")  # kinds of mistakes that leave an image out and stop nothing
+MISSING = ("archive missing", "image missing", "image unreadable")  # kinds of mistakes that leave an image out and stop nothing
 CUT = "region cut"
 OF_THE_LIST = ("column", "too few groups")  # kinds that are of no image: to leave images out does not mend them
 
@@ -74,11 +74,12 @@ def read_images(
     left = {*exclude} & {*table.images.values()}
     groups, mistakes = _groups(rows)
     splits, more = _splits(rows, groups, shares, seed, left)
-    found = []
+    found: list[ListedImage] = []
+    files = ImageFiles(root)
     for image, listed in tqdm(rows.items(), unit="image", desc=f"reading {root}", delay=2):
         if image in left:
             continue
-        read, wrong = _image(image, listed, root, scales, groups[image], splits[groups[image]])
+        read, wrong = _image(image, listed, files, scales, groups[image], splits[groups[image]])
         found += [read] if read else []
         more += wrong
     mistakes = [m for m in (*table.mistakes, *mistakes, *more) if m.kind in OF_THE_LIST or m.image not in left]
@@ -87,20 +88,26 @@ def read_images(
 
 
 def _image(
-    image: str, rows: Sequence[Row], root: Path, scales: Mapping[str, Scale], group: str, split: str
+    image: str, rows: Sequence[Row], files: ImageFiles, scales: Mapping[str, Scale], group: str, split: str
 ) -> tuple[ListedImage | None, list[Mistake]]:
     first = int(rows[0]["line"])
-    if leads_out(image):
-        said = f"image {image!r} leads out of the folder: write it relative to {root}"
+    archive, inside, member = image.partition(INSIDE)
+    if leads_out(archive):
+        said = f"image {image!r} leads out of the folder: write it relative to {files.root}"
         return None, [Mistake("path", first, image, said)]
-    path = root / image
+    path, kind = files.root / image, "archive missing" if inside else "image missing"
     try:
-        data = image_bytes(path)
+        if inside and not files.missing(archive, [member]).any():
+            kind = "image unreadable"
+        elif inside:
+            kind = "image missing"
+        elif is_file(path):
+            kind = "image unreadable"
+        data = files.read(image) if inside else image_bytes(path)
         pixels = decode_image(data, str(path))
     except ImageError as error:
-        kind = "image unreadable" if is_file(path) else "image missing"
         return None, [Mistake(kind, first, image, str(error), stops=False)]
-    found, mistakes = regions_of(rows, pixels, root, scales, image)
+    found, mistakes = regions_of(rows, pixels, files, scales, image)
     height, width = pixels.shape[:2]
     mark = f"sha256:{hashlib.sha256(data).hexdigest()}"
     record = ImageRecord(image, group, split, height, width, tuple(r for _, r in found), path=image, hash=mark)
@@ -121,9 +128,10 @@ def _groups(rows: Mapping[str, Sequence[Row]]) -> tuple[dict[str, str], list[Mis
 
 
 def _scene(image: str) -> str:
-    """An image's folder, and its name before the first dot."""
-    path = PurePosixPath(image)
-    return str(path.with_name(path.name.partition(".")[0])) if path.name.partition(".")[0] else image
+    """An image's folder, and its name before the first dot; in an archive, those of the member."""
+    archive, inside, member = image.rpartition(INSIDE)
+    path = PurePosixPath(member)
+    return f"{archive}{inside}{path.with_name(path.name.partition('.')[0])}" if path.name.partition(".")[0] else image
 
 
 def _splits(

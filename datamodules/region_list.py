@@ -27,7 +27,7 @@ from components.mask_encoders.base import MASK_ENCODERS, Prompt
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError, suggest
 from components.tasks import Distortions
-from datamodules.archives import leads_out
+from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.records import RegionRecord, Scale
 
 FORMS = ("box", "polygon", "rle", "mask")
@@ -234,7 +234,7 @@ def _is_text(*values: Any) -> bool:
 
 
 def regions_of(
-    rows: Sequence[Row], pixels: NDArray[np.uint8], root: Path, scales: Mapping[str, Scale], name: str
+    rows: Sequence[Row], pixels: NDArray[np.uint8], files: ImageFiles, scales: Mapping[str, Scale], name: str
 ) -> tuple[list[tuple[int, RegionRecord]], list[Mistake]]:
     """The regions of one image with their lines, in the order of their first rows; their ids have the image's name in front. A region
     that reaches out of the image is what lies in it.
@@ -248,7 +248,7 @@ def regions_of(
     found, mistakes = [], list[Mistake]()
     for region, of_region in opinions.items():
         read = _Region(of_region, name, mistakes)
-        counts = read.counts(pixels, root)
+        counts = read.counts(pixels, files)
         labels = {k: v for score in SCORES for k, v in read.label(score, scales[score]).items()}
         agreed = read.distortions()
         if counts:
@@ -264,7 +264,7 @@ class _Region:
     def __init__(self, rows: Sequence[Row], image: str, mistakes: list[Mistake]) -> None:
         self.rows, self.image, self.mistakes = rows, image, mistakes
 
-    def counts(self, pixels: NDArray[np.uint8], root: Path) -> str:
+    def counts(self, pixels: NDArray[np.uint8], files: ImageFiles) -> str:
         """The mask's run lengths; "" where there is none."""
         first = self.rows[0]
         form = next(f for f in FORMS if f in first)
@@ -272,10 +272,11 @@ class _Region:
             if row.get(form) != first[form]:
                 self._add("opinions", row, f"the rows of region {first['id']!r} show different regions: give each an id of its own")
         try:
-            shape = _shape(form, first[form], root, pixels.shape[:2])
+            shape = _shape(form, first[form], files, pixels.shape[:2])
             (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
         except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
-            self._add("mask" if form in ("rle", "mask") else "region", first, str(error))
+            said = f"mask {first[form]}: {error}" if form == "mask" and INSIDE in first[form] else str(error)
+            self._add("mask" if form in ("rle", "mask") else "region", first, said)
             return ""
         if _reaches_out(form, shape, *pixels.shape[:2]):
             height, width = pixels.shape[:2]
@@ -358,12 +359,13 @@ def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
     return min(*x, *y) <= -1 or max(x) >= width + 1 or max(y) >= height + 1
 
 
-def _shape(form: str, value: Any, root: Path, size: tuple[int, ...]) -> Any:
+def _shape(form: str, value: Any, files: ImageFiles, size: tuple[int, ...]) -> Any:
     """A cell -> what `Prompt` takes."""
     if form == "mask":
-        if leads_out(str(value)):
-            raise ValueError(f"mask {str(value)!r} leads out of the folder: write it relative to {root}")
-        return str(root / str(value))
+        archive, inside, _ = str(value).partition(INSIDE)
+        if leads_out(archive):
+            raise ValueError(f"mask {str(value)!r} leads out of the folder: write it relative to {files.root}")
+        return files.read(str(value)) if inside else str(files.root / archive)
     if form == "rle":
         code = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
         return {"size": list(size), "counts": code} if isinstance(code, str) else code

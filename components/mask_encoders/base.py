@@ -39,14 +39,14 @@ class Prompt:
         box: left, top, width, height.
         polygon: rings [x0, y0, x1, y1, ...]; their union is the region (COCO's polygon form).
         rle: COCO run-length encoding {"size": [H, W], "counts": str | bytes | list[int]}.
-        mask: (H, W) array, non-zero inside, or the path of an image file.
+        mask: (H, W) array, non-zero inside, or an image file: its path, or its bytes.
         point: x, y; needs a mask encoder that can grow a region from a point.
     """
 
     box: tuple[float, float, float, float] | None = None
     polygon: Sequence[Sequence[float]] | None = None
     rle: dict[str, Any] | None = None
-    mask: NDArray[Any] | str | Path | None = None
+    mask: NDArray[Any] | str | Path | bytes | None = None
     point: tuple[float, float] | None = None
 
     @property

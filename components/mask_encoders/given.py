@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,11 @@ def _draw_rle(rle: dict[str, Any], size: tuple[int, int]) -> Mask:
     return rle_code.decode(rle)
 
 
-def _draw_mask(mask: NDArray[Any] | str | Path, size: tuple[int, int]) -> Mask:
+def _draw_mask(mask: NDArray[Any] | str | Path | bytes, size: tuple[int, int]) -> Mask:
+    if isinstance(mask, bytes):
+        return _read_mask(io.BytesIO(mask), "mask file", size)
     if isinstance(mask, (str, Path)):
-        return _read_mask(Path(mask), size)
+        return _read_mask(Path(mask), f"mask file {mask}", size)
     array = np.asarray(mask)
     if array.ndim != 2 or array.dtype.kind not in "buif":
         raise RegionError(f"a mask is a (height, width) array of numbers, got shape {array.shape} of {array.dtype}")
@@ -162,11 +165,10 @@ def _draw_mask(mask: NDArray[Any] | str | Path, size: tuple[int, int]) -> Mask:
     return array != 0
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> Mask:
+def _read_mask(file: Path | io.BytesIO, what: str, size: tuple[int, int]) -> Mask:
     """Inside is: not black. Where some of the file is transparent, inside is instead: not fully transparent."""
-    what = f"mask file {path}"
     try:
-        with PILImage.open(path, formats=FORMATS) as image:
+        with PILImage.open(file, formats=FORMATS) as image:
             if sorted(image.size) != sorted(size):  # else EXIF may yet exchange the sides
                 _check_size(what, (image.height, image.width), size)
             inside = _inside(ImageOps.exif_transpose(image))

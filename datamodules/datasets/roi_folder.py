@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from components.registry import ConfigError
+from datamodules.archives import INSIDE
 from datamodules.datasets.base import DATASETS, RoiDataset, Samples
 from datamodules.datasets.indexed import Exclusion, Indexed, excluded_by, not_found
 from datamodules.images import is_file
@@ -155,9 +156,9 @@ class RoiFolder(RoiDataset):
 
     @property
     def _named(self) -> list[str]:
-        """The images and mask files of the list."""
+        """The images and mask files of the list, and the archives that such are in."""
         rows = read_list(self.root / self.table).rows
-        return sorted({str(row[key]) for row in rows for key in ("image", "mask") if row.get(key)})
+        return sorted({str(row[key]).partition(INSIDE)[0] for row in rows for key in ("image", "mask") if row.get(key)})
 
     @functools.cached_property
     def _excluded(self) -> Exclusion:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tarfile
+import zipfile
 
 import numpy as np
 import PIL.Image
@@ -110,6 +112,49 @@ def cut_short(folder, rows):
     (folder / "4.png").write_bytes((folder / "4.png").read_bytes()[:200])
 
 
+def pack(folder, names, archive="photos.zip"):
+    """Moves files into an archive, below `in/`."""
+    if archive.endswith(".tar"):
+        with tarfile.open(folder / archive, "w") as packed:
+            for name in names:
+                packed.add(folder / name, f"in/{name}")
+    else:
+        with zipfile.ZipFile(folder / archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in names:
+                packed.write(folder / name, f"in/{name}")
+    for name in names:
+        (folder / name).unlink()
+
+
+def in_archive(more=lambda folder: None, mask_too=False):
+    """4.png is in an archive to which `more` happens; or the mask of line 13 is."""
+
+    def plant(folder, rows):
+        pack(folder, ["mask.png" if mask_too else "4.png"])
+        for row in rows:
+            if mask_too and row.get("mask"):
+                row["mask"] = "photos.zip::in/mask.png"
+            elif row["image"] == "4.png":
+                row["image"] = "4.png" if mask_too else "photos.zip::in/4.png"
+        more(folder)
+
+    return plant
+
+
+def repacked(folder):
+    (folder / "photos.zip").unlink()
+    pack(folder, ["0.png"])
+    with zipfile.ZipFile(folder / "photos.zip") as packed:
+        (folder / "0.png").write_bytes(packed.read("in/0.png"))
+
+
+def flipped(folder):
+    """A byte of the member, which the archive's checksum betrays."""
+    data = bytearray((folder / "photos.zip").read_bytes())
+    data[len(data) // 3] ^= 1
+    (folder / "photos.zip").write_bytes(bytes(data))
+
+
 def small_mask(folder, rows):
     PIL.Image.fromarray(mask(15, 20)).save(folder / "small.png")
     region(13, mask="small.png")(folder, rows)
@@ -156,6 +201,30 @@ FAULTS = {
     "an image is not there": (lambda f, rows: (f / "4.png").unlink(), {"image missing": 1}, "labels.csv line 10, image '4.png'", 1, 2),
     "an image is none": (overwrite("4.png", b"<html>"), {"image unreadable": 1}, "line 10, image '4.png'", 1, 2),
     "an image is cut short": (cut_short, {"image unreadable": 1}, "line 10", 1, 2),
+    "an archive is not there": (
+        in_archive(lambda f: (f / "photos.zip").unlink()),
+        {"archive missing": 1},
+        "line 10, image 'photos.zip::in/4.png': archive",
+        1,
+        2,
+    ),
+    "an archive is damaged": (
+        in_archive(lambda f: (f / "photos.zip").write_bytes(b"PK")),
+        {"archive missing": 1},
+        "line 10, image 'photos.zip::in/4.png': archive",
+        1,
+        2,
+    ),
+    "an archive lacks the image": (in_archive(repacked), {"image missing": 1}, "photos.zip has no member in/4.png", 1, 2),
+    "an image is damaged in its archive": (in_archive(flipped), {"image unreadable": 1}, "line 10, image 'photos.zip::in/4.png'", 1, 2),
+    "an archive outside the folder": (of_image(4, image="../a.zip::4.png"), {"path": 1}, "line 10, image '../a.zip::4.png'", 1, 2),
+    "an archive of masks is not there": (
+        in_archive(lambda f: (f / "photos.zip").unlink(), mask_too=True),
+        {"mask": 6},
+        "line 5, image '1.png': mask photos.zip::in/mask.png: archive",
+        6,
+        12,
+    ),
     "an absolute path": (of_image(4, image="/etc/4.png"), {"path": 1}, "line 10, image '/etc/4.png'", 1, 2),
     "a path that leaves the folder": (of_image(4, image="../4.png"), {"path": 1}, "line 10, image '../4.png'", 1, 2),
     "no image": (in_row(image=""), {"row": 1}, "labels.csv line 10: a row has an image", 0, 1),

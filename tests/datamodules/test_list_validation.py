@@ -7,11 +7,13 @@ import shutil
 import warnings
 
 import pytest
+import torch
 
 import prepare
 from components.registry import ConfigError
 from datamodules.datasets.roi_folder import RoiFolder
 from datamodules.findings import KINDS
+from datamodules.listed_images import MISSING
 from datamodules.records import SPLITS
 from tests.datamodules.list_faults import (
     FAULTS,
@@ -21,6 +23,7 @@ from tests.datamodules.list_faults import (
     every,
     in_row,
     opinions,
+    pack,
     without_splits,
     write_images,
     write_list,
@@ -81,6 +84,32 @@ def test_nor_in_one_with_opinions_or_without_splits(checked, change):
     assert "12 of 12 images (100.0%)" in text
 
 
+@pytest.mark.parametrize("archive", ["photos.zip", "photos.tar"])
+def test_images_and_masks_are_read_inside_archives_too(folder, checked, archive):
+    """They are the same samples, and scenes are told apart by what is inside."""
+    rows = clean_rows()
+    write_list(folder, rows)
+    plain, _ = trained(folder)
+    pack(folder, [*(f"{n}.png" for n in range(IMAGES)), "mask.png"], archive)
+
+    def name_members(folder, rows):
+        for row in rows:
+            row.update({column: f"{archive}::in/{row[column]}" for column in ("image", "mask") if row.get(column)})
+            del row["group"]
+
+    status, text, problems = checked(name_members)
+    assert (status, problems["problems"]) == (0, [])
+    packed, said = trained(folder)
+    assert said == ""
+    assert len({sample.record.source for sample in packed}) == IMAGES
+    assert sorted(sample.record.path for sample in packed) == sorted(f"{archive}::in/{sample.record.path}" for sample in plain)
+    whole = {sample.record.path: sample for sample in packed}
+    for sample in plain:
+        other = whole[f"{archive}::in/{sample.record.path}"]
+        assert torch.equal(other.image, sample.image)
+        assert torch.equal(other.masks(), sample.masks())
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found_and_nothing_else(folder, checked, name):
     change, expected, place, images, rows = FAULTS[name]
@@ -103,7 +132,7 @@ def test_training_goes_on_with_what_is_whole_and_says_so(folder, checked, name):
     """Without the file of problems it stops at what is an error of the list, with it it leaves out what the command said."""
     change, expected, *_ = FAULTS[name]
     _, _, problems = checked(change)
-    stops = bool(problems["unusable"]) and not {*expected} <= {"image missing", "image unreadable", "image twice in splits"}
+    stops = bool(problems["unusable"]) and not {*expected} <= {*MISSING, "image twice in splits"}
     if stops:
         with pytest.raises(ConfigError, match=r"labels\.csv: \d+ mistakes: line \d+: .*exclude=problems\.json"):
             trained(folder)

@@ -12,6 +12,7 @@ import pytest
 
 from components import rle
 from components.registry import ConfigError
+from datamodules.archives import ImageFiles
 from datamodules.records import UNIT, Scale
 from datamodules.region_list import Mistake, distortions, named, read_list, regions_of
 
@@ -23,7 +24,7 @@ SCALES = {"quality": Scale(1, 5), "importance": UNIT}
 
 def read(tmp_path, *rows):
     listed = [{"line": n + 2, "image": "a.png", "id": "r", **row} for n, row in enumerate(rows)]
-    return regions_of(listed, PIXELS, tmp_path, SCALES, "a.png")
+    return regions_of(listed, PIXELS, ImageFiles(tmp_path), SCALES, "a.png")
 
 
 def regions(tmp_path, *rows):
