@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
 from components.tasks import TASKS, Task
+from datamodules.region_list import numbers
 from inference import draw
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load
@@ -35,7 +36,7 @@ from inference.pictures import Pictures, Sort, drawers, places
 from inference.predict import Predictor, shared_cores
 from inference.quality_map import check_mapped
 from inference.reduced import note, reduced
-from inference.requests import MASK_TYPES, Asked, Request, gather, numbers
+from inference.requests import MASK_TYPES, Asked, Request, gather
 from inference.rows import Row
 from lightning_modules.entry import run_entry
 

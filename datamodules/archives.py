@@ -191,7 +191,9 @@ class ImageFiles:
         directory = self.directory(archive)
         place = int(directory.find(np.array([_encoded(member)]))[0])
         if place < 0:
-            raise ImageError(f"archive {self.root / archive} has no member {member}: this archive is of another version than the one that was listed")
+            raise ImageError(
+                f"archive {self.root / archive} has no member {member}: this archive is of another version than the one that was listed"
+            )
         offset, length = int(directory.offsets[place]), int(directory.lengths[place])
         try:
             data = self._bytes(archive, offset, length, int(directory.methods[place]), int(directory.sizes[place]))

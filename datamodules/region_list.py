@@ -44,6 +44,7 @@ COLUMNS = (
     "description",
 )
 SHOWN = 20  # mistakes that are named
+_BOX = "40 30 120 90"  # what a message shows: a box whose right edge is at 160, the lower at 120
 
 Row = Mapping[str, Any]
 
@@ -269,7 +270,7 @@ class _Region:
         first = self.rows[0]
         form = next(f for f in FORMS if f in first)
         for row in self.rows:
-            if row.get(form) != first[form]:
+            if _said(form, row) != _said(form, first):
                 self._add("opinions", row, f"the rows of region {first['id']!r} show different regions: give each an id of its own")
         try:
             shape = _shape(form, first[form], files, pixels.shape[:2])
@@ -280,6 +281,9 @@ class _Region:
             return ""
         if _reaches_out(form, shape, *pixels.shape[:2]):
             height, width = pixels.shape[:2]
+            if form == "box" and _are_corners(shape, height, width):
+                self._add("region", first, _either(shape, height, width))
+                return ""
             self._add("region cut", first, f"{form} {_short(first[form])} reaches out of the image of {width} x {height} pixels", False)
         return str(rle.encode(mask)["counts"])
 
@@ -359,6 +363,32 @@ def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
     return min(*x, *y) <= -1 or max(x) >= width + 1 or max(y) >= height + 1
 
 
+def _said(form: str, row: Row) -> Any:
+    """A region as a row says it, whatever stands between its numbers."""
+    value = row.get(form)
+    try:
+        return shape_of_cell(form, value) if form in ("box", "polygon") and isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _are_corners(box: Sequence[float], height: int, width: int) -> bool:
+    """Whether the numbers, taken for left, top, right and bottom, are a box that lies in the image."""
+    left, top, right, bottom = box
+    return 0 <= left < right <= width and 0 <= top < bottom <= height
+
+
+def _either(box: Sequence[float], height: int, width: int) -> str:
+    """What is to be written, for a box that may be two."""
+    left, top, third, fourth = box
+    corners, cut = (left, top, third - left, fourth - top), (left, top, min(third, width - left), min(fourth, height - top))
+    said = [" ".join(f"{v:g}" for v in numbers) for numbers in (box, corners, cut)]
+    return (
+        f"box {said[0]} reaches out of the image of {width} x {height} pixels as left, top, width, height, and lies in it as left, top, "
+        f"right, bottom: a box is the former. If these are corners, write {said[1]}; if not, cut it to the image: {said[2]}"
+    )
+
+
 def _shape(form: str, value: Any, files: ImageFiles, size: tuple[int, ...]) -> Any:
     """A cell -> what `Prompt` takes."""
     if form == "mask":
@@ -366,17 +396,38 @@ def _shape(form: str, value: Any, files: ImageFiles, size: tuple[int, ...]) -> A
         if leads_out(archive):
             raise ValueError(f"mask {str(value)!r} leads out of the folder: write it relative to {files.root}")
         return files.read(str(value)) if inside else str(files.root / archive)
+    read = shape_of_cell(form, value) if isinstance(value, str) else value
     if form == "rle":
-        code = json.loads(value) if isinstance(value, str) and value.startswith("{") else value
-        return {"size": list(size), "counts": code} if isinstance(code, str) else code
-    if form == "box":
-        return tuple(_numbers(value))
-    rings = value.split(";") if isinstance(value, str) else value
-    return [_numbers(ring) for ring in rings]
+        return {"size": list(size), "counts": read} if isinstance(read, str) else read
+    if form == "polygon":
+        return [[float(v) for v in (numbers(ring) if isinstance(ring, str) else ring)] for ring in read]
+    box = tuple(float(v) for v in read)
+    if len(box) != 4:
+        raise ValueError(f"a box is left, top, width, height, four numbers of pixels, as in {_BOX}; got {_short(value)}")
+    return box
 
 
-def _numbers(value: Any) -> list[float]:
-    return [float(v) for v in (value.replace(",", " ").split() if isinstance(value, str) else value)]
+def shape_of_cell(form: str, text: str) -> Any:
+    """A region as a cell of a list has it: numbers with blanks or commas between them and, between rings of a polygon, semicolons; or JSON.
+
+    Raises:
+        ValueError: another text, of a form that is numbers.
+    """
+    if form == "rle" and not text.lstrip().startswith("{"):
+        return text
+    if text.lstrip()[:1] in ("[", "{"):
+        return json.loads(text)
+    return [numbers(ring) for ring in text.split(";")] if form == "polygon" else numbers(text)
+
+
+def numbers(text: str) -> list[float]:
+    """ "40 30 120 90" or "40,30,120,90" -> its numbers. Raises ValueError: something else."""
+    try:
+        return [float(v) for v in text.replace(",", " ").split()]
+    except ValueError:
+        raise ValueError(
+            f"numbers stand with blanks or commas between them, as in {_BOX}, a fraction behind a point; got {_short(text)!r}"
+        ) from None
 
 
 def distortions(value: Any) -> Distortions:

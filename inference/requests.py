@@ -14,7 +14,7 @@ from components.mask_encoders.base import Prompt
 from components.registry import ConfigError, check_keys
 from components.rle import RegionError
 from datamodules.images import SUFFIXES, list_images
-from datamodules.region_list import cells_of_any_length
+from datamodules.region_list import cells_of_any_length, shape_of_cell
 
 Kind = Literal["box", "point", "polygon", "rle", "mask", "whole", "proposed"]
 REGION_KEYS = ("box", "point", "polygon", "rle", "mask")
@@ -75,11 +75,6 @@ class Request:
     name: str
     path: Path
     regions: tuple[Asked, ...]
-
-
-def numbers(text: str) -> list[float]:
-    """ "40,30,120,90" -> its numbers. Raises ValueError."""
-    return [float(part) for part in text.split(",")]
 
 
 def gather(source: Path, regions: Sequence[Asked], images: Path | None = None, mask_type: str = "points") -> list[Request]:
@@ -154,7 +149,7 @@ def _manifest(file: Path, root: Path) -> list[Request]:
         name = str(number if record.get("id") in (None, "") else record["id"])
         asked = Asked(name, "whole")
         for kind, value in given.items():
-            value = _read(value) if kind != "mask" else value
+            value = _read(kind, value)
             if kind == "mask" and not isinstance(value, str):
                 raise ConfigError(f"{where}: a mask is a file name, got {value!r}")
             asked = Asked(name, kind, str(file.parent / value) if kind == "mask" else value)  # type: ignore[arg-type]
@@ -190,12 +185,12 @@ def _records(file: Path) -> list[Mapping[str, Any]]:
     return found
 
 
-def _read(value: Any) -> Any:
-    """A field of a CSV: JSON where it is, numbers with commas where they are, else the text itself."""
-    if not isinstance(value, str):
-        return value
+def _read(kind: str, value: Any) -> Any:
+    """A cell as `shape_of_cell` reads it, or the text itself where it is another."""
     try:
-        return json.loads(value) if value.lstrip()[:1] in ("[", "{") else numbers(value)
+        if isinstance(value, str) and kind == "rle" and value.lstrip().startswith("["):
+            return json.loads(value)  # counts that are not compressed
+        return shape_of_cell(kind, value) if isinstance(value, str) and kind != "mask" else value
     except ValueError:
         return value
 

@@ -251,7 +251,7 @@ def test_a_broken_image_among_many_loses_nothing(run, tmp_path, capsys):
     [
         ([{"box": [100, 100, 5, 5]}], "lies outside the image of 80 x 60 pixels"),
         ([{"box": [1, 2, 3]}], "a box is left, top, width, height, 4 numbers of pixels, got"),
-        ([{"box": [1, 2, -3, 4]}], "positive width and height"),
+        ([{"box": [1, 2, -3, 4]}], "a box is left, top, width, height, got a width of -3"),
         ([{"point": [1, 2, 3]}], "a point is x, y, 2 numbers"),
         ([{"point": [200, 3]}], "lies outside the image"),
         ([{"polygon": [[1, 2]]}], "at least three finite points"),

@@ -61,7 +61,10 @@ def box_edges(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, in
         raise RegionError(f"a box is left, top, width, height: four finite numbers of pixels, got {box}")
     left, top, width, height = (float(v) for v in box)
     if width <= 0 or height <= 0:
-        raise RegionError(f"a box has a positive width and height, got {width:g} x {height:g}; is it left, top, right, bottom instead?")
+        raise RegionError(
+            f"a box is left, top, width, height, got a width of {width:g} and a height of {height:g}; if these are corners, left, top, "
+            "right, bottom, take the first two from the last two: 40 30 160 120 is 40 30 120 90"
+        )
     x = _span(left, left + width, size[1])
     y = _span(top, top + height, size[0])
     if x is None or y is None:

@@ -67,7 +67,9 @@ def test_a_members_checksum_is_of_its_own_bytes_however_it_is_packed(packed):
 
 
 def test_a_missing_member(packed):
-    with pytest.raises(ImageError, match=r"has no member Blur_3/nothing\.png: this archive is of another version than the one that was listed"):
+    with pytest.raises(
+        ImageError, match=r"has no member Blur_3/nothing\.png: this archive is of another version than the one that was listed"
+    ):
         ImageFiles(packed.parent).read(f"{packed.name}::Blur_3/nothing.png")
 
 

@@ -97,7 +97,7 @@ def test_images_and_masks_are_read_inside_archives_too(folder, checked, archive)
             row.update({column: f"{archive}::in/{row[column]}" for column in ("image", "mask") if row.get(column)})
             del row["group"]
 
-    status, text, problems = checked(name_members)
+    status, _, problems = checked(name_members)
     assert (status, problems["problems"]) == (0, [])
     packed, said = trained(folder)
     assert said == ""

@@ -37,10 +37,13 @@ def regions(tmp_path, *rows):
     "form",
     [
         {"box": "3 2 5 4"},
-        {"box": "3, 2, 5, 4"},
+        {"box": "3,2,5,4"},
+        {"box": "[3, 2, 5, 4]"},
         {"box": [3, 2, 5, 4]},
         {"polygon": "3 2 8 2 8 6 3 6"},
         {"polygon": [[3, 2, 8, 2, 8, 6, 3, 6]]},
+        {"polygon": "3,2 8,2 8,6 3,6"},
+        {"polygon": "[[3, 2, 8, 2, 8, 6, 3, 6]]"},
         {"polygon": "3 2 5 2 5 6 3 6; 5 2 8 2 8 6 5 6"},
         {"rle": rle.encode(MASK)["counts"]},
         {"rle": json.dumps(rle.encode(MASK))},
@@ -92,6 +95,11 @@ def test_two_of_three_say_clean(tmp_path):
     assert region.distortions == ()
 
 
+def test_opinions_write_their_region_as_they_like(tmp_path):
+    (region,) = regions(tmp_path, {"box": "3 2 5 4", "quality": "4"}, {"box": "3,2,5,4", "quality": "2"})
+    assert region.quality == 0.5
+
+
 BOX = {"box": "3 2 5 4"}
 
 
@@ -100,7 +108,23 @@ BOX = {"box": "3 2 5 4"}
     [
         ([{"box": "30 2 5 4"}], [("region", 2, "box .* lies outside the image")]),
         ([{"box": "3 2 5"}], [("region", 2, "a box is left, top, width, height")]),
-        ([{"box": "a b c d"}], [("region", 2, "could not convert string to float")]),
+        (
+            [{"box": "a b c d"}],
+            [
+                (
+                    "region",
+                    2,
+                    "numbers stand with blanks or commas between them, as in 40 30 120 90, a fraction behind a point; got 'a b c d'",
+                )
+            ],
+        ),
+        ([{"box": "3;2;5;4"}], [("region", 2, "numbers stand with blanks or commas between them, as in 40 30 120 90")]),
+        (
+            [{"box": "3,5 2,5 5 4"}],
+            [("region", 2, "a box is left, top, width, height, four numbers of pixels, as in 40 30 120 90; got 3,5 2")],
+        ),
+        ([{"box": "4 3 8 7"}], [("region", 2, "box 4 3 8 7 reaches out .* and lies in it as left, top, right, bottom")]),
+        ([{"box": "4,3,8,7"}], [("region", 2, ".*If these are corners, write 4 3 4 4; if not, cut it to the image: 4 3 6 5")]),
         ([{"box": 7}], [("region", 2, ".*not iterable")]),
         ([{"mask": "nothing.png"}], [("mask", 2, ".*nothing")]),
         ([{"mask": "../mask.png"}], [("mask", 2, r"mask '\.\./mask\.png' leads out of the folder: write it relative to")]),
@@ -167,8 +191,9 @@ def test_what_is_whole_is_read_beside_what_is_not(tmp_path):
     [
         ({"box": "3 2 7 6"}, 0),
         ({"box": "-0.5 0 10.9 8"}, 0),  # rounding
-        ({"box": "3 2 8 6"}, 1),
+        ({"box": "3 2 8 1"}, 1),
         ({"box": "-1 2 8 6"}, 1),
+        ({"box": "3 2 12 9"}, 1),
         ({"polygon": "3 2 8 2 8 9 3 6"}, 1),
         ({"polygon": "3 2 5 2 5 6; 0 0 10 0 10 8"}, 0),
     ],

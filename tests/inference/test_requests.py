@@ -11,7 +11,7 @@ from components.mask_encoders.base import Prompt
 from components.registry import ConfigError
 from components.rle import RegionError
 from inference.output import Output
-from inference.requests import Asked, Request, gather, numbers
+from inference.requests import Asked, Request, gather
 from inference.rows import Row
 
 
@@ -59,6 +59,24 @@ def test_a_csv_of_a_spreadsheet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "cell", "value"),
+    [
+        ("box", "1 2 3 4", [1, 2, 3, 4]),
+        ("box", '"1,2,3,4"', [1, 2, 3, 4]),
+        ("box", '"[1, 2, 3, 4]"', [1, 2, 3, 4]),
+        ("box", "1 two 3 4", "1 two 3 4"),  # refused once the image is there
+        ("point", "1.5 -2", [1.5, -2]),
+        ("polygon", "0 0 4 0 4 4; 5 5 9 5 9 9", [[0, 0, 4, 0, 4, 4], [5, 5, 9, 5, 9, 9]]),
+        ("rle", "[ab0", "[ab0"),
+        ("rle", '"[3, 4]"', [3, 4]),
+    ],
+)
+def test_a_cell_is_written_as_in_a_list_for_training(tmp_path, kind, cell, value):
+    (tmp_path / "m.csv").write_text(f"image,{kind}\nx.png,{cell}\n")
+    assert gather(tmp_path / "m.csv", [])[0].regions == (Asked("0", kind, value),)
+
+
+@pytest.mark.parametrize(
     ("asked", "prompt"),
     [
         (Asked("", "box", [1, 2, 3, 4]), Prompt(box=(1, 2, 3, 4))),
@@ -78,12 +96,6 @@ def test_what_a_region_means(asked, prompt):
 def test_what_is_no_box(value):
     with pytest.raises(RegionError, match="a box is left, top, width, height, 4 numbers of pixels, got"):
         Asked("", "box", value).prompt(10, 20)
-
-
-def test_numbers():
-    assert numbers("1,2.5,-3") == [1, 2.5, -3]
-    with pytest.raises(ValueError, match="could not convert"):
-        numbers("1,two")
 
 
 def listed(tmp_path, *rows):
