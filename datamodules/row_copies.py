@@ -37,6 +37,7 @@ _REGIONS = (
     *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")),
 )
 _LARGE = 1024  # bytes: images that a table holds are larger
+_LIMIT = 2**31 - 1  # bytes of texts or images in one Arrow array, whose places are numbers of 32 bits
 _FORM = 2  # of the copies; part of their names, so that those of another form are not read
 _MASKS = "masks"
 _COUNTS = "regions.list.element.counts"
@@ -91,13 +92,13 @@ def make_copies(parts: Sequence[Path], folder: Path) -> None:
 
 def size_of_copy(part: Path) -> int:
     """About how many bytes the copy of a table takes, by the table's footer: numbers as wide as their types are, texts as long as they are
-    in the table. 0 for a table that is not copied.
+    in the table. 0 for a table that is not copied: it holds images, or so much text in a row group that this is no single batch.
 
     Raises:
         ValueError: the table is damaged.
     """
     with open_table(part) as file:
-        if _holds_images(file):
+        if _holds_images(file) or _largest_column(file) > _LIMIT:
             return 0
         columns, size = {*needed_columns(file)}, 0
         for g in range(file.num_row_groups):
@@ -160,9 +161,19 @@ def _holds_images(file: pq.ParquetFile) -> bool:
     return False
 
 
+def _largest_column(file: pq.ParquetFile) -> int:
+    """Bytes of the texts of a column in a row group, at most."""
+    groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
+    columns = [group.column(c) for group in groups for c in range(group.num_columns)]
+    return max((column.total_uncompressed_size for column in columns if column.physical_type == "BYTE_ARRAY"), default=0)
+
+
 def as_batch(table: pa.Table) -> pa.RecordBatch:
-    """A row group in one piece."""
-    return next(iter(table.combine_chunks().to_batches()), pa.RecordBatch.from_pylist([], table.schema))
+    """A row group in one piece. Raises ValueError where it is too large for one."""
+    pieces = table.combine_chunks().to_batches()
+    if len(pieces) > 1:
+        raise ValueError(f"a row group of {len(table):,} rows holds more than {_LIMIT:,} bytes of text in a column. {_REMEDY}")
+    return pieces[0] if pieces else pa.RecordBatch.from_pylist([], table.schema)
 
 
 class RowCopy:

@@ -20,7 +20,7 @@ from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, is_file
 from datamodules.label_faults import LABELS, count_unfit
 from datamodules.records import SPLITS, Split
-from datamodules.row_copies import RowCopy, as_batch, needed_columns, place_of, plain
+from datamodules.row_copies import RowCopy, needed_columns, place_of, plain
 from datamodules.tables import open_table, read_group, read_groups
 
 OPEN_TABLES = 32  # held open by one process
@@ -223,14 +223,14 @@ class TableFiles:
             if len(self._groups) >= self.kept:
                 self._groups.popitem(last=False)
             file, columns = opened
-            self._groups[key] = as_batch(read_group(file, self.parts[part], group, columns))
+            self._groups[key] = read_group(file, self.parts[part], group, columns)
         self._groups.move_to_end(key)
-        found = self._groups[key].slice(row, 1)
+        (found,) = self._groups[key].slice(row, 1).to_batches()
         return {name: plain(column)[0] for name, column in zip(found.schema.names, found.columns, strict=True)}
 
     def _forget(self) -> None:
         self._open: OrderedDict[int, RowCopy | tuple[pq.ParquetFile, list[str]]] = OrderedDict()
-        self._groups: OrderedDict[tuple[int, int], pa.RecordBatch] = OrderedDict()
+        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
 
     def _opened(self, part: int) -> RowCopy | tuple[pq.ParquetFile, list[str]]:
         if part not in self._open:

@@ -14,12 +14,12 @@ import pytest
 
 from components import rle
 from components.registry import ConfigError
-from datamodules import row_copies
+from datamodules import row_copies, rows
 from datamodules.datasets.indexed import Indexed
 from datamodules.records import ImageRecord, RegionRecord, Scale, encode_png
 from datamodules.row_copies import make_copies, place_of, plain, size_of_copy
 from datamodules.rows import TableFiles
-from datamodules.tables import SCHEMA, RecordWriter, to_row, write_records
+from datamodules.tables import SCHEMA, RecordWriter, read_group, to_row, write_records
 
 COUNTS = rle.encode(np.eye(8, dtype=bool))["counts"]
 PNG = encode_png(np.zeros((8, 8, 3), np.uint8))
@@ -168,6 +168,35 @@ def test_tables_that_hold_images_are_not_copied(tmp_path):
     write_records(tmp_path / "part.parquet", held)
     make_copies([tmp_path / "part.parquet"], tmp_path / "rows")
     assert not (tmp_path / "rows").exists()
+
+
+def test_a_row_group_too_large_for_one_array_is_read_whole_and_not_copied(root, tmp_path, monkeypatch):
+    """Beyond 2 GB of images or texts in a column Arrow hands over a row group in pieces."""
+
+    def in_pieces(*arguments):
+        table = read_group(*arguments)
+        return pa.concat_tables([table.slice(0, 1), table.slice(1, 1), table.slice(2)])
+
+    expected = samples(root, None)
+    monkeypatch.setattr(rows, "read_group", in_pieces)
+    monkeypatch.setattr(row_copies, "_LIMIT", 8)
+    found = samples(root, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    for split, some in expected.items():
+        assert len(some)
+        assert [found[split].record(i) for i in range(len(found[split]))] == [some.record(i) for i in range(len(some))]
+
+
+def test_a_row_group_is_one_batch_or_refused():
+    class Large:
+        def __len__(self):
+            return 3
+
+        def combine_chunks(self):
+            return pa.concat_tables([pa.table({"id": ["a"]}), pa.table({"id": ["b", "c"]})])
+
+    with pytest.raises(ValueError, match=r"a row group of 3 rows holds more than 2,147,483,647 bytes of text .* or to '' to train without"):
+        row_copies.as_batch(Large())
 
 
 def test_an_interrupted_copy_is_not_there(root, tmp_path, monkeypatch):
