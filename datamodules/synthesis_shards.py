@@ -43,6 +43,7 @@ class Shards(Work):
         self.job, self.plan = job, plan
         self.references = [Reference(**r) for r in plan["photographs"]]
         self.key = hashlib.sha256(json.dumps([str(job.out.resolve()), plan], sort_keys=True).encode()).hexdigest()
+        self.libraries = (*plan["recipe"]["libraries"], *(["rawpy"] if plan["recipe"]["raw"] else []))
         self.kinds = list(job.distortions)
         each = len(self.kinds) * SETTINGS
         self.total = len(self.references) * each if job.mode == "seagull_100w" else job.images or len(self.references)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.metadata
+import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -47,9 +52,11 @@ class Work(ABC):
 
     Attributes:
         key: names the job: two jobs of one key make the same bytes.
+        libraries: distributions whose versions show in the bytes.
     """
 
     key: str
+    libraries: Sequence[str] = ()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -69,6 +76,26 @@ class Work(ABC):
     @abstractmethod
     def make(self, shard: int) -> Made:
         """Makes the shard and writes it. The files depend on the job and the number alone, and `is_done` once all of them are there."""
+
+
+def surroundings(libraries: Sequence[str]) -> dict[str, str]:
+    """What the bytes that this process makes may hang on, beside the job: versions, the sort of processor, and the project's own code."""
+    found = {"python": platform.python_version(), "processor": platform.machine(), "the project's code": _code()}
+    for name in libraries:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@functools.cache
+def _code() -> str:
+    """Changes with any module of those that make data."""
+    mark, root = hashlib.sha256(), Path(__file__).parents[2]
+    for path in sorted(path for folder in ("components", "datamodules") for path in (root / folder).rglob("*.py")):
+        mark.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return mark.hexdigest()[:12]
 
 
 class EngineError(RuntimeError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from components.registry import ConfigError
-from datamodules.engines.base import ENGINES, EngineError
+from datamodules.engines.base import ENGINES, EngineError, surroundings
 from tests.datamodules.engines.counting import Counting
 
 
@@ -96,6 +97,31 @@ def test_a_cluster_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr("ray.init", nobody)
     with pytest.raises(EngineError, match="ray: no cluster at address=auto: start one"):
         list(ENGINES.build({"plugin": "ray", "address": "auto"}).run(Counting(tmp_path), [0]))
+
+
+def test_each_node_has_what_this_machine_has(tmp_path, ray_cluster):
+    engine = ENGINES.build({"plugin": "ray"})
+    work = Counting(tmp_path)
+    work.libraries = ("numpy", "no-such-library")
+    assert len(list(engine.run(work, range(4)))) == 4
+    assert list(engine.found_on.values()) == [surroundings(work.libraries)] * 2
+    assert surroundings(work.libraries)["no-such-library"] == "not installed"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_node_with_other_libraries_makes_nothing(tmp_path, ray_cluster, monkeypatch, late):
+    """Not even one that joins after all were asked. Here it is this machine that has others."""
+    engine = ENGINES.build({"plugin": "ray"})
+    work = Counting(tmp_path)
+    work.libraries = ("numpy",)
+    here = {**surroundings(["numpy"]), "numpy": "1.0"}
+    monkeypatch.setattr("datamodules.engines.ray.surroundings", lambda libraries: here)
+    if late:
+        monkeypatch.setattr(type(engine), "_check_nodes", lambda *_: None)
+    said = rf"ray: the node .* has numpy {np.__version__} \(here 1\.0\).* install the same on every node, or leave that node out"
+    with pytest.raises(EngineError, match=said):
+        list(engine.run(work, range(3)))
+    assert not list(tmp_path.iterdir())
 
 
 SCRIPT = """
