@@ -167,7 +167,7 @@ def show_data(args: argparse.Namespace) -> dict[str, Any]:
     write_page(args.out, str(args.folder), dataset.rows.coverage(), said, pictures, figures(records), why)
     print(f"page: {args.out}" + ("" if there else "; it shows labels alone, for no image is where the tables say"))
     if why:
-        print(f"{len(why):,} images cannot be shown: {named(why)}")
+        print(f"{len(why):,} images cannot be shown: {named(why)}. {GO_ON.replace('DATA', str(args.folder))}")
     return {"out": str(args.out), "images": len(records), "pictures": len(pictures), "skipped": why}
 
 

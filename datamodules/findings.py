@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "mask": ("error", "a mask is malformed, or of another size than its image"),
     "empty region": ("error", "a mask covers no pixel"),
     "region": ("error", "a box or a polygon is none, or lies outside its image"),
+    "region twice": ("warning", "a region of a list stands twice: a row is repeated, or two regions of an image have the same mask"),
     "region cut": ("warning", "a box or a polygon reaches out of its image, and is cut to it"),
     "opinions": ("error", "rows of one region show different places, or have standard deviations of their own"),
     "box or area": ("error", "a box or an area is not the mask's"),

@@ -74,6 +74,7 @@ def read_images(
     left = {*exclude} & {*table.images.values()}
     groups, mistakes = _groups(rows)
     splits, more = _splits(rows, groups, shares, seed, left)
+    more += _repeated(rows)
     found: list[ListedImage] = []
     files = ImageFiles(root)
     for image, listed in tqdm(rows.items(), unit="image", desc=f"reading {root}", delay=2):
@@ -112,6 +113,22 @@ def _image(
     mark = f"sha256:{hashlib.sha256(data).hexdigest()}"
     record = ImageRecord(image, group, split, height, width, tuple(r for _, r in found), path=image, hash=mark)
     return ListedImage(record, first, tuple(line for line, _ in found)), mistakes
+
+
+def _repeated(rows: Mapping[str, Sequence[Row]]) -> list[Mistake]:
+    """Rows that say what another of their region says, word for word, if no region has opinions that differ: opinions may agree."""
+    found = []
+    for image, listed in rows.items():
+        firsts: dict[str, Row] = {}
+        for row in listed:
+            first = firsts.setdefault(str(row["id"]), row)
+            if first is row:
+                continue
+            if {**first, "line": 0} != {**row, "line": 0}:
+                return []
+            said = f"region {str(row['id'])!r} stands on line {first['line']} with the same in every cell, and counts as a second opinion"
+            found.append(Mistake("region twice", int(row["line"]), image, f"{said}: delete one of the two", stops=False))
+    return found
 
 
 def _groups(rows: Mapping[str, Sequence[Row]]) -> tuple[dict[str, str], list[Mistake]]:

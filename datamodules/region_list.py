@@ -44,6 +44,7 @@ COLUMNS = (
     "description",
 )
 SHOWN = 20  # mistakes that are named
+_NOTHING = ("nan", "none", "null", "<na>", "n/a")
 _BOX = "40 30 120 90"  # what a message shows: a box whose right edge is at 160, the lower at 120
 
 Row = Mapping[str, Any]
@@ -118,7 +119,7 @@ def read_list(path: Path) -> RegionList:
                     first = 1 if path.suffix != ".jsonl" else line
                     mistakes.setdefault(name, Mistake("column", first, "", f"unknown column {name!r}. {suggest(name, list(COLUMNS))}"))
                     known.pop(name, None)
-                odd = next((mistake for name in known if (mistake := _of_another_type(name, known[name], line, image))), None)
+                odd = next((mistake for name in known if (mistake := _of_another_sort(name, known[name], line, image))), None)
                 forms = [f for f in FORMS if f in known]
                 if odd:
                     mistakes[line] = odd
@@ -134,8 +135,11 @@ def read_list(path: Path) -> RegionList:
     return RegionList(tuple(rows), images, tuple(mistakes.values()))
 
 
-def _of_another_type(column: str, value: Any, line: int, image: str) -> Mistake | None:
-    """What JSON can hold in a column and a list cannot."""
+def _of_another_sort(column: str, value: Any, line: int, image: str) -> Mistake | None:
+    """What JSON can hold in a column and a list cannot, and what programs write into a cell of a region that has nothing."""
+    if column in FORMS and str(value).strip().lower() in _NOTHING:
+        remedy = "leave the cell empty where another column has the region, or delete the row"
+        return Mistake("region", line, image, f"{column} is {str(value)!r}, which is no region: {remedy}")
     scores = [f"{score}{of}" for score in SCORES for of in ("", "_std")]
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if column in scores:
@@ -247,6 +251,7 @@ def regions_of(
     for row in rows:
         opinions.setdefault(str(row["id"]), []).append(row)
     found, mistakes = [], list[Mistake]()
+    masks: dict[str, Row] = {}
     for region, of_region in opinions.items():
         read = _Region(of_region, name, mistakes)
         counts = read.counts(pixels, files)
@@ -254,6 +259,11 @@ def regions_of(
         agreed = read.distortions()
         if counts:
             first = of_region[0]
+            other = masks.setdefault(counts, first)
+            if other is not first:
+                said = f"region {region!r} has the pixels of region {str(other['id'])!r} on line {other['line']}"
+                remedy = "delete one of the two, or give opinions about one region one id"
+                mistakes.append(Mistake("region twice", int(first["line"]), name, f"{said}: {remedy}", stops=False))
             words: dict[str, Any] = {word: first.get(word) for word in ("semantic", "description")}
             found.append((int(first["line"]), RegionRecord(f"{name}/{region}", counts, distortions=agreed, **labels, **words)))
     return found, mistakes
@@ -295,7 +305,10 @@ class _Region:
         std = stds[0] if stds else statistics.stdev(values) if len(values) > 1 else None
         scored, spread = ([row for row in self.rows if column in row] for column in (score, f"{score}_std"))
         if spread and max(len(scored), len(spread)) > 1:
-            said = f"region {self.rows[0]['id']!r} has several opinions on its {score}, and a {score}_std: opinions have none of their own"
+            said = (
+                f"region {self.rows[0]['id']!r} has several opinions on its {score}, and a {score}_std: opinions have none of their own. "
+            )
+            said += "Leave it empty, or delete the rows that repeat one"
             self._add("opinions", spread[0], said)
         elif stds and not scored:
             self._add("std without score", spread[0], f"{score}_std {stds[0]:g} without a {score}", False)

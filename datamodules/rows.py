@@ -19,7 +19,7 @@ from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, is_file
 from datamodules.label_faults import LABELS, count_unfit
-from datamodules.records import SPLITS, Split
+from datamodules.records import GO_ON, SPLITS, Split
 from datamodules.row_copies import RowCopy, needed_columns, place_of, plain
 from datamodules.tables import open_table, read_group, read_groups
 
@@ -158,11 +158,11 @@ def _check_splits(table: pa.Table, sources: dict[str, str], part: Path) -> None:
     for pair in pairs:
         source, split = pair["source"], pair["split"]
         if split not in SPLITS:
-            raise ConfigError(f"{part}: an image of source {source!r} is in split {split!r}, allowed are {', '.join(SPLITS)}")
+            raise ConfigError(f"{part}: an image of source {source!r} is in split {split!r}, allowed are {', '.join(SPLITS)}. {GO_ON}")
         if sources.setdefault(source, split) != split:
             raise ConfigError(
                 f"{part}: source {source!r} is in the splits {sources[source]} and {split}: what is tested would have been trained on. "
-                "Give all images of a source one split; `python prepare.py validate` lists them"
+                f"Give all images of a source one split. {GO_ON}"
             )
 
 

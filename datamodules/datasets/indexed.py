@@ -92,7 +92,8 @@ class Indexed(RoiDataset):
         if rows.left_out and self.strict:
             raise ConfigError(f"{self.root}: {rows.coverage()}. Fetch what is missing, or set strict to false to go on without")
         if not rows.readable.any():
-            raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. Is {self.files.root} the folder of the images?")
+            remedy = f"Is {self.files.root} the folder of the images? `python prepare.py validate` lists what is wrong"
+            raise ConfigError(f"{self.root}: no image can be used: {rows.coverage()}. {remedy}")
         if rows.unmatched:
             warnings.warn(f"{not_found(self.exclude, rows.unmatched)} of {self.root}", stacklevel=2)
         if rows.left_out or rows.unfit:

@@ -23,7 +23,7 @@ def write_images(folder):
     for n in range(IMAGES):
         pixels = np.random.default_rng(n).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         (folder / f"{n}.png").write_bytes(encode_png(pixels))
-    PIL.Image.fromarray(mask()).save(folder / "mask.png")
+    PIL.Image.fromarray(mask()[:, ::-1]).save(folder / "mask.png")
 
 
 def mask(height=HEIGHT, width=WIDTH):
@@ -40,7 +40,7 @@ def clean_rows():
             form = ("box", "polygon", "rle", "mask")[(2 * n + r) % 4]
             value = {
                 "box": "3 2 9 9",
-                "polygon": "3 2 12 2 12 11 3 11",
+                "polygon": "5 2 14 2 14 11 5 11",
                 "rle": json.dumps(rle.encode(mask())),
                 "mask": "mask.png",
             }[form]
@@ -236,6 +236,27 @@ FAULTS = {
     "a box outside": (region(11, box="40 2 9 9"), {"region": 1}, "line 11, image '4.png': box", 1, 2),
     "a box that reaches out": (region(11, box="25 2 9 9"), {"region cut": 1}, "line 11, image '4.png': box 25 2 9 9 reaches", 0, 0),
     "a polygon that reaches out": (region(11, polygon="3 2 40 2 9 9"), {"region cut": 1}, "line 11, image '4.png': polygon", 0, 0),
+    "a region that is nan": (
+        region(11, polygon="nan"),
+        {"region": 1},
+        "labels.csv line 11, image '4.png': polygon is 'nan', which is no region: leave the cell empty",
+        1,
+        2,
+    ),
+    "a region twice": (
+        opinions({}),
+        {"region twice": 1},
+        "labels.csv line 26, image '4.png': region '0' stands on line 10 with the same in every cell",
+        0,
+        0,
+    ),
+    "a region under two names": (
+        region(11, box="3,2,9,9"),
+        {"region twice": 1},
+        "labels.csv line 11, image '4.png': region '1' has the pixels of region '0' on line 10: delete one of the two",
+        0,
+        0,
+    ),
     "a polygon of two points": (region(11, polygon="3 2 9 9"), {"region": 1}, "line 11, image '4.png'", 1, 2),
     "run lengths of another size": (region(12, rle=SMALL), {"mask": 1}, "RLE is 20 x 15 pixels, the image", 1, 2),
     "run lengths that are none": (region(12, rle="not a mask"), {"mask": 1}, "line 12, image '5.png'", 1, 2),

@@ -141,7 +141,7 @@ def test_training_goes_on_with_what_is_whole_and_says_so(folder, checked, name):
     assert all(sample.masks().any() for sample in samples)
     assert not {s.record.id for s in samples} & set(problems["unusable"])
     if problems["unusable"]:
-        assert "1 images of labels.csv are left out, being named in" in said
+        assert f"{len(problems['unusable'])} images of labels.csv are left out, being named in" in said
 
 
 @pytest.mark.parametrize(("first", "last", "split"), [(0, 8, "train"), (10, 12, "test")])

@@ -178,7 +178,9 @@ def test_a_deviation_that_cannot_be_is_told_and_stops_nothing(tmp_path, row, kin
 
 
 def test_what_is_whole_is_read_beside_what_is_not(tmp_path):
-    found, mistakes = read(tmp_path, {**BOX, "id": "a"}, {"box": "3 2", "id": "b"}, {**BOX, "id": "c", "quality": "9", "importance": "0.5"})
+    found, mistakes = read(
+        tmp_path, {**BOX, "id": "a"}, {"box": "3 2", "id": "b"}, {"box": "3 2 5 3", "id": "c", "quality": "9", "importance": "0.5"}
+    )
     assert [(line, region.id, region.quality, region.importance) for line, region in found] == [
         (2, "a.png/a", None, None),
         (4, "a.png/c", None, 0.5),

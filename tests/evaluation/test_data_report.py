@@ -121,7 +121,8 @@ def test_what_cannot_be_shown_is_skipped_counted_and_named(damaged, tmp_path, ca
         assert sum(bool(re.search(said, why)) for why in found["skipped"]) == 1
         assert re.search(said, printed)
         assert re.search(said, page)
-    assert "problems.json" not in printed
+    assert printed.count(f"To train without such images, list them once: python prepare.py validate {damaged} --images") == 1
+    assert "problems.json" not in page
     few = prepare.main(["show", str(damaged), str(tmp_path / "page.html"), "--pictures", "5"])
     assert few["pictures"] == 5
 
