@@ -1,5 +1,5 @@
-"""RAW photographs: from the sensor's values to linear light, so that distortions of exposure, contrast and colour happen while the
-picture is developed, as in the making of SEAGULL-100w (reference facts 3.1), and not to its 8-bit result."""
+"""RAW photographs: from the sensor's values to linear light, so that distortions happen while the picture is developed, as in the making of
+SEAGULL-100w (reference facts 3.1), and not to its 8-bit result (`datamodules.synthesis.Chains`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
-from datamodules.distortions.base import Distortion, Float, Image, from_linear
+from datamodules.distortions.base import Float, Image, from_linear
 from datamodules.images import ImageError
 
 SUFFIXES = (".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".iiq", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
@@ -66,22 +66,6 @@ def reduced(light: Float, size: tuple[int, int]) -> Float:
     height, width = size
     planes = [PIL.Image.fromarray(plane).resize((width, height), PIL.Image.Resampling.LANCZOS) for plane in np.moveaxis(light, 2, 0)]
     return np.clip(np.stack([np.asarray(plane) for plane in planes], -1), 0, 1)
-
-
-class Developing:
-    """A distortion that happens while `light` is developed: called as a distortion is, about the image that `light` becomes without it."""
-
-    def __init__(self, distortion: Distortion, light: Float) -> None:
-        self.distortion, self.light = distortion, light
-
-    def __call__(self, image: Image, setting: int, seed: int = 0) -> Image:
-        """image (H, W, 3), `from_linear(light)` -> the same picture, distorted in its development."""
-        return self.distortion.developed(self.light, setting, seed)
-
-
-def developing(distortions: Mapping[str, Distortion], light: Float) -> dict[str, Developing]:
-    """Those of `distortions` that happen in the development, about one picture."""
-    return {name: Developing(distortion, light) for name, distortion in distortions.items() if distortion.develops}
 
 
 def picture(light: Float) -> Image:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components import rle
 from components.registry import ConfigError
 from components.tasks import Distortions
-from datamodules.distortions.base import SETTINGS, STAGES, Distortion
+from datamodules.distortions.base import SETTINGS, STAGES, Distortion, Float, to_linear, to_uint8
 from datamodules.engines.base import Clock
 from datamodules.quality_labels.base import QualityLabel, Scores
 from datamodules.records import RegionRecord
@@ -21,7 +21,6 @@ Image = NDArray[np.uint8]  # (H, W, 3)
 Masks = NDArray[np.bool_]  # (R, H, W)
 Parts = NDArray[np.integer[Any]]  # (H, W), which region a pixel is in: 0 ... regions - 1
 Applied = tuple[tuple[str, int], ...]  # ((type, setting), ...) in the order of a camera, () for clean
-Distort = Callable[[Image, int, int], Image]  # image, setting, seed -> image: what a `Distortion` is called as
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def synthesize(
     recipe: Recipe,
     rng: np.random.Generator,
     clock: Clock | None = None,
-    developed: Mapping[str, Distort] | None = None,
+    light: Float | None = None,
 ) -> tuple[Image, list[RegionRecord]]:
     """Distorts `reference` region by region, or all over, and labels its regions.
 
@@ -80,7 +79,7 @@ def synthesize(
         reference: (H, W, 3), clean.
         masks: (R, H, W), what a mask encoder proposes for `reference`; made a partition by `partition`.
         clock: is told how long distorting and labelling took.
-        developed: stands in for the `distortions` of its names where one is the first to happen: see `datamodules.raw`.
+        light: what `reference` was developed from, where it is a RAW photograph: see `Chains`.
 
     Returns:
         The distorted image, and up to `recipe.regions` records whose ids are their indices; empty if all regions are too small.
@@ -93,7 +92,7 @@ def synthesize(
     applied = applied if mixed else applied * count
     clock = Clock() if clock is None else clock
     with clock("distorting"):
-        chains = Chains(reference, distortions, developed or {}, seed=int(rng.integers(2**31)))
+        chains = Chains(reference, distortions, light, seed=int(rng.integers(2**31)))
         distorted = _distort(reference, parts, applied, chains)
     big = np.flatnonzero(np.bincount(parts.ravel()) / parts.size >= recipe.min_area)
     kept = sorted(rng.permutation(big)[: recipe.regions].tolist())
@@ -161,19 +160,23 @@ def _neighbours(parts: Parts) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Chains:
-    """What is applied to one clean image: distortions, and in their place those that happen in the development of its RAW file."""
+    """What is applied to one clean image. Where the light that it was developed from is known (linear, see `datamodules.raw`), all that can
+    happen in the development does, one after the other, and is rounded to 8 bits at its end."""
 
     reference: Image
     distortions: Mapping[str, Distortion]
-    developed: Mapping[str, Distort]
+    light: Float | None
     seed: int
 
     def __call__(self, applied: Applied) -> Image:
         """The whole reference, (H, W, 3), with all of `applied`."""
-        out = self.reference
-        for i, (kind, setting) in enumerate(applied):
-            distort: Distort = self.developed[kind] if i == 0 and kind in self.developed else self.distortions[kind]
-            out = distort(out, setting, self.seed)
+        out, light, left = self.reference, self.light, list(applied)
+        while light is not None and left and self.distortions[left[0][0]].develops:
+            kind, setting = left.pop(0)
+            coded = self.distortions[kind].coded(light, setting, self.seed)
+            out, light = to_uint8(coded), to_linear(coded)
+        for kind, setting in left:
+            out = self.distortions[kind](out, setting, self.seed)
         return out
 
 

@@ -151,6 +151,10 @@ class Synthesis:
             "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         }
 
+    def _raw(self) -> dict[str, Any]:
+        """How RAW photographs are developed, and which distortions happen meanwhile; the others are done to the picture."""
+        return {**raw.describe(), "developed": [name for name, distortion in self.distortions.items() if distortion.develops]}
+
     def run(self) -> dict[str, Any]:
         """Makes what is missing of the data; -> what `data.json` holds, and under "seconds" what this call spent in each stage.
 
@@ -190,11 +194,11 @@ class Synthesis:
         path = self.out / PLAN
         if not path.exists():
             references, left_out = find_references(self.photographs, self.seed, self.val, self.test)
-            developed = raw.describe() if any(raw.is_raw(r.name) for r in references) else None
+            developed = self._raw() if any(raw.is_raw(r.name) for r in references) else None
             plan = {"recipe": {**self.settings(), "raw": developed}, "photographs": [asdict(r) for r in references], "left_out": left_out}
             write_json(path, plan)
         plan = json.loads(path.read_text(encoding="utf-8"))
-        asked = json.loads(json.dumps({**self.settings(), "raw": plan["recipe"]["raw"] and raw.describe()}))
+        asked = json.loads(json.dumps({**self.settings(), "raw": plan["recipe"]["raw"] and self._raw()}))
         differs = [k for k in asked | plan["recipe"] if asked.get(k) != plan["recipe"].get(k)]
         if differs:
             k = differs[0]

@@ -14,7 +14,6 @@ import numpy as np
 
 from components.mask_encoders.base import MaskEncoder, Masks
 from components.rle import RegionError
-from datamodules import raw
 from datamodules.distortions.base import SETTINGS, Image
 from datamodules.engines.base import Clock, Made, Work
 from datamodules.images import ImageError
@@ -172,9 +171,8 @@ class Shards(Work):
         """Regions, distortions and settings from the image's own generator."""
         job = self.job
         _, masks = self._proposals(clean, reference, clock)
-        developed = {} if clean.light is None else raw.developing(job.distortions, clean.light)
         rng = self._generator(item)
-        distorted, regions = synthesize(clean.image, masks, job.distortions, job.label, job.recipe, rng, clock, developed)
+        distorted, regions = synthesize(clean.image, masks, job.distortions, job.label, job.recipe, rng, clock, clean.light)
         if not regions:
             raise RegionError(f"no region covers min_area={job.recipe.min_area} of the image")
         return distorted, regions
@@ -199,8 +197,7 @@ class Shards(Work):
         return found
 
     def _chains(self, clean: Clean, seed: int) -> Chains:
-        developed = {} if clean.light is None else raw.developing(self.job.distortions, clean.light)
-        return Chains(clean.image, self.job.distortions, developed, seed)
+        return Chains(clean.image, self.job.distortions, clean.light, seed)
 
     @staticmethod
     def _reference_path(reference: Reference) -> str:

@@ -60,6 +60,13 @@ class Distortion(ABC):
     def developed(self, light: Float, setting: int, seed: int = 0) -> Image:
         """light (H, W, 3) float32, linear, sRGB primaries, 1 = the sensor's white -> (H, W, 3) uint8, distorted while it was developed.
 
+        Raises: see `coded`.
+        """
+        return to_uint8(self.coded(light, setting, seed))
+
+    def coded(self, light: Float, setting: int, seed: int = 0) -> Float:
+        """As `developed`, coded as sRGB in 8-bit levels, which are neither rounded nor clipped, so that more can follow.
+
         Raises:
             ValueError: the setting is out of range, or this distortion does not happen in the development.
         """
@@ -68,8 +75,8 @@ class Distortion(ABC):
             raise ValueError(f"{type(self).__name__} does not happen in the development: apply it to the developed image")
         return self.develop(light, variant, self.strengths[variant][grade], np.random.default_rng(seed))
 
-    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
-        """The distortion itself, before anything is clipped or rounded to 8 bits; `light` is left as it is."""
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
+        """The distortion itself: light -> coded values; `light` is left as it is."""
         raise NotImplementedError(f"{type(self).__name__}.develops is set, but it has no develop()")
 
     @staticmethod
@@ -102,7 +109,12 @@ def to_ycc(image: Image | Float) -> Float:
 
 def to_rgb(ycc: Float) -> Image:
     """The inverse of `to_ycc`, rounded and clipped to uint8."""
-    return to_uint8(ycc @ _TO_RGB.T)
+    return to_uint8(coded_rgb(ycc))
+
+
+def coded_rgb(ycc: Float) -> Float:
+    """The inverse of `to_ycc`, neither rounded nor clipped."""
+    return ycc @ _TO_RGB.T
 
 
 def to_uint8(x: Float) -> Image:
@@ -110,9 +122,9 @@ def to_uint8(x: Float) -> Image:
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
-def to_linear(image: Image) -> Float:
-    """sRGB uint8 -> linear light in [0, 1]."""
-    x = np.asarray(image, np.float32) / 255
+def to_linear(image: Image | Float) -> Float:
+    """sRGB in [0, 255] -> linear light in [0, 1]; what exceeds that is clipped."""
+    x = np.clip(np.asarray(image, np.float32) / 255, 0, 1)
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import PIL.Image
 from scipy import ndimage
 
-from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, to_uint8
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, encoded, to_uint8
 
 
 @DISTORTIONS.register("blur")
@@ -24,19 +24,33 @@ class Blur(Distortion):
     )
     seeded = ("motion",)  # its direction
     stage = "optics"
+    develops = True
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Edges of the image are continued by reflection."""
-        if variant == 0:
-            return to_uint8(ndimage.gaussian_filter(image.astype(np.float32), (strength, strength, 0), mode="reflect"))
         if variant == 3:
             height, width = image.shape[:2]
             small = PIL.Image.fromarray(image).resize(
                 (max(1, round(width / strength)), max(1, round(height / strength))), PIL.Image.Resampling.BOX
             )
             return np.array(small.resize((width, height), PIL.Image.Resampling.BICUBIC))
-        kernel = _disc(strength) if variant == 1 else _trail(strength, rng.uniform(0, np.pi))
-        return to_uint8(_convolve(image.astype(np.float32), kernel))
+        return to_uint8(_blurred(image.astype(np.float32), variant, strength, rng))
+
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
+        """In coded values, in which its strengths were graded; a lens blurs the light, and highlights spread."""
+        return _blurred(encoded(light), variant, strength, rng)
+
+
+def _blurred(x: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
+    """(H, W, 3) in [0, 255]."""
+    if variant == 0:
+        return np.asarray(ndimage.gaussian_filter(x, (strength, strength, 0), mode="reflect"), np.float32)
+    if variant == 3:
+        height, width = x.shape[:2]
+        smaller = max(1, round(width / strength)), max(1, round(height / strength))
+        planes = [PIL.Image.fromarray(plane).resize(smaller, PIL.Image.Resampling.BOX) for plane in np.moveaxis(x, 2, 0)]
+        return np.stack([np.asarray(plane.resize((width, height), PIL.Image.Resampling.BICUBIC)) for plane in planes], -1)
+    return _convolve(x, _disc(strength) if variant == 1 else _trail(strength, rng.uniform(0, np.pi)))
 
 
 def _disc(radius: float) -> Float:

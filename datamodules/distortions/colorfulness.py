@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, encoded, to_rgb, to_ycc
+from datamodules.distortions.base import DISTORTIONS, Distortion, Float, Image, coded_rgb, encoded, to_uint8, to_ycc
 
 
 @DISTORTIONS.register("colorfulness")
@@ -23,14 +23,14 @@ class Colorfulness(Distortion):
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """Luma is kept, up to clipping."""
-        return self._recoloured(to_ycc(image), variant, strength, rng)
+        return to_uint8(self._recoloured(to_ycc(image), variant, strength, rng))
 
-    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
         """As the development's saturation and white balance."""
         return self._recoloured(to_ycc(encoded(light)), variant, strength, rng)
 
     @staticmethod
-    def _recoloured(ycc: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+    def _recoloured(ycc: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
         if variant == 2:
             angle = rng.uniform(0, 2 * np.pi)
             ycc[..., 1:] += strength * np.array([np.cos(angle), np.sin(angle)], np.float32)
@@ -39,4 +39,4 @@ class Colorfulness(Distortion):
             ycc[..., 1:] *= strength / (strength + chroma)
         else:
             ycc[..., 1:] *= strength
-        return to_rgb(ycc)
+        return coded_rgb(ycc)

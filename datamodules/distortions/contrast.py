@@ -22,19 +22,19 @@ class Contrast(Distortion):
 
     def apply(self, image: Image, variant: int, strength: float, rng: np.random.Generator) -> Image:
         """The line pivots about the mean; the S-curve (soft, hard) has that slope there and keeps black and white apart."""
-        return _curve(image.astype(np.float32), variant, strength)
+        return to_uint8(_curve(image.astype(np.float32), variant, strength))
 
-    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
         """As a curve of the development."""
         return _curve(encoded(light), variant, strength)
 
 
-def _curve(x: Float, variant: int, strength: float) -> Image:
+def _curve(x: Float, variant: int, strength: float) -> Float:
     middle = float(x.mean())
     if variant == 3:
         half = 127.5
-        return to_uint8(middle + half * np.tanh(strength * (x - middle) / half))
+        return middle + half * np.tanh(strength * (x - middle) / half)
     if variant == 2:  # mid-tones are pulled together more than shadows and highlights
         away = np.abs(x - middle) / 255
-        return to_uint8(middle + (x - middle) * (strength + (1 - strength) * 0.35 * away))
-    return to_uint8(middle + strength * (x - middle))
+        return middle + (x - middle) * (strength + (1 - strength) * 0.35 * away)
+    return middle + strength * (x - middle)

@@ -28,6 +28,6 @@ class Exposure(Distortion):
             return from_linear(to_linear(levels) * np.float32(2.0**strength))[image]
         return to_uint8(levels.astype(np.float32) + strength)[image]
 
-    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Image:
+    def develop(self, light: Float, variant: int, strength: float, rng: np.random.Generator) -> Float:
         """Over and under are the development's brightness; bright and dark an offset of its curve."""
-        return from_linear(light * np.float32(2.0**strength)) if variant < 2 else to_uint8(encoded(light) + np.float32(strength))
+        return encoded(light * np.float32(2.0**strength)) if variant < 2 else encoded(light) + np.float32(strength)

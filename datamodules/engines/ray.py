@@ -96,10 +96,8 @@ class RayCluster(Engine):
     def _check_nodes(self, libraries: Sequence[str], here: Mapping[str, str]) -> None:
         """Asks each node that makes shards. Raises EngineError where one has something else than this machine."""
         nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
-        asked = {}
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node, soft=False)
-            asked[node] = ray.remote(num_cpus=0, max_retries=self.retries, scheduling_strategy=there)(_surroundings).remote(libraries)
+        ask: Any = ray.remote(num_cpus=0, max_retries=self.retries)(_surroundings)
+        asked = {n: ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(n, soft=False)).remote(libraries) for n in nodes}
         self.found_on = {node: _got(found) for node, found in asked.items()}
         wrong = [said for node, found in self.found_on.items() if (said := _differences(nodes[node], found, here))]
         if wrong:
@@ -136,7 +134,7 @@ def _make(work: Work, shard: int, there: Mapping[str, str]) -> tuple[Made, str]:
     return make_held(work, shard), ray.get_runtime_context().get_node_id()
 
 
-def _got(done: Any) -> tuple[Made, str]:
+def _got(done: Any) -> Any:
     """What a task gave, or its own error in place of Ray's account of it."""
     try:
         return ray.get(done)

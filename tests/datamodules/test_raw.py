@@ -9,7 +9,7 @@ import pytest
 import rawpy
 
 from datamodules import raw
-from datamodules.distortions.base import DISTORTIONS, from_linear
+from datamodules.distortions.base import DISTORTIONS, from_linear, to_linear, to_uint8
 from datamodules.images import ImageError
 from datamodules.synthesis import Chains
 from tests.datamodules.raw_files import write_dng
@@ -71,19 +71,23 @@ def test_reducing_keeps_light(file):
     assert raw.reduced((light > 0.15).astype(np.float32), (9, 13)).max() <= 1
 
 
-def test_of_several_distortions_the_first_happens_in_the_development():
+def test_of_several_distortions_all_before_the_file_happen_in_the_development():
+    """Their values are rounded to 8 bits once, at its end: that is seen where one brightens what another has dimmed."""
     light = (LIGHT / 30).astype(np.float32)
     image = from_linear(light)
-    distortions = {n: DISTORTIONS.build({"plugin": n}) for n in ("exposure", "contrast", "blur")}
-    developed = raw.developing(distortions, light)
-    assert set(developed) == {"exposure", "contrast"}
-    chain = Chains(image, distortions, developed, seed=0)
-    exposed = distortions["exposure"].developed(light, 16)
-    np.testing.assert_array_equal(chain((("exposure", 16),)), exposed)
-    np.testing.assert_array_equal(chain((("exposure", 16), ("contrast", 2))), distortions["contrast"](exposed, 2))
-    blurred = distortions["blur"](image, 4)
-    np.testing.assert_array_equal(chain((("blur", 4), ("exposure", 16))), distortions["exposure"](blurred, 16))
+    distortions = {n: DISTORTIONS.build({"plugin": n}) for n in DISTORTIONS.names()}
+    assert [n for n, d in distortions.items() if not d.develops] == ["compression"]
+    chain = Chains(image, distortions, light, seed=0)
+    for kind in set(distortions) - {"compression"}:
+        np.testing.assert_array_equal(chain(((kind, 16),)), distortions[kind].developed(light, 16))
+    flat = distortions["contrast"].coded(to_linear(distortions["exposure"].coded(light, 16)), 2)
+    both = chain((("exposure", 16), ("contrast", 2)))
+    np.testing.assert_array_equal(both, to_uint8(flat))
+    np.testing.assert_array_equal(chain((("exposure", 16), ("contrast", 2), ("compression", 4))), distortions["compression"](both, 4))
+    stepwise = distortions["contrast"](distortions["exposure"].developed(light, 16), 2)
+    assert 0 < np.abs(both.astype(int) - stepwise).max() <= 1
     np.testing.assert_array_equal(chain(()), image)
+    np.testing.assert_array_equal(Chains(image, distortions, None, seed=0)((("exposure", 16),)), distortions["exposure"](image, 16))
 
 
 @pytest.mark.parametrize("content", [b"", b"II*\x00 no more", b"text"])

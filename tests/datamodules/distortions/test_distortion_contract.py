@@ -147,7 +147,8 @@ def test_in_the_development_it_is_the_same_distortion(distortion, photograph):
     for setting in range(SETTINGS):
         out = distortion.developed(light, setting, seed=3)
         assert out.dtype == np.uint8
-        assert np.abs(out.astype(int) - distortion(photograph, setting, seed=3)).max() <= 1
+        most = 2 if distortion.variants[setting % 4] == "resample" else 1  # whose small picture is rounded, too
+        assert np.abs(out.astype(int) - distortion(photograph, setting, seed=3)).max() <= most
     with pytest.raises(ValueError, match="setting 20 of a distortion: allowed are 0 to 19"):
         distortion.developed(light, 20)
 
