@@ -234,13 +234,11 @@ def test_data_that_a_run_was_trained_on_keep_their_splits(dealt, tmp_path, capsy
     (later / "config.yaml").write_text(to_yaml(config))
     (later / "run.json").write_text(json.dumps({"data": DATASETS.build(config.data).describe()}))
     moved = shutil.copytree(folder, tmp_path / "moved")
-    for run in (tmp_path / "run", later):
-        for root in (folder, moved):
-            assert on(run, [*options, f"data.root={root}"]) == 2
-            assert f"note: these data name no splits, and {run} was trained on some of them" in capsys.readouterr().out
-            for more in ("data.only_test=true", "data.seed=5"):
-                with pytest.raises(ConfigError, match=rf"{run} was trained, or its checkpoint chosen, on pictures that would be tested"):
-                    on(run, [*options, f"data.root={root}", more])
+    for run, root, more in ((tmp_path / "run", folder, "data.seed=5"), (later, moved, "data.only_test=true")):
+        assert on(run, [*options, f"data.root={root}"]) == 2
+        assert f"note: these data name no splits, and {run} was trained on some of them" in capsys.readouterr().out
+        with pytest.raises(ConfigError, match=rf"{run} was trained, or its checkpoint chosen, on pictures that would be tested"):
+            on(run, [*options, f"data.root={root}", more])
 
 
 def test_where_it_cannot_be_told_what_a_run_has_seen_no_more_is_tested_than_training_holds_out(dealt, tmp_path, capsys):
