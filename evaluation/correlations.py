@@ -21,9 +21,12 @@ Vector = NDArray[np.float64]
 
 MIN_POINTS = 3  # of a correlation
 MIN_FIT_POINTS = 10
-_STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in standard deviations of pred
-_MOST_STEPS = 200  # of a start
+_STARTS = ((0.0, 0.25), (0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (0.0, 4.0))  # centre and width, in spreads of pred
+_FARTHEST, _NARROWEST, _WIDEST = 10.0, 0.01, 100.0  # centre either way, and width: beyond them the curve is a line, a step, or exponential
+_MOST_STEPS = 200  # of a start; some ten are usual
 _SETTLED = 1e-6  # relative gain of a step below which a start has converged: no digit of a correlation that is shown depends on it
+_NORMAL = 1.349  # standard deviations between the quartiles of a normal distribution
+_ALIKE = 2.0  # times, up to which two spreads are one
 
 _MANY = 20_000  # points from which on the best start is looked for among some
 
@@ -94,28 +97,45 @@ def fit_logistic(pred: ArrayLike, label: ArrayLike, parameters: Parameters = 4) 
     The one of four parameters is bounded. The one of five (Sheikh et al., "A statistical evaluation of recent full reference image
     quality assessment algorithms", 2006) adds a straight line, so that it follows no label worse than a line does.
 
-    Predictions are standardised and several starts are tried, because the result of a single start depends on it. The curve may only
-    rise: both sides mean "higher is better", and a falling curve would turn an inverted model's negative correlation into a positive one.
+    The curve may only rise: both sides mean "higher is better", and a falling curve would turn an inverted model's negative correlation
+    into a positive one. Several starts are tried, because the result of a single one depends on it. They are measured in the distance of
+    the predictions' quartiles, which a few far ones do not move, and in the standard deviation, where that is another.
+
+    Only centre and width are searched for. Of each such pair the other parameters follow by linear least squares (Golub and Pereyra, "The
+    differentiation of pseudo-inverses and nonlinear least squares problems whose variables separate", 1973): where the labels bend one way
+    alone, upper and lower run away together, and a search in all of them at once creeps after them.
     """
     x, y = paired(pred, label)
     if len(x) < MIN_FIT_POINTS:
         return LogisticFit(None, False, f"{len(x)} points, at least {MIN_FIT_POINTS} are needed")
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return LogisticFit(None, False, f"all {len(x)} {'predictions' if np.ptp(x) == 0 else 'labels'} are the same")
-    mean, std = float(x.mean()), float(x.std())
-    found = _best((x - mean) / std, y, parameters)
+    (middle, unit), *_ = _frames(x)
+    z = (x - middle) / unit
+    found = _best(z, y, parameters)
     if found is None:
         return LogisticFit(None, False, "the optimiser did not converge from any of its starts")
-    lower, rise, centre, width, *slope = found.tolist()
-    lower -= sum(slope) * mean / std
-    fit = LogisticFit((lower + rise, lower, mean + std * centre, std * width, *(s / std for s in slope)), True)
+    centre, width = float(found[0]), math.exp(found[1])
+    lower, rise, *slope = _curve(found, z, y, parameters)[0].tolist()
+    lower -= sum(slope) * middle / unit
+    fit = LogisticFit((lower + rise, lower, middle + unit * centre, unit * width, *(s / unit for s in slope)), True)
     if np.ptp(fit.predict(x)) <= 1e-9 * np.ptp(y):
         return LogisticFit(None, False, "the best rising curve is flat: predictions do not rise with the labels")
     return fit
 
 
+def _frames(x: Vector) -> list[tuple[float, float]]:
+    """Middle and spread of predictions that are not all equal: by their quartiles, and by mean and deviation where those differ."""
+    low, middle, high = np.percentile(x, (25, 50, 75)).tolist()
+    mean, std, unit = float(x.mean()), float(x.std()), (high - low) / _NORMAL
+    if not unit:
+        return [(mean, std)]
+    alike = unit / _ALIKE <= std <= unit * _ALIKE
+    return [(middle, unit)] if alike else [(middle, unit), (mean, std)]
+
+
 def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
-    """The parameters of least squared error over all starts, of standardised predictions; None where none converged.
+    """Centre and logarithm of the width of least squared error over all starts, of standardised predictions; None where none converged.
 
     Of very many points, which start is best is asked of some of them, evenly over the predictions; all of them then settle it.
     """
@@ -128,35 +148,69 @@ def _best(z: Vector, y: Vector, parameters: Parameters) -> Vector | None:
 
 def _starts(z: Vector, y: Vector, parameters: Parameters) -> list[Vector]:
     """The curve of five also starts from the best one of four, which it holds, and so is never behind it."""
-    lowest, span = float(y.min()), float(np.ptp(y))
-    starts = [np.array([lowest, span, *start]) for start in _STARTS]
-    if parameters == 4:
-        return starts
-    four = _best(z, y, 4)
-    return [np.append(s, span / np.ptp(z)) for s in starts] + ([] if four is None else [np.append(four, 0.0)])
+    starts = [np.array([middle + unit * c, math.log(unit * w)]) for middle, unit in _frames(z) for c, w in _STARTS]
+    four = _best(z, y, 4) if parameters == 5 else None
+    return starts if four is None else [*starts, four]
 
 
 def _settled(z: Vector, y: Vector, parameters: Parameters, starts: Sequence[Vector]) -> Vector | None:
-    low, high = [-np.inf, 0, -10, 0.01], [np.inf, np.inf, 10, 100]
-    if parameters == 5:
-        low, high = [*low, 0], [*high, np.inf]
-    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "ftol": _SETTLED, "args": (z, y)}
-    tries = [least_squares(_residuals, s, **options) for s in starts]
+    reach = max(max(abs(middle), unit) for middle, unit in [(0.0, 1.0), *_frames(z)])
+    low, high = [-_FARTHEST * reach, math.log(_NARROWEST)], [_FARTHEST * reach, math.log(_WIDEST * reach)]
+    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "ftol": _SETTLED}
+    tries = [least_squares(_residuals, np.clip(s, low, high), args=(z, y, parameters), **options) for s in starts]
     best = min((t for t in tries if t.success), key=lambda t: float(t.cost), default=None)
     return None if best is None else np.asarray(best.x, np.float64)
 
 
-def _residuals(beta: Vector, z: Vector, y: Vector) -> Vector:
-    lower, rise, centre, width, *slope = beta
-    return np.asarray(lower + rise * expit((z - centre) / width) + sum(slope) * z - y, np.float64)
+def _residuals(place: Vector, z: Vector, y: Vector, parameters: Parameters) -> Vector:
+    """(N,) of the best curve with this centre and logarithm of the width."""
+    return _curve(place, z, y, parameters)[1]
 
 
-def _jacobian(beta: Vector, z: Vector, y: Vector) -> Vector:
-    _, rise, centre, width, *slope = beta
-    t = (z - centre) / width
+def _jacobian(place: Vector, z: Vector, y: Vector, parameters: Parameters) -> Vector:
+    """(N, 2) of the residuals: what the other parameters cannot make up for (Kaufman, "A variable projection method for solving separable
+    nonlinear least squares problems", 1975: it leaves out a part that vanishes with the residuals)."""
+    (_, rise, *_), _, basis = _curve(place, z, y, parameters)
+    t = (z - place[0]) / math.exp(place[1])
     s = expit(t)
-    steep = rise * s * (1 - s) / width
-    return np.stack([np.ones_like(y), s, -steep, -steep * t, *([z] if slope else [])], axis=1)  # (N, 4), or (N, 5)
+    steep = rise * s * (1 - s)
+    moved = np.stack([-steep / math.exp(place[1]), -steep * t], axis=1)
+    moved -= moved.mean(axis=0)
+    return np.asarray(moved - basis @ (basis.T @ moved), np.float64)
+
+
+def _curve(place: Vector, z: Vector, y: Vector, parameters: Parameters) -> tuple[Vector, Vector, Vector]:
+    """Of all curves with this centre and logarithm of the width that do not fall, the one of least squared error.
+
+    Returns:
+        (lower, rise) and, of five parameters, the slope; the residuals (N,); an orthonormal basis (N, K) of the columns in use, beside the
+        constant.
+    """
+    columns = [expit((z - place[0]) / math.exp(place[1])), z][: parameters - 3]
+    means, mean = np.array([c.mean() for c in columns]), float(y.mean())
+    columns, rest = [c - m for c, m in zip(columns, means, strict=True)], y - mean
+    found = _along(columns, rest)
+    if found is None:  # one of the two would fall: the better one alone, or none
+        alone = [_along([c], rest) or (np.zeros(1), np.empty((len(z), 0))) for c in columns]
+        best = max(range(len(columns)), key=lambda k: float(np.sum((alone[k][1].T @ rest) ** 2)))
+        found = np.where(np.arange(len(columns)) == best, alone[best][0], 0.0), alone[best][1]
+    factors, basis = found
+    residuals = sum((f * c for f, c in zip(factors, columns, strict=True)), -rest)
+    return np.array([mean - means @ factors, *factors]), np.asarray(residuals, np.float64), basis
+
+
+def _along(columns: Sequence[Vector], y: Vector) -> tuple[Vector, Vector] | None:
+    """The factors of one or two columns (N,) by which they come nearest to y, and their orthonormal basis; None where one is below 0, or
+    they are no basis."""
+    basis = np.empty((len(y), 0))
+    for column in columns:
+        left = column - basis @ (basis.T @ column)
+        length = float(np.linalg.norm(left))
+        if length <= 1e-9 * float(np.linalg.norm(column)):
+            return None
+        basis = np.column_stack([basis, left / length])
+    factors = np.asarray(np.linalg.solve(basis.T @ np.stack(columns, axis=1), basis.T @ y), np.float64)
+    return None if (factors < 0).any() else (factors, basis)
 
 
 def paired(pred: ArrayLike, label: ArrayLike) -> tuple[Vector, Vector]:

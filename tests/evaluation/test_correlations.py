@@ -93,12 +93,48 @@ def test_planted_parameters_of_the_five_are_recovered():
     assert fit.predict([centre])[0] == pytest.approx((upper + lower) / 2 + slope * centre, abs=1e-5)
 
 
-def test_the_jacobian_is_that_of_the_residuals():
-    z, y = np.linspace(-2, 2, 7), np.zeros(7)
-    for beta in (np.array([0.1, 0.7, 0.2, 0.6]), np.array([0.1, 0.7, 0.2, 0.6, 0.3])):
-        steps = 1e-6 * np.eye(len(beta))
-        found = np.stack([(correlations._residuals(beta + h, z, y) - correlations._residuals(beta - h, z, y)) / 2e-6 for h in steps], 1)
-        assert correlations._jacobian(beta, z, y) == pytest.approx(found, abs=1e-8)
+@pytest.mark.parametrize("parameters", [4, 5])
+def test_the_jacobian_gives_the_gradient_of_the_squared_residuals(parameters):
+    z = np.linspace(-2, 2, 40)
+    y = expit(3 * z) + 0.1 * z + 0.05 * np.sin(9 * z)
+
+    def cost(place):
+        return 0.5 * (correlations._residuals(place, z, y, parameters) ** 2).sum()
+
+    for place in (np.array([0.2, -0.5]), np.array([-1.0, 0.4])):
+        expected = [(cost(place + h) - cost(place - h)) / 2e-6 for h in 1e-6 * np.eye(2)]
+        found = correlations._jacobian(place, z, y, parameters).T @ correlations._residuals(place, z, y, parameters)
+        assert found == pytest.approx(expected, abs=1e-7)
+
+
+BENT = {
+    "convex": lambda x: np.exp(2.5 * x),
+    "square": lambda x: x**2,
+    "concave": lambda x: 1 - (1 - x) ** 2,
+}
+
+
+@pytest.mark.parametrize("bend", BENT.values(), ids=BENT)
+@pytest.mark.parametrize("parameters", [4, 5])
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_that_bend_one_way_alone_are_fitted(bend, parameters, seed):
+    """Such a logistic has its centre far outside, and its ends run away: all parameters at once took more than 200 steps."""
+    rng = np.random.default_rng(seed)
+    label = rng.random(500)
+    pred = bend(np.clip(label + 0.03 * rng.normal(size=500), 0, 1))
+    fit = fit_logistic(pred, label, parameters)
+    assert fit.converged
+    assert plcc_fitted(pred, label, fit) > plcc(pred, label) + 0.004
+    assert plcc_fitted(pred, label, fit) > srcc(pred, label) - 0.005
+
+
+@pytest.mark.parametrize("parameters", [4, 5])
+@pytest.mark.parametrize("far", [20, 300, 1e4])
+def test_one_far_prediction_does_not_spoil_the_fit(parameters, far):
+    rng = np.random.default_rng(0)
+    label = rng.random(500)
+    pred = np.append((label + 0.05 * rng.normal(size=500))[:-1], far)
+    assert plcc_fitted(pred, label, fit_logistic(pred, label, parameters)) > 0.98
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -163,9 +199,9 @@ def test_of_many_points_the_fit_is_that_of_all_starts(monkeypatch, parameters):
     pred = rng.normal(50, 20, 3000)
     label = expit((pred - 60) / 5) + 0.2 * rng.normal(size=3000)
     slow = fit_logistic(pred, label, parameters)
-    sizes = []
+    sizes, residuals = [], correlations._residuals
     monkeypatch.setattr(correlations, "_MANY", 500)
-    monkeypatch.setattr(correlations, "_residuals", lambda beta, z, y, f=correlations._residuals: sizes.append(len(z)) or f(beta, z, y))
+    monkeypatch.setattr(correlations, "_residuals", lambda place, z, *rest: sizes.append(len(z)) or residuals(place, z, *rest))
     quick = fit_logistic(pred, label, parameters)
     assert quick.converged
     assert plcc_fitted(pred, label, quick) == pytest.approx(plcc_fitted(pred, label, slow), abs=1e-6)
