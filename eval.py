@@ -29,7 +29,7 @@ from datamodules.roi_iqa import RoiIQA
 from evaluation.across import by_data, columns, compare_across, labelled, notes
 from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
-from evaluation.entries import Entry, read_csv, read_run, require
+from evaluation.entries import Entry, is_predictions, read_csv, read_run, require
 from evaluation.names import tell_apart
 from evaluation.place import ACROSS, COMPARISON, check_place, made_of, remove
 from evaluation.protocols import SCORES, evaluate
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         parser.error("--accelerator is for measuring one run: a comparison reads what was measured")
     if len(args.run) > 1:
         return compare_runs(args.run, args.out or Path("outputs/comparison"), splits=args.splits, overwrite=args.overwrite)
-    if (args.out and not args.on) or args.splits or args.overwrite or args.run[0].suffix == ".csv":
+    if (args.out and not args.on) or args.splits or args.overwrite or is_predictions(args.run[0]):
         parser.error("--out, --splits, --overwrite and a CSV belong to a comparison: give at least two entries, one of them a run")
     require(args.run[0])
     folder = Run(args.run[0])
@@ -170,17 +170,20 @@ def compare_runs(
         FileNotFoundError: one of `folders`, or `splits`, does not exist.
         ValueError: fewer than two entries, no run among them, such that `evaluation.entries` refuses, or splits of other data.
     """
-    runs = [p for p in folders if p.suffix != ".csv"]
+    runs = [p for p in folders if not is_predictions(p)]
     for path in folders:
         require(path)
     if not runs:
         raise ValueError(f"none of {[str(p) for p in folders]} is a run's folder: labels and regions are read from one")
+    places = [p.resolve() for p in folders]
+    if twice := [str(p) for n, p in enumerate(folders) if places[n] in places[:n]]:
+        raise ValueError(f"{twice[0]} is given twice: each run or file is compared once")
     given = read_splits(splits) if splits else None
     asked = made_of(folders, given, out)
     check_place(out, asked, overwrite)
     groups = by_data([read_run(p) for p in runs])
     known = {name: pd.concat([e.table for e in own]).drop_duplicates("id") for name, own in groups.items()}
-    for path in (p for p in folders if p.suffix == ".csv"):
+    for path in (p for p in folders if is_predictions(p)):
         for name, entry in read_csv(path, known).items():
             groups[name].append(entry)
     for name, reason in (absent or {}).items():

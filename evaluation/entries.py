@@ -114,8 +114,13 @@ def require(path: Path) -> None:
         raise nothing_at(path, "runs and CSV files", _can_enter)
 
 
+def is_predictions(path: Path) -> bool:
+    """Whether a name is that of a file of predictions, not of a run's folder."""
+    return path.suffix.lower() == ".csv"
+
+
 def _can_enter(path: Path) -> bool:
-    return path.suffix == ".csv" or (path / "config.yaml").is_file() or (path / "scores.parquet").is_file()
+    return is_predictions(path) or (path / "config.yaml").is_file() or (path / "scores.parquet").is_file()
 
 
 def _steps(config: Path) -> int | None:
@@ -151,8 +156,9 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is a folder, or it has fields that no comma separates, more of them than names, columns, tasks or data sets that are
-            not these, a region twice, one that no data set has, or has in another image, or one that several have and no name tells apart.
+        ValueError: it is a folder, has no rows or is no UTF-8, or it has fields that no comma separates, more of them than names, columns,
+            tasks or data sets that are not these, a region twice, one that no data set has, or has in another image, or one that several
+            have and no name tells apart.
     """
     require(path)
     if path.is_dir():
@@ -176,8 +182,13 @@ def read_csv(path: Path, data: Mapping[str, pd.DataFrame]) -> dict[str, Entry]:
 
 def _read_rows(path: Path) -> pd.DataFrame:
     """The rows of a file as text, with all columns but `std`; a row's index is two less than its line."""
-    with path.open(encoding="utf-8-sig") as file:
-        head = file.readline().rstrip()
+    try:
+        head = path.read_text(encoding="utf-8-sig").partition("\n")[0].rstrip()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8: its byte {error.start} is {error.object[error.start]:#x}; if it is Latin-1, "
+            f"pandas.read_csv(path, encoding='latin-1').to_csv(path, index=False) writes such a file"
+        ) from error
     separator = next((s for s in (";", "\t", "|") if s in head and "," not in head), None)
     if separator:
         raise ValueError(
@@ -185,15 +196,22 @@ def _read_rows(path: Path) -> pd.DataFrame:
             f"pandas.read_csv(path, sep={separator!r}, decimal=',').to_csv(path, index=False) writes such a file"
         )
     try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig").fillna("")
+        rows = pd.read_csv(
+            path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig", skipinitialspace=", " in head
+        ).fillna("")
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty: its first line names the columns image, region (or id) and score") from error
     except pd.errors.ParserError as error:
         raise ValueError(f"{path}: {str(error).strip()}: each row needs as many fields as the first line, and numbers a point") from error
     if not isinstance(rows.index, pd.RangeIndex):
         raise ValueError(f"{path} has more fields in a row than names in its first line, {head!r}: numbers need a point, names no comma")
-    rows = rows[(rows != "").any(axis=1)].rename(columns={} if "region" in rows else {"id": "region"})
+    rows = rows[(rows != "").any(axis=1)].rename(columns=str.strip)
+    rows = rows.rename(columns={} if "region" in rows else {"id": "region"})
     missing = [c for c in ("image", "region", "score") if c not in rows]
     if missing:
         raise ValueError(f"{path} lacks the columns {missing}; it has {list(rows.columns)}, and needs image, region (or id) and score")
+    if not len(rows):
+        raise ValueError(f"{path} has no rows below its first line: each region of a run's scores.parquet needs one, with its score")
     return rows.assign(task=rows.get("task", "quality"), data=rows["data"].where(rows["data"] != "", None) if "data" in rows else None)
 
 

@@ -256,6 +256,11 @@ def test_a_comparison_without_a_run_is_refused(runs, tmp_path):
         entry.compare_runs([runs / "theirs.csv", runs / "theirs.csv"], tmp_path)
 
 
+def test_an_entry_is_given_once(runs, tmp_path):
+    with pytest.raises(ValueError, match="good is given twice: each run or file is compared once"):
+        entry.compare_runs([runs / "good", runs / "poor", runs / "poor" / ".." / "good"], tmp_path)
+
+
 def test_an_entry_that_does_not_exist_is_told_with_its_neighbours(runs, monkeypatch):
     monkeypatch.chdir(runs)
     for given, near in (("god", "good"), ("their.csv", "theirs.csv"), ("theirs", "theirs.csv")):

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from evaluation.entries import Entry, align, read_csv
+from evaluation.entries import Entry, align, is_predictions, read_csv
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,13 @@ from evaluation.entries import Entry, align, read_csv
         ("image\tregion\tscore\nimage-0\tregion-0\t0.5", r"separates its columns by '\\t'"),
         ("image,region,score\nimage-0,region-0,0,5", "has more fields in a row than names in its first line"),
         ("image,region,score\nimage-0,region-0,1\nimage-0,region-1,0,5", "line 3, saw 4: each row needs as many fields"),
+        ("image,region,score\n\n", "has no rows below its first line: each region of a run's scores.parquet needs one"),
+        ("", "theirs.csv is empty: its first line names the columns image, region"),
+        ("image,region,score\ncaf\u00e9,region-0,1", "is not UTF-8: its byte 22 is 0xe9; if it is Latin-1, pandas.read_csv"),
     ],
 )
 def test_files_of_others_are_checked(answers, tmp_path, text, message):
-    (tmp_path / "theirs.csv").write_text(text)
+    (tmp_path / "theirs.csv").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_csv(tmp_path / "theirs.csv", {"photographs": answers})
 
@@ -52,6 +55,13 @@ def test_a_region_may_be_named_as_in_a_run(answers, tmp_path):
     (theirs,) = read_csv(tmp_path / "theirs.csv", {"photographs": answers}).values()
     assert list(theirs.table["id"]) == list(answers["id"])
     assert theirs.notes == ()
+
+
+def test_blanks_behind_commas_and_capitals_of_the_ending_are_no_fault(answers, tmp_path):
+    (tmp_path / "THEIRS.CSV").write_text("image, region, score \nimage-0, region-0, 0.5\n")
+    (theirs,) = read_csv(tmp_path / "THEIRS.CSV", {"photographs": answers}).values()
+    assert theirs.table["quality_pred"].tolist() == [0.5]
+    assert is_predictions(tmp_path / "THEIRS.CSV")
 
 
 def test_names_are_text_whatever_they_look_like(answers, tmp_path):
