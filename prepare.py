@@ -11,6 +11,7 @@ python prepare.py index SEAGULL-100w data/seagull-100w              SEAGULL-100w
 python prepare.py show data/mine mine.html                        images with regions and labels, and the labels' distributions
 python prepare.py validate data/mine                              what is wrong with data, and how much can be used
 python prepare.py synthesize photos data/mine mode=mixed images=1000   clean photographs -> distorted, labelled data
+python prepare.py regions outputs/quickstart regions              its test images, a mask of each region, and a table for others' scores
 """
 
 from __future__ import annotations
@@ -98,6 +99,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     sub.add_argument("out", type=Path, help="a new folder, or one that was begun with the same options: it is finished")
     sub.add_argument("options", nargs="*", metavar="key=value", help="or a YAML file of options, the later over the earlier: docs/data.md")
     sub.set_defaults(run=synthesize)
+    sub = commands.add_parser(
+        "regions", help="test images, masks and a table, for the scores of another system", description=hand_out_regions.__doc__
+    )
+    sub.add_argument("folder", help="of a run; or an experiment, by name or file, whose data are meant")
+    sub.add_argument("out", type=Path, help="a new folder, or one that was begun with the same data: it is finished")
+    sub.set_defaults(run=hand_out_regions)
     args = parser.parse_args(argv)
     return dict(args.run(args))
 
@@ -270,6 +277,34 @@ def synthesize(args: argparse.Namespace) -> dict[str, Any]:
     )
     print(f"data: {args.out}")
     return data
+
+
+def hand_out_regions(args: argparse.Namespace) -> dict[str, Any]:
+    """The test split that a run is measured on -> PNGs of its images and of a mask for each region, and regions.csv: with its scores
+    filled in, python eval.py compares them with the run. Finishes what was interrupted."""
+    import json
+
+    from configs.schema import load_config
+    from datamodules.datasets.base import DATASETS
+    from datamodules.handout import TABLE, hand_out
+    from lightning_modules.runs import Run
+
+    run = Run(Path(args.folder))
+    dataset = DATASETS.build(load_config(str(run.config) if run.folder.is_dir() else args.folder).data, where="data")
+    dataset.prepare()
+    described = json.loads(json.dumps(dataset.describe()))
+    if run.record.exists():
+        told = json.loads(run.record.read_text())
+        if (measured := told.get("evaluation", {}).get("data") or told.get("data")) not in (None, described):
+            raise ValueError(
+                f"the data made now are not those that {run.folder} was measured on, so its regions may be others: measure it again, with "
+                f"python eval.py {run.folder} (differing: {', '.join(k for k in described if measured.get(k) != described[k])})"
+            )
+    counts = hand_out(dataset.split("test"), described, args.out)
+    print(
+        f"{counts['images']:,} images with {counts['regions']:,} regions; fill the column score of {args.out / TABLE}, rename it, compare"
+    )
+    return {**counts, "out": str(args.out)}
 
 
 def _entry() -> None:
