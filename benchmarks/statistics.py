@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
 from evaluation.bootstrap import resample
-from evaluation.comparison import SCALE, score_statistics
+from evaluation.comparison import CONTROL, SCALE, score_statistics
 from evaluation.correlations import fit_logistic, krcc, plcc, rmse, srcc
 from evaluation.protocols import pair_accuracy, within_image
 from evaluation.weighted import srcc_of
@@ -46,19 +46,28 @@ def speed(regions: int = 1_000_000, drawn: int = 100_000, draws: int = 1000) -> 
         f"SRCC within each of {rows['image'].nunique():,} images, and their pairs",
         lambda: (within_image(rows, "quality"), pair_accuracy(rows, "quality")),
     )
-    models = [label[:drawn] + rng.normal(0, 0.3, drawn) for _ in range(5)]
+    models = [np.clip(label[:drawn] + rng.normal(0, 0.3, drawn), 0, 1) for _ in range(5)]
     timed(f"bootstrap of SRCC, {draws:,} draws, {drawn:,} regions, five models", lambda: _drawn(models, label[:drawn], draws, {"srcc"}))
-    timed(f"and of all {len(SCALE) - 2} statistics of a score", lambda: _drawn(models, label[:drawn], draws, set(SCALE)))
+    timed(
+        f"and of all {len(SCALE) - 2} statistics of a score, and the control",
+        lambda: _drawn(models, label[:drawn], draws, {*SCALE, CONTROL}),
+    )
     found["apart"] = levels_apart(regions // 5)
     print(f"largest difference from SciPy, five-level predictions of {regions // 5:,} regions: {found['apart']:.1g}")
     return found
 
 
 def _drawn(models: Sequence[NDArray[np.float64]], label: NDArray[np.float64], draws: int, wanted: set[str]) -> None:
-    """The draws of a comparison of models on these regions, ten a source and image."""
+    """The draws of a comparison of models on these regions, ten a source and image, each with another's answers as its control."""
     names = np.arange(len(label)) // 10
-    tables = {str(k): pd.DataFrame({"quality_pred": m, "quality": label, "source": names, "image": names}) for k, m in enumerate(models)}
+    tables = {
+        str(k): pd.DataFrame({"quality_pred": m, "quality_image": models[k - 1], "quality": label, "source": names, "image": names})
+        for k, m in enumerate(models)
+    }
     _, statistics, sources = score_statistics(tables, "quality")
+    missing = wanted - {key for own in statistics.values() for key in own} - {"macro_f1", "accuracy"}
+    if missing:
+        raise RuntimeError(f"{sorted(missing)} are not drawn: a comparison draws them")
     resample([s for own in statistics.values() for name, s in own.items() if name in wanted], sources, draws)
 
 

@@ -43,6 +43,7 @@ SCALE: dict[str, Scale] = {
     "within_image_srcc": "ceiling",
     **dict.fromkeys(("pair_accuracy", "macro_f1", "accuracy"), "logit"),
 }
+CONTROL = "whole_image"  # SRCC of the whole-image answers: what a model's own is above it has the interval
 LEAST = {"within_image_srcc": FEW_WITHIN}
 
 
@@ -117,7 +118,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         notes += [*remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
-        differences += _uncertainty(models, judged, statistics, _controls(tables, judged), sources, draws, seed)
+        differences += _uncertainty(models, judged, statistics, sources, draws, seed)
     notes += [line for task in SCORES for line in remarks.blind(models, tables[task], task)]
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
@@ -177,7 +178,7 @@ def _on_scale(rows: pd.DataFrame, task: Score) -> bool:
 
 
 def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
-    """The task; of each model the statistics of its score that have an interval; and the rows' sources, (N,)."""
+    """The task; of each model the statistics of its score that have an interval, and `CONTROL`; and the rows' sources, (N,)."""
     statistics: dict[str, dict[str, Statistic]] = {}
     sources = _sources(tables)
     ranks: Ranks | None = None  # the labels are the same for all
@@ -198,17 +199,15 @@ def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[s
             statistics[name]["plcc_fitted"] = fitted
         if _on_scale(rows, task):
             statistics[name]["rmse"] = rmse_of(*pair)
+        if _has_control(rows, task):
+            statistics[name][CONTROL] = srcc_of(rows[f"{task}_image"], rows[task], ranks)
     return task, statistics, sources
 
 
-def _controls(tables: Tables, task: str) -> dict[str, Statistic]:
-    """SRCC of each model shown the whole image, where that and its own exist and all of its regions were asked about so."""
-    found: dict[str, Statistic] = {}
-    for name, rows in tables[task].items() if task in SCORES else ():
-        columns = [f"{task}_image", f"{task}_pred", task]
-        if columns[0] in rows and len(rows) >= MIN_POINTS and rows[columns[0]].notna().all() and rows[columns].nunique().min() > 1:
-            found[name] = srcc_of(rows[columns[0]], rows[task])
-    return found
+def _has_control(rows: pd.DataFrame, task: Score) -> bool:
+    """Whether SRCC of the model shown the whole image and its own exist, and all of its regions were asked about so."""
+    columns = [f"{task}_image", f"{task}_pred", task]
+    return columns[0] in rows and len(rows) >= MIN_POINTS and bool(rows[columns[0]].notna().all() and rows[columns].nunique().min() > 1)
 
 
 def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
@@ -238,7 +237,6 @@ def _uncertainty(
     models: dict[str, dict[str, Any]],
     task: str,
     statistics: Mapping[str, Mapping[str, Statistic]],
-    controls: Mapping[str, Statistic],
     sources: Any,
     draws: int,
     seed: int,
@@ -248,15 +246,16 @@ def _uncertainty(
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
-    each = [*(statistics[name][key] for name, key in flat), *controls.values()]
-    drawn = samples(each, sources, draws, seed, bar=True)
-    found = dict(zip(flat, drawn, strict=False))
-    for name, control in zip(controls, drawn[len(flat) :], strict=True):
-        above = asdict(difference(found[name, "srcc"], control, SCALE["srcc"]))
-        models[name][task]["over_whole_image"] = above["estimate"]
-        models[name][task].setdefault("intervals", {})["over_whole_image"] = {k: v for k, v in above.items() if k not in ("p", "untested")}
-    for (name, key), sample in found.items():
-        models[name][task].setdefault("intervals", {})[key] = asdict(interval(sample, SCALE[key], LEAST.get(key, FEW_SOURCES)))
+    found = dict(zip(flat, samples([statistics[name][key] for name, key in flat], sources, draws, seed, bar=True), strict=True))
+    for name, key in flat:
+        if key == CONTROL:
+            above = asdict(difference(found[name, "srcc"], found[name, key], SCALE["srcc"]))
+            models[name][task]["over_whole_image"] = above["estimate"]
+            told = {k: v for k, v in above.items() if k not in ("p", "untested")}
+            models[name][task].setdefault("intervals", {})["over_whole_image"] = told
+        else:
+            told = asdict(interval(found[name, key], SCALE[key], LEAST.get(key, FEW_SOURCES)))
+            models[name][task].setdefault("intervals", {})[key] = told
     key = flat[0][1]
     pairs = list(combinations(statistics, 2))
     apart = [difference(found[a, key], found[b, key], SCALE[key]) for a, b in pairs]

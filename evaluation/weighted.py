@@ -16,35 +16,75 @@ from numpy.typing import ArrayLike, NDArray
 from evaluation.correlations import Vector, fit_logistic, paired
 from evaluation.grouped import within
 
+_CANCELLED = 1e-5  # of a power: below that share, its digits have cancelled out
+
 Weights = NDArray[np.float64]  # (draws, N): how often each row stands in each draw
 Statistic = Callable[[Weights], Vector]  # -> (draws,), nan where a draw has no such number
 
 
 class Ranks:
-    """A column's order, found once; its mean ranks under any integer weights, in linear time."""
+    """A column's order, found once; what Spearman's correlation needs of its mean ranks under any integer weights, in linear time."""
 
     def __init__(self, values: ArrayLike) -> None:
-        _, self.level, sizes = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)
-        self.order = np.argsort(self.level, kind="stable")
-        self.starts = np.cumsum(sizes) - sizes
-        self._last: tuple[Weights, Weights] | None = None
+        level, sizes = np.unique(np.asarray(values, np.float64), return_inverse=True, return_counts=True)[1:]
+        self._order = np.argsort(level, kind="stable")
+        self._level = None if len(sizes) == len(level) else level[self._order]  # along the order; None where no two values are equal
+        self._starts = np.cumsum(sizes) - sizes
+        self._last: tuple[Weights, tuple[Weights, Vector]] | None = None
 
-    def __call__(self, weights: Weights) -> Weights:
-        """Mean ranks (draws, N) of the rows, each standing `weights` (draws, N) times; those of the last weights are kept."""
-        if self._last is not None and self._last[0] is weights:
-            return self._last[1]
-        total = np.add.reduceat(weights[:, self.order], self.starts, axis=1)  # rows at each of the column's levels
-        ranks: Weights = (np.cumsum(total, axis=1) - (total - 1) / 2)[:, self.level]
-        self._last = weights, ranks
-        return ranks
+    def __call__(self, weights: Weights) -> tuple[Weights, Vector]:
+        """Each row's rank less the mean of all, as often as it stands (draws, N), and the power (draws,) of these ranks; those of the last
+        weights are kept."""
+        if self._last is None or self._last[0] is not weights:
+            total = self._summed(weights)
+            ranks = np.cumsum(total, axis=1) - total / 2
+            ranks -= weights.sum(axis=1)[:, None] / 2  # a mean rank is half a place further, and so is the mean of all
+            found = np.empty_like(weights)
+            found[:, self._order] = ranks if self._level is None else np.take(ranks, self._level, axis=1)
+            self._last = weights, (np.multiply(found, weights, out=found), _power(total))
+        return self._last[1]
+
+    def along(self, weights: Weights, other: Weights) -> tuple[Vector, Vector]:
+        """The products (draws,) of another column's ranks, as a call gives them, with these, summed, and the power (draws,) of these."""
+        total, summed = self._summed(weights), self._summed(other)
+        product = np.einsum("dl,dl->d", summed, np.cumsum(total, axis=1)) - np.einsum("dl,dl->d", summed, total) / 2
+        return product, _power(total)
+
+    def _summed(self, columns: Weights) -> Weights:
+        """Columns (draws, N) of the rows, summed over those of each level: (draws, L)."""
+        sorted_ = np.take(columns, self._order, axis=1)
+        return sorted_ if self._level is None else np.asarray(np.add.reduceat(sorted_, self._starts, axis=1), np.float64)
 
 
-def weighted_plcc(x: NDArray[np.float64], y: NDArray[np.float64], weights: Weights) -> Vector:
-    """Pearson's correlation (draws,) of (N,) or (draws, N) each, rows standing `weights` times; nan where one side is constant."""
-    a, power_a = _centred(x, weights)
-    b, power_b = _centred(y, weights)
-    power = np.sqrt(power_a) * np.sqrt(power_b)
-    return np.divide(_dot(weights * a, b), power, out=np.full(len(weights), math.nan), where=power > 0)
+def _power(total: Weights) -> Vector:
+    """The squared distances of mean ranks from their mean, summed over the rows (draws,), of how many rows each level has (draws, L)."""
+    size = total.sum(axis=1)
+    return np.asarray(size * size * size - np.einsum("dl,dl->d", total * total, total), np.float64) / 12
+
+
+class _Moments:
+    """Pearson's correlation by sums of products, of two columns (N,) less their means; by deviations where those cancel out."""
+
+    def __init__(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+        self.x, self.y = x - x.mean(), y - y.mean()
+        self.products = np.stack([np.ones_like(x), self.x, self.y, self.x**2, self.y**2, self.x * self.y], axis=1)
+
+    def __call__(self, weights: Weights) -> Vector:
+        size, x, y, xx, yy, xy = (weights @ self.products).T
+        power_x, power_y = xx - x * x / size, yy - y * y / size
+        power = np.sqrt(np.maximum(power_x, 0)) * np.sqrt(np.maximum(power_y, 0))
+        found = np.divide(xy - x * y / size, power, out=np.full(len(weights), math.nan), where=power > 0)
+        lost = np.flatnonzero((power_x <= _CANCELLED * xx) | (power_y <= _CANCELLED * yy))
+        found[lost] = [self._of_deviations(w) for w in weights[lost]]
+        return found
+
+    def _of_deviations(self, weights: Vector) -> float:
+        stand = weights > 0
+        x, y, w = self.x[stand], self.y[stand], weights[stand]
+        if not len(w) or np.ptp(x) == 0 or np.ptp(y) == 0:
+            return math.nan
+        x, y = x - np.average(x, weights=w), y - np.average(y, weights=w)
+        return float((w * x) @ y / (math.sqrt((w * x) @ x) * math.sqrt((w * y) @ y)))
 
 
 def srcc_of(pred: ArrayLike, label: ArrayLike, ranks: Ranks | None = None) -> Statistic:
@@ -55,13 +95,20 @@ def srcc_of(pred: ArrayLike, label: ArrayLike, ranks: Ranks | None = None) -> St
     """
     x, y = paired(pred, label)
     first, second = Ranks(x), ranks or Ranks(y)
-    return _unordered_is_zero(lambda weights: weighted_plcc(first(weights), second(weights), weights), x, y)
+
+    def correlation(weights: Weights) -> Vector:
+        counted, power_label = second(weights)
+        product, power_pred = first.along(weights, counted)
+        power = np.sqrt(power_pred) * np.sqrt(power_label)
+        return np.divide(product, power, out=np.full(len(weights), math.nan), where=power > 0)
+
+    return _unordered_is_zero(correlation, x, y)
 
 
 def plcc_of(pred: ArrayLike, label: ArrayLike) -> Statistic:
     """Pearson's correlation, without a fit, as a function of the rows' weights; 0 in a draw of equal predictions."""
     x, y = paired(pred, label)
-    return _unordered_is_zero(lambda weights: weighted_plcc(x, y, weights), x, y)
+    return _unordered_is_zero(_Moments(x, y), x, y)
 
 
 def plcc_fitted_of(pred: ArrayLike, label: ArrayLike) -> Statistic | None:
@@ -195,23 +242,6 @@ def macro_f1_of(label: NDArray[np.bool_], pred: NDArray[np.bool_]) -> Statistic:
         return np.divide(f1.sum(axis=1), seen, out=np.full(len(weights), math.nan), where=seen > 0)
 
     return statistic
-
-
-def _centred(x: NDArray[np.float64], weights: Weights) -> tuple[NDArray[np.float64], Vector]:
-    """The deviations (draws, N) from each draw's mean, and their power (draws,): 0 where the rows that stand are equal."""
-    mean = _dot(weights, x) / weights.sum(axis=1)
-    deviation = x - mean[:, None]
-    power = np.einsum("dn,dn,dn->d", weights, deviation, deviation)
-    # a rounded mean leaves some power to a constant: where it is as small as that, the values themselves are asked
-    for draw in np.flatnonzero(power <= weights.sum(axis=1) * (1e-8 * mean) ** 2):
-        standing = np.broadcast_to(x, weights.shape)[draw][weights[draw] > 0]
-        power[draw] *= np.ptp(standing) > 0
-    return deviation, power
-
-
-def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> Vector:
-    found: Vector = a @ b if b.ndim == 1 else np.einsum("dn,dn->d", a, b)
-    return found
 
 
 def _unordered_is_zero(correlation: Statistic, pred: Vector, label: Vector) -> Statistic:
