@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from components.tasks import TASKS
 from evaluation.comparison import compare, judge
 from evaluation.entries import Entry, agree, disputed
 from evaluation.names import tell_apart
@@ -141,21 +142,24 @@ _KEPT = (
     "n",
     "distinct",
     "tied",
+    "at_bounds",
 )
+_CLASSED = ("macro_f1", "accuracy", "precision", "recall", "f1", "n")
 
 
 def _long(result: Mapping[str, Any]) -> pd.DataFrame:
-    """One row for each model, data set and score task, with the interval of SRCC and the counts of what was not judged."""
+    """One row for each model, data set and task, with the interval of SRCC, or of macro-F1, and the counts of what was not judged."""
     rows = []
     for name, model in result["models"].items():
         for dataset in result["datasets"]:
-            for task in SCORES:
+            for task in TASKS:
                 own = model.get(dataset, {}).get(task)
                 if own:
-                    interval = own.get("intervals", {}).get("srcc", {})
-                    kept = {k: own[k] for k in _KEPT} | model[dataset]["coverage"][task]
+                    first = "srcc" if task in SCORES else "macro_f1"
+                    interval = own.get("intervals", {}).get(first, {})
+                    kept = {k: own.get(k) for k in (_KEPT if task in SCORES else _CLASSED)} | model[dataset]["coverage"][task]
                     place = {"model": name, "trained_on": model["trained_on"], "dataset": dataset, "task": task}
-                    rows.append({**place, **kept, "srcc_low": interval.get("low"), "srcc_high": interval.get("high")})
+                    rows.append({**place, **kept, f"{first}_low": interval.get("low"), f"{first}_high": interval.get("high")})
     return pd.DataFrame(rows)
 
 

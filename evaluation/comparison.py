@@ -115,7 +115,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         for name, rows in tables[task].items():
             dealt = {"splits": over_splits(rows, task, splits)} if splits and len(rows) else {}
             models[name][task] = _score(rows, task) | dealt
-        notes += [*remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
+        notes += [*remarks.equal_answers(models, task), *remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
         differences += _uncertainty(models, judged, statistics, sources, draws, seed)
@@ -154,7 +154,7 @@ def _model(entry: Entry, coverage: Coverage, tables: Tables) -> dict[str, Any]:
 def _score(rows: pd.DataFrame, task: Score) -> dict[str, Any]:
     found = score_agreement(rows, task)
     if not _on_scale(rows, task):
-        found["rmse"] = None
+        found |= {"rmse": None, "at_bounds": None}
     control = rows.dropna(subset=[f"{task}_image"]) if f"{task}_image" in rows else rows.iloc[:0]
     found["whole_image"] = srcc(control[f"{task}_image"], control[task]) if len(control) else None
     found["whole_image_reason"] = _no_control(control, task)
@@ -191,9 +191,10 @@ def score_statistics(tables: Mapping[str, pd.DataFrame], task: Score) -> tuple[s
             "srcc": srcc_of(*pair, ranks),
             "plcc": plcc_of(*pair),
             "krcc": krcc_of(*pair, sources),
-            "within_image_srcc": within_of(*pair, rows["image"], MIN_REGIONS),
-            "pair_accuracy": pair_accuracy_of(*pair, rows["image"]),
         }
+        if np.ptp(pair[0]) > 0:  # of equal predictions these are 0 and a half by definition, without an error
+            statistics[name]["within_image_srcc"] = within_of(*pair, rows["image"], MIN_REGIONS)
+            statistics[name]["pair_accuracy"] = pair_accuracy_of(*pair, rows["image"])
         fitted = plcc_fitted_of(*pair)
         if fitted is not None:
             statistics[name]["plcc_fitted"] = fitted

@@ -92,6 +92,7 @@ _COUNTS = (
     "None is filled in."
 )
 _TIES = "“Distinct” is how many values were predicted, “tied” how many regions share theirs."
+_BOUNDS = "“At 0 or 1” is how many lie at the ends of the scale, where some scorers cut off what lies beyond."
 _VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the same points; RMSE where predictions lie in [0, 1]."
 _SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
 _GRADED = "On the regions labelled with a distortion, whatever type was named."
@@ -144,7 +145,7 @@ def count_columns(task: str) -> list[Column]:
     """How many regions a task was judged on, why not on all of them, and how many predictions are ties."""
     counts = {"Labelled": "labelled", "Unparsed": "unparsed", "Skipped": "skipped", "Left out": "left_out", "Judged": "judged"}
     found = [Column(title, ("coverage", task, key), "", 0) for title, key in counts.items()]
-    ties = {"Distinct": "distinct", "Tied": "tied", "Images": "within_image_images"}
+    ties = {"Distinct": "distinct", "Tied": "tied", "At 0 or 1": "at_bounds", "Images": "within_image_images"}
     return found + ([] if task == "distortion" else [Column(title, (task, key), "", 0) for title, key in ties.items()])
 
 
@@ -195,7 +196,7 @@ def _counts(models: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, Sec
         return {}
     title, legend = f"{task.capitalize()}: unparsed answers and skipped regions", _COUNTS
     if task != "distortion":
-        title, legend = f"{task.capitalize()}: unparsed answers, skipped regions and ties", f"{_COUNTS} {_TIES} {_WITHIN}"
+        title, legend = f"{task.capitalize()}: unparsed answers, skipped regions and ties", f"{_COUNTS} {_TIES} {_BOUNDS} {_WITHIN}"
     return {title: Section(task, count_columns(task), legend)}
 
 
@@ -274,7 +275,7 @@ def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, st
     if path[1] == "intervals":
         if value(model, (task, key)) is None:
             return _reason(model, (task, key))
-        return about, f"interval of {_NUMBERS[key]}", f", since {_UNSURE}"
+        return about, f"interval of {_NUMBERS[key]}", f", since {_flat(model[task]) if model[task].get('distinct') == 1 else _UNSURE}"
     if key == "over_whole_image" and value(model, (task, "srcc")) is None:
         return about, _NUMBERS[key], f", since {_flat(model[task])}"
     if key == "over_whole_image" and value(model, (task, "whole_image")) is None:
@@ -309,6 +310,7 @@ _NUMBERS = {
     "plcc_fitted": "PLCC after four parameters",
     "plcc_fitted_5": "PLCC after five parameters",
     "rmse": "RMSE",
+    "at_bounds": "number at 0 or 1",
     "whole_image": "whole-image control",
     "over_whole_image": "difference from the control",
     "accuracy": "accuracy",
@@ -320,7 +322,7 @@ _UNSURE = "there is one source, or no number without one of them or in more than
 _SINCE = {
     "within_image_srcc": "no image has three regions whose labels differ",
     "pair_accuracy": "no image has two regions whose labels differ",
-    "rmse": "predictions leave [0, 1]",
+    **dict.fromkeys(("rmse", "at_bounds"), "predictions leave [0, 1]"),
     "over_whole_image": "not all regions have a control",
 }
 

@@ -37,13 +37,26 @@ def blind(models: Models, rows: Mapping[str, pd.DataFrame], task: Score) -> list
     for name, own in rows.items():
         if _one_score(own, task):
             found.append(f"{task}: {name} gives all regions of an image one score: it does not look at the region")
-        elif _as_its_control(models[name][task]):
+        elif _no_gain(models[name][task]):
+            told = models[name][task]
+            if round(told["srcc"], _DIGITS) <= round(told["whole_image"], _DIGITS):
+                said = "does as well where it is shown the whole image"
+            else:
+                said = "is not told from chance to do better than where it is shown the whole image"
             found.append(
-                f"{task}: {name} does as well where it is shown the whole image (SRCC {models[name][task]['whole_image']:.{_DIGITS}f}, "
-                f"and {models[name][task]['srcc']:.{_DIGITS}f} of the region), and its order within images is not told from chance: "
-                "nothing says that it looks at the region"
+                f"{task}: {name} {said} (SRCC {told['whole_image']:.{_DIGITS}f}, and {told['srcc']:.{_DIGITS}f} of the region), and its "
+                "order within images is not told from chance: nothing says that it looks at the region"
             )
     return found
+
+
+def equal_answers(models: Models, task: Score) -> list[str]:
+    """A line for each model that gives all regions one score."""
+    return [
+        f"{task}: {name} gives all {m[task]['n']:,} regions the same score: it orders nothing, and half of its pairs count as right"
+        for name, m in models.items()
+        if task in m and m[task]["n"] > 1 and m[task]["distinct"] == 1
+    ]
 
 
 def other_training(entries: Sequence[Entry]) -> list[str]:
@@ -77,9 +90,10 @@ def _one_score(rows: pd.DataFrame, task: Score) -> bool:
     return bool((within**2).mean() < _SAME_SCORE * pred.var(ddof=0))
 
 
-def _as_its_control(found: Mapping[str, Any]) -> bool:
-    interval = found.get("intervals", {}).get("within_image_srcc")
+def _no_gain(found: Mapping[str, Any]) -> bool:
+    """Whether neither the difference from its control nor its order within images is told from 0."""
     if found["whole_image"] is None or found["srcc"] < REVERSED:  # of a reversed scale another line tells
         return False
-    no_gain = round(found["srcc"], _DIGITS) <= round(found["whole_image"], _DIGITS)
-    return bool(no_gain and interval and interval["low"] <= 0 <= interval["high"])
+    within, above = (found.get("intervals", {}).get(key) for key in ("within_image_srcc", "over_whole_image"))
+    no_higher = round(found["srcc"], _DIGITS) <= round(found["whole_image"], _DIGITS) or (above and above["low"] <= 0)
+    return bool(no_higher and within and within["low"] <= 0 <= within["high"])

@@ -110,9 +110,14 @@ def test_the_tables_say_what_was_trained_on(across):
     assert [c.strip() for c in line.split("|")[5:8]] == ["–", "–", "–"]
     assert r"\textbf{1.000}" in (out / "across.tex").read_text()
     table = pd.read_csv(out / "across.csv")
-    assert len(table) == 6
+    assert len(table[table["task"] != "distortion"]) == 6
     assert {"srcc_low", "whole_image", "plcc_fitted_5", "labelled", "unparsed", "skipped", "judged", "tied"} < set(table)
     assert set(table[table["dataset"] == "roi_folder mine"]["model"]) == {"a"}
+    classed = table[table["task"] == "distortion"]
+    assert len(classed) == 3
+    for row in classed.itertuples():
+        assert row.macro_f1 == pytest.approx(result["models"][row.model][row.dataset]["distortion"]["macro_f1"])
+        assert row.macro_f1_low <= row.macro_f1 <= row.macro_f1_high
 
 
 def test_dashes_and_who_is_missing_are_told_across_data_sets(entries, tmp_path, monkeypatch):
@@ -123,6 +128,7 @@ def test_dashes_and_who_is_missing_are_told_across_data_sets(entries, tmp_path, 
     assert told == [
         "missing: c (out of memory)",
         "photographs: importance: no whole-image control for a, b, since its answers are all equal",
+        "roi_folder mine: quality: a gives all 47 regions the same score: it orders nothing, and half of its pairs count as right",
         "roi_folder mine: b: not measured on it",
         "roi_folder mine: quality: no SRCC, PLCC for a, since all 47 predictions are the same",
         "roi_folder mine: importance: not asked of a",

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation import comparison, remarks
+from evaluation import comparison, ranking, remarks
 from evaluation.entries import Entry
 
 RNG = np.random.default_rng(0)
@@ -28,7 +28,8 @@ def test_who_gives_all_regions_of_an_image_one_score_is_pointed_out(answers, mea
     assert notes(answers, quality_pred=mean)[0] == [line]
     assert notes(answers, quality_pred=1000 * mean)[0] == [line]
     assert notes(answers, quality_pred=mean + 0.05 * RNG.random(48))[0] == []
-    assert notes(answers, quality_pred=0.5)[0] == []  # that all are equal is said of the dash
+    (collapsed,) = notes(answers, quality_pred=0.5)[0]
+    assert "does not look" not in collapsed
     assert notes(answers, quality_pred=mean, image=answers["id"])[0] == []
 
 
@@ -49,6 +50,33 @@ def test_who_does_as_well_without_the_region_is_pointed_out(answers):
     for low, high in ((0.01, 0.2), (float("nan"), float("nan"))):
         assert told(intervals={"within_image_srcc": {"low": low, "high": high}}) == []
     assert told(intervals={}) == []
+
+
+@pytest.mark.parametrize(("low", "said"), [(-0.003, True), (0.004, False)])
+def test_a_gain_over_the_control_that_is_not_told_from_chance_is_none(answers, low, said):
+    intervals = {"within_image_srcc": {"low": -0.11, "high": 0.06}, "over_whole_image": {"low": low, "high": 0.023}}
+    found = {"srcc": 0.757, "whole_image": 0.749, "intervals": intervals}
+    told = remarks.blind({"m": {"quality": found}}, {"m": answers.dropna(subset="quality_pred")}, "quality")
+    assert bool(told) is said
+    if said:
+        assert "m is not told from chance to do better than where it is shown the whole image (SRCC 0.749, and 0.757 of" in told[0]
+    intervals["within_image_srcc"]["low"] = 0.01
+    assert remarks.blind({"m": {"quality": found}}, {"m": answers.dropna(subset="quality_pred")}, "quality") == []
+
+
+def test_a_model_of_one_answer_is_told_and_its_pairs_have_no_interval(answers):
+    table = answers.assign(quality_parsed=True, quality_pred=0.5)
+    entries = [Entry("m", table), Entry("other", table.assign(quality_pred=table["quality"]))]
+    found = comparison.judge(entries, draws=5)[0]
+    n = found["judged"]["quality"]
+    assert f"quality: m gives all {n} regions the same score: it orders nothing, and half of its pairs count as right" in found["notes"]
+    own, other = (found["models"][name]["quality"] for name in ("m", "other"))
+    assert own["pair_accuracy"] == 0.5
+    assert not {"pair_accuracy", "within_image_srcc"} & set(own["intervals"])
+    assert {"pair_accuracy", "within_image_srcc"} <= set(other["intervals"])
+    lines = [d for d in ranking.dashes(found["models"], ["quality"]) if "interval of share of pairs" in d]
+    assert len(lines) == 1
+    assert lines[0].endswith(f"for m, since all {n} predictions are the same")
 
 
 def test_a_model_alone_is_looked_at_too(answers, mean):
