@@ -39,7 +39,7 @@ class Prompt:
         box: left, top, width, height.
         polygon: rings [x0, y0, x1, y1, ...]; their union is the region (COCO's polygon form).
         rle: COCO run-length encoding {"size": [H, W], "counts": str | bytes | list[int]}.
-        mask: (H, W) array, non-zero inside, or an image file: its path, or its bytes.
+        mask: (H, W) array, not 0 inside, or an image file, its path or its bytes; `components.drawn_masks` says what is one region.
         point: x, y; needs a mask encoder that can grow a region from a point.
     """
 

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
-from PIL import ImageOps
 from pycocotools import mask as coco
 
+from components import drawn_masks
 from components import rle as rle_code
+from components.drawn_masks import Mask
 from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size
 from components.rle import RegionError
-
-Mask = NDArray[np.bool_]  # (H, W)
 
 _LONGEST_OUTLINE = 2_000_000  # pixels; pycocotools walks a polygon's outline in steps of 1/5 pixel, in 32-bit integers
 
@@ -165,32 +164,21 @@ def _draw_mask(mask: NDArray[Any] | str | Path | bytes, size: tuple[int, int]) -
     if array.ndim != 2 or array.dtype.kind not in "buif":
         raise RegionError(f"a mask is a (height, width) array of numbers, got shape {array.shape} of {array.dtype}")
     _check_size("mask", (array.shape[0], array.shape[1]), size)
-    return array != 0
+    return drawn_masks.of_array(array)
 
 
 def _read_mask(file: Path | io.BytesIO, what: str, size: tuple[int, int]) -> Mask:
-    """Inside is: not black. Where some of the file is transparent, inside is instead: not fully transparent."""
     try:
         with PILImage.open(file, formats=FORMATS) as image:
             if sorted(image.size) != sorted(size):  # else EXIF may yet exchange the sides
                 _check_size(what, (image.height, image.width), size)
-            inside = _inside(ImageOps.exif_transpose(image))
+            inside = drawn_masks.of_image(image, what)
     except RegionError:
         raise
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise RegionError(f"{what} cannot be read ({error}): check the path, and that it is a whole image file") from error
     _check_size(what, (inside.shape[0], inside.shape[1]), size)
     return inside
-
-
-def _inside(image: PILImage.Image) -> Mask:
-    if image.has_transparency_data:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        if (alpha < 255).any():
-            return alpha > 0
-    if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
-        return np.asarray(image) != 0
-    return (np.asarray(image.convert("RGB")) != 0).any(axis=2)
 
 
 def _check_size(what: str, got: tuple[int, int], size: tuple[int, int]) -> None:

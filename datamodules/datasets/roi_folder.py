@@ -24,7 +24,7 @@ from datamodules.records import GO_ON, Scale, Split, encode_png
 from datamodules.region_list import Mistake, named, read_list
 from datamodules.tables import RecordWriter
 
-FORMAT = 5  # changes whenever the same files would give another table
+FORMAT = 6  # changes whenever the same files would give another table
 
 
 @DATASETS.register("roi_folder")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from components.drawn_masks import of_image
 from components.mask_encoders.base import FORMATS, Prompt
 from components.mask_encoders.given import Given
 from datamodules.images import SUFFIXES, ImageError, decode_image
@@ -39,16 +40,15 @@ def read_image(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
 
 def read_mask(data: bytes, image: NDArray[np.uint8], limits: Limits) -> NDArray[np.bool_]:
-    """A mask (H, W) bool of an image (H, W, 3): inside is what is not black, or, where some of it is
-    transparent, what is not fully transparent.
+    """A mask (H, W) bool of an image (H, W, 3), as `components.drawn_masks.of_image` reads it.
 
     Raises:
         Refusal: as `read_image`.
-        RegionError: of another size than the image, or black all over.
+        RegionError: of another size than the image, black all over, or of several regions.
     """
-    inside = (read_image(data, limits) != 0).any(axis=2)  # refuses what is damaged or too large before anything else is made of it
-    opaque = _opaque(data)
-    inside = inside if opaque is None else opaque
+    read_image(data, limits)  # refuses what is damaged or too large before anything else is made of it
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        inside = of_image(file, "this mask")
     return Given().forward(image, [Prompt(mask=inside)])[0]
 
 
@@ -91,12 +91,3 @@ def _told(data: bytes, error: ImageError, limits: Limits) -> str:
     if not width:
         return f"This image has far more than the {limits.pixels / 1e6:g} million pixels that the page takes. Make it smaller."
     return "This image holds values that have no fixed range: convert it to 8 or 16 bits."
-
-
-def _opaque(data: bytes) -> NDArray[np.bool_] | None:
-    """(H, W) bool where some of an image is transparent; None where nothing is."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        if not image.has_transparency_data:
-            return None
-        alpha = np.asarray(ImageOps.exif_transpose(image).convert("RGBA").getchannel("A"))
-    return alpha > 0 if (alpha < 255).any() else None

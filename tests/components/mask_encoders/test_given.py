@@ -158,7 +158,7 @@ def test_an_empty_region_is_refused(prompt):
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32, np.uint16, np.float32])
 def test_mask_array_any_nonzero_is_inside(dtype):
-    array = (rectangle(1, 1, 4, 3) * 7).astype(dtype)
+    array = (rectangle(1, 1, 4, 3) * (1 if dtype is np.float32 else 7)).astype(dtype)
     np.testing.assert_array_equal(draw(mask=array), rectangle(1, 1, 4, 3))
 
 
@@ -171,6 +171,14 @@ def test_mask_array_of_another_size_is_refused():
 def test_what_is_no_mask_array_is_refused(mask):
     with pytest.raises(RegionError, match=r"a mask is a \(height, width\) array of numbers"):
         draw(mask=mask)
+
+
+def test_a_map_of_labels_is_no_mask(tmp_path):
+    labels = rectangle(1, 1, 4, 5) + 2 * rectangle(5, 1, 9, 5).astype(np.uint8)
+    with pytest.raises(RegionError, match=r"a mask of integers holds 0 and one other value, got 0, 1, 2: .* labels == k"):
+        draw(mask=labels)
+    with pytest.raises(RegionError, match=r"mask file .*labels\.png holds areas of several greys or colours"):
+        draw(mask=save(tmp_path / "labels.png", labels))
 
 
 @pytest.mark.parametrize("as_text", [True, False])
