@@ -30,7 +30,7 @@ from components.tasks import TASKS, Task
 from datamodules.region_list import numbers
 from inference import draw
 from inference.engine import MEMORY, Engine
-from inference.load import choose_device, load
+from inference.load import choose_device, load, located
 from inference.output import Output, check_free, check_place, draft_of, table
 from inference.pictures import Pictures, Sort, drawers, places
 from inference.predict import Predictor, shared_cores
@@ -72,13 +72,14 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     if any(a.kind == "proposed" for r in requests for a in r.regions) and not segmenter.can_propose:
         raise ConfigError(f"--propose: the mask encoder '{name}' finds nothing by itself: take superpixel or sam")
     segmenter.load_pretrained()
-    scorer = load(args.model, device, args.quantization, args.grammar)
-    engine = Engine(scorer, segmenter=segmenter, memory=args.memory, compile=args.compile)
+    folder = located(args.model)
+    scorer = load(folder, device, args.quantization, args.grammar)
+    engine = Engine(scorer, segmenter=segmenter, memory=args.memory, compile=args.compile, name=args.model)
     asked = engine.tasks if tasks is None else tasks
     if maps is not None:
         check_mapped(asked)
     identity = {
-        "model": [str(args.model), *(_stamp(Path(args.model) / name) for name in ("config.json", "config.yaml", *_WEIGHTS))],
+        "model": [args.model, *_version(folder, is_here=Path(args.model).is_dir())],
         "requests": [(r.name, str(r.path), [_told(a) for a in r.regions], _stamp(r.path)) for r in requests],
         "tasks": asked,
         "encoder": [encoder.settings(), [_stamp(Path(value)) for value in encoder.settings().values() if isinstance(value, str)]],
@@ -317,6 +318,11 @@ def _closed(
             raise ValueError(f"--strict: {told}")
         print(told, file=sys.stderr)
     return {"rows": [row.nested() for row in rows] if out is None else [], "regions": regions, "failed": failed, "images": images}
+
+
+def _version(folder: Path, is_here: bool) -> list[Any]:
+    """What changes when a model does: its files, or the commit of the hub's snapshot."""
+    return [_stamp(folder / name) for name in ("config.json", "config.yaml", *_WEIGHTS)] if is_here else [folder.name]
 
 
 def _told(asked: Asked) -> tuple[Any, ...]:

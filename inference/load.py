@@ -61,14 +61,22 @@ def find(
 ) -> tuple[Scorer, dict[str, Any], About]:
     """As `load`, with the plugin node, after `change`, and what is known about the model; `hub` goes to
     `huggingface_hub.snapshot_download`."""
-    folder = Path(model)
-    if is_saved(folder):
-        return load_saved(folder, device, change)
-    if folder.is_dir():
-        return _from_run(folder, device, change)
+    folder = located(model, **hub)
+    return (load_saved if is_saved(folder) else _from_run)(folder, device, change)
+
+
+def located(model: str | Path, **hub: Any) -> Path:
+    """The folder of a model: its own, or, of a name on the hub, that of the snapshot, whose name is the commit; it is fetched if need be.
+
+    Raises:
+        FileNotFoundError: no such model.
+        ConfigError: a model on the hub wants code that nobody has imported.
+    """
+    if Path(model).is_dir():
+        return Path(model)
     fetched = _fetched(str(model), **hub)
     check_plugins(fetched)
-    return load_saved(fetched, device, change)
+    return fetched
 
 
 def described(model: str | Path) -> dict[str, Any]:

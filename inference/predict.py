@@ -109,13 +109,17 @@ class Predictor:
         except Exception as error:
             told = _unforeseen(request.name, error)
             return Seen(request, tuple(Row(request.name, asked.id, asked.kind, error=told) for asked in request.regions))
+        scored, told = list[Row](), ""
         try:
-            scored = iter(list(self._scored(request.name, read)))
+            scored.extend(self._scored(request.name, read))  # what was answered before an error stays
         except Exception as error:
             told = str(error) if isinstance(error, AnswerError) else _unforeseen(request.name, error)
-            return Seen(request, tuple(Row(request.name, a.id, a.kind, error=c if isinstance(c, str) else told) for a, c in read.found))
-        rows = tuple(Row(request.name, a.id, a.kind, error=c) if isinstance(c, str) else next(scored) for a, c in read.found)
-        return Seen(request, rows, read.image, tuple(c for _, c in read.found if not isinstance(c, str)))
+        answered, rows = iter(scored), list[Row]()
+        for asked, code in read.found:
+            row = None if isinstance(code, str) else next(answered, None)
+            rows.append(row or Row(request.name, asked.id, asked.kind, error=code if isinstance(code, str) else told))
+        codes = [code for _, code in read.found if not isinstance(code, str)]
+        return Seen(request, tuple(rows), read.image, tuple(codes[: len(scored)]))
 
     def _read(self, request: Request) -> _Read:
         try:

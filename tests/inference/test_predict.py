@@ -81,6 +81,31 @@ def test_an_image_too_large_for_the_memory_costs_its_rows(scorer, requests, monk
     }
 
 
+def test_what_was_answered_before_the_memory_ran_out_is_kept(scorer, requests, monkeypatch):
+    """A group that fails costs itself and what comes after it, in rows and in pictures."""
+    request = Request("0.png", requests[0].path, tuple(Asked(str(n), "box", (n, 5, 20, 30)) for n in (1, 2, 900, 3, 4, 5)))
+    whole = Predictor(Engine(scorer), scorer.tasks, readers=0).one(request)
+    engine = Engine(scorer, memory=scorer.answer_bytes((70, 90), 2) / 2**20)  # two regions at once
+    groups, real = [], Engine.answer
+
+    def full(self, looked, regions, tasks):
+        groups.append(len(regions.valid))
+        if len(groups) == 2:
+            raise MemoryError("Unable to allocate 9 GiB")
+        return real(self, looked, regions, tasks)
+
+    monkeypatch.setattr(Engine, "answer", full)
+    seen = Predictor(engine, scorer.tasks, readers=0).one(request)
+    assert groups == [2, 2]
+    assert [row.region for row in seen.rows] == ["1", "2", "900", "3", "4", "5"]
+    close([row.scores for row in seen.rows[:2]], [row.scores for row in whole.rows[:2]])
+    assert "lies outside" in seen.rows[2].error
+    assert {row.error for row in seen.rows[3:]} == {
+        "MemoryError: Unable to allocate 9 GiB; a smaller --memory asks about fewer regions at once"
+    }
+    assert [row.code for row in seen.rows if not row.error] == list(seen.codes) == list(whole.codes[:2])
+
+
 @pytest.mark.parametrize("error", [ConfigError("no such checkpoint"), ImportError("no package"), torch.AcceleratorError("illegal address")])
 def test_what_would_fail_for_every_image_ends_the_run(scorer, requests, error):
     with pytest.raises(type(error), match=str(error)):
