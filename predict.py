@@ -29,6 +29,8 @@ from components.registry import ConfigError
 from components.tasks import TASKS, Task
 from datamodules.region_list import numbers
 from inference import draw
+from inference.cut import cut
+from inference.cut import note as cut_note
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load, located
 from inference.output import Output, check_free, check_place, draft_of, table
@@ -104,7 +106,7 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     if out is not None and out.undrawn:
         print(f"pictures of {out.undrawn} of these could not be drawn, the first: {out.first_undrawn}", file=sys.stderr)
     pictures = Pictures({s: places(p, [r.name for r in requests]) for s, p in wanted.items()}, asked, drawers(len(requests) - done))
-    begun, scored, shrunk, counts = time.monotonic(), 0, 0, _counts(requests)
+    begun, scored, shrunk, reaching, counts = time.monotonic(), 0, 0, 0, _counts(requests)
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
     with shared_cores(device, len(requests) - done, args.readers) as readers, _bar(counts, len(requests), done) as bar:
         predictor = Predictor(engine, asked, args.segment_boxes, readers)
@@ -119,7 +121,7 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
             if drawn.error:
                 tqdm.write(drawn.error, file=sys.stderr)
             scored += len(seen.rows)
-            shrunk += reduced(scorer, seen)
+            shrunk, reaching = shrunk + reduced(scorer, seen), reaching + cut(seen)
             if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
             bar.update(max(0, ends[at] - bar.n))  # what had no answer counts as well
@@ -130,8 +132,9 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
         rows = out.kept()
         out.finish(len(requests))
         out = None
-    if said := note(shrunk, scorer):
-        print(f"note: {said}", file=sys.stderr)
+    for said in (cut_note(reaching), note(shrunk, scorer)):
+        if said:
+            print(f"note: {said}", file=sys.stderr)
     found = _closed(rows, out, wanted, of_all.drawn, asked, len(requests), args.strict)
     if of_all.undrawn:
         told = f"pictures of {of_all.undrawn} of {len(requests)} images could not be drawn; the reasons are above"

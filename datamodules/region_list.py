@@ -289,7 +289,7 @@ class _Region:
             said = f"mask {first[form]}: {error}" if form == "mask" and INSIDE in first[form] else str(error)
             self._add("mask" if form in ("rle", "mask") else "region", first, said)
             return ""
-        if _reaches_out(form, shape, *pixels.shape[:2]):
+        if Prompt(**{form: shape}).reaches_out(pixels.shape[:2]):
             height, width = pixels.shape[:2]
             if form == "box" and _are_corners(shape, height, width):
                 self._add("region", first, _either(shape, height, width))
@@ -363,17 +363,6 @@ class _Region:
 def _short(value: Any, most: int = 60) -> str:
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."
-
-
-def _reaches_out(form: str, shape: Any, height: int, width: int) -> bool:
-    """Of a box or a polygon that was drawn, whether a part of it lies outside the image by more than rounding."""
-    if form == "box":
-        left, top, w, h = shape
-        shape, form = [[left, top, left + w, top + h]], "polygon"
-    if form != "polygon":
-        return False
-    x, y = ([v for ring in shape for v in ring[axis::2]] for axis in (0, 1))
-    return min(*x, *y) <= -1 or max(x) >= width + 1 or max(y) >= height + 1
 
 
 def _said(form: str, row: Row) -> Any:

@@ -10,6 +10,7 @@ for region in scorer.score("photo.jpg", [(40, 30, 120, 90), (150, 80)]):
 from __future__ import annotations
 
 import bisect
+import numbers
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence, Sized
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from components import rle
 from components.batch import Regions
-from components.mask_encoders.base import MASK_ENCODERS, Code, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.base import MASK_ENCODERS, Code, MaskEncoder, Masks, Prompt, image_size, rings_of
 from components.mask_encoders.given import Given
 from components.preprocess import crop_regions, prepare_regions
 from components.registry import ConfigError
@@ -139,9 +140,10 @@ class Engine:
 
         Args:
             image: see `look`, or what it returned.
-            regions: each a box (left, top, width, height), a point (x, y), a polygon's ring (x0, y0, x1, y1, x2, y2, ...), all in
-                pixels; COCO's run-length code {"size", "counts"}; a mask (H, W) or its file; or a `Prompt`. All masks at once may
-                be one array (R, H, W).
+            regions: each a box (left, top, width, height), cut to the image, a point (x, y), or a polygon, all in pixels: its ring (x0, y0,
+                x1, y1, x2, y2, ...), its points [(x0, y0), (x1, y1), (x2, y2), ...], or COCO's list of rings, whose union it is; COCO's
+                run-length code {"size", "counts"}; a mask (H, W) of one region or its file; or a `Prompt`. All masks at once may be one
+                array (R, H, W).
             tasks: some of `tasks`; all of them where none are named.
 
         Returns:
@@ -152,13 +154,14 @@ class Engine:
             RegionError: a region that is empty, outside the image or not understood, and it says which; or no list of regions.
             ValueError: a task that the model cannot answer, or an image that another model has looked at.
         """
-        asked = self.tasks if tasks is None else tuple(tasks)
+        asked = self.tasks if tasks is None else tasks
         self.scorer.check_tasks(asked)
         _check_several(regions)
         if not len(regions):
             return []
         prompts = [as_prompt(region, n) for n, region in enumerate(regions)]
         looked = self.look(image)
+        _check_several(regions, image_size(looked.image))
         out: list[RegionScores] = []
         step = self.at_once(image_size(looked.image))
         for at in range(0, len(prompts), step):
@@ -270,11 +273,19 @@ def as_image(image: ImageLike) -> NDArray[np.uint8]:
     return np.array(array, order="C")  # a copy: crops are cut later, and a caller may use its memory again
 
 
-def _check_several(regions: object) -> None:
-    """Raises RegionError for a single region, whose numbers or letters would be taken for regions, and for what has no length."""
+def _check_several(regions: object, size: tuple[int, int] = (0, 0)) -> None:
+    """Raises RegionError for a single region, whose numbers or letters would be taken for regions, and for what has no length.
+
+    Args:
+        size: (height, width) of the image, where it is known, by which a single mask of numbers is told from a table of boxes.
+    """
     is_one = isinstance(regions, str | Path | Mapping | Prompt)
-    is_mask = isinstance(regions, np.ndarray | Tensor) and regions.ndim == 2 and str(regions.dtype).endswith("bool")
-    if is_one or is_mask or not isinstance(regions, Sized):
+    if isinstance(regions, np.ndarray | Tensor):
+        is_mask = str(regions.dtype).endswith("bool") or tuple(regions.shape) == size
+        is_one = (regions.ndim == 1 and len(regions) > 0 and regions.dtype != object) or (regions.ndim == 2 and is_mask)
+    elif isinstance(regions, list | tuple):
+        is_one = len(regions) > 0 and all(isinstance(value, numbers.Real) for value in regions)
+    if is_one or not isinstance(regions, Sized):
         raise RegionError(f"regions: got {_short(regions)}, expected a list of them; a single one stands in a list, too")
 
 
@@ -289,7 +300,12 @@ def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
     if isinstance(region, Tensor):
         region = region.detach().cpu().numpy()
     if isinstance(region, np.ndarray) and region.ndim == 2:
-        return Prompt(mask=region)
+        of_points = region.shape[1] == 2 and region.dtype.kind in "if" and region.shape[0] >= 3
+        return Prompt(polygon=region.tolist()) if of_points else Prompt(mask=region)
+    if isinstance(region, list | tuple) and all(isinstance(part, Sequence | np.ndarray) and not isinstance(part, str) for part in region):
+        rings = rings_of(region)
+        if rings and all(len(ring) >= 6 and len(ring) % 2 == 0 for ring in rings):
+            return Prompt(polygon=rings)
     try:
         values = [float(v) for v in region]
     except (TypeError, ValueError):
@@ -302,7 +318,8 @@ def as_prompt(region: RegionLike, number: int = 0) -> Prompt:
         return Prompt(polygon=[values])
     raise RegionError(
         f"region {number} is not understood: {_short(region)}. Say a box (left, top, width, height), a point (x, y), a polygon "
-        "(x0, y0, x1, y1, x2, y2, ...), a run-length code, a mask (height, width) or its file, or a Prompt"
+        "(x0, y0, x1, y1, x2, y2, ...), [(x0, y0), (x1, y1), (x2, y2), ...] or a list of such rings as the first, a run-length code, "
+        "a mask (height, width) or its file, or a Prompt"
     )
 
 

@@ -96,9 +96,10 @@ def quality_map(engine: Engine, image: ImageLike | Looked, tasks: Sequence[Task]
 
     Raises:
         ConfigError: the segmenter finds nothing by itself, or no score is among `tasks`.
-        ValueError: another model has looked at the image.
+        ValueError: a task that the model cannot answer, or an image that another model has looked at.
     """
-    asked = engine.tasks if tasks is None else tuple(tasks)
+    asked = engine.tasks if tasks is None else tasks
+    engine.scorer.check_tasks(asked)
     check_mapped(asked)
     looked = engine.look(image)
     codes = engine.propose(looked.image)

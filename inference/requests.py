@@ -54,7 +54,10 @@ class Asked:
             flat = isinstance(self.value, list) and all(isinstance(x, (int, float)) for x in self.value)
             rings = [self.value] if flat else self.value
             if not isinstance(rings, list) or not all(isinstance(r, list) and all(_is_number(x) for x in r) for r in rings):
-                raise RegionError(f"a polygon is [[x0, y0, x1, y1, ...], ...], numbers of pixels, got {self.value!r}")
+                raise RegionError(
+                    "a polygon is rings [[x0, y0, x1, y1, ...], ...] or points [[x0, y0], [x1, y1], [x2, y2], ...], numbers of pixels, got "
+                    f"{self.value!r}"
+                )
             return Prompt(polygon=rings)
         count = 4 if self.kind == "box" else 2
         if not isinstance(self.value, (list, tuple)) or len(self.value) != count or not all(_is_number(v) for v in self.value):

@@ -132,15 +132,16 @@ def test_every_way_to_say_one_region_in_a_manifest(run, photo):
     said = {
         "box": [20, 10, 30, 30],
         "polygon": [[20, 10, 50, 10, 50, 40, 20, 40]],
+        "points": [[20, 10], [50, 10], [50, 40], [20, 40]],
         "rle": code,
         "mask": "mask.png",
     }
-    rows = [{"image": "photo.png", "id": kind, kind: value} for kind, value in said.items()] + [
+    rows = [{"image": "photo.png", "id": kind, "polygon" if kind == "points" else kind: value} for kind, value in said.items()] + [
         {"image": "photo.png", "rle": code["counts"]}
     ]
     (photo.parent / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = predict.main([str(run), str(photo.parent / "m.jsonl")])["rows"]
-    assert [line["region"] for line in lines] == [*said, "4"]
+    assert [line["region"] for line in lines] == [*said, str(len(said))]
     first = numbers(lines[0])
     assert all(numbers(line) == pytest.approx(first, abs=1e-5) for line in lines)
     with (photo.parent / "m.csv").open("w", newline="") as file:
@@ -200,6 +201,20 @@ def test_what_was_reduced_so_that_details_are_gone_is_told(run, tmp_path, capsys
     PIL.Image.fromarray(image[:200, :200]).save(tmp_path / "small.png")
     predict.main([str(run), str(tmp_path / "small.png"), "--box", "0,0,200,200"])
     assert "reduced" not in capsys.readouterr().err
+
+
+def test_boxes_that_were_cut_are_told(run, photo, capsys):
+    """Most often they are two corners: the numbers fit, and another region than the one that is meant would be scored without a word."""
+    rows = [{"box": [50, 10, 70, 50]}, {"polygon": [[60, 10, 95, 10, 95, 40]]}, {"box": [50, 10, 30.4, 50]}, {"box": [90, 0, 5, 5]}]
+    (photo.parent / "m.jsonl").write_text("".join(json.dumps({"image": "photo.png", **row}) + "\n" for row in rows))
+    told = "reached out of an image by a pixel or more and were cut to it: a box is left,top,width,height, not two corners"
+    assert predict.main([str(run), str(photo.parent / "m.jsonl")])["failed"] == 1  # the last, outside, is no cut one
+    assert f"note: 2 boxes or polygons {told}" in capsys.readouterr().err
+    for more in (["--propose"], ["--segment-boxes"]):
+        predict.main([str(run), str(photo), "--box", "50,10,70,50", *more])
+        assert f"note: 1 box or polygon {told.replace('were', 'was')}" in capsys.readouterr().err
+    predict.main([str(run), str(photo), "--box", "50,10,30,50"])
+    assert "reached out" not in capsys.readouterr().err
 
 
 def test_some_tasks(run, photo, capsys):
@@ -554,6 +569,33 @@ def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch
         predict.main(drawn)  # the first image's picture would be missing
     predict.main([*again, "--overwrite"])
     assert set(pd.read_csv(tmp_path / "s.csv")["region"]) == {"box 9,9,9,9"}
+
+
+def test_another_commit_of_a_model_on_the_hub_is_another_prediction(run, tmp_path, monkeypatch):
+    """The rows of one file are one model's: a name alone would go on with what was pushed meanwhile."""
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    for commit in ("1a2b", "3c4d"):
+        (tmp_path / commit).symlink_to(run)
+    latest, score, seen = ["1a2b"], predict.Predictor.one, []
+    monkeypatch.setattr("inference.load.snapshot_download", lambda name, **options: str(tmp_path / latest[-1]))
+
+    def dies(self, request):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(request.name)
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", dies)
+    asked = ["me/scorer", str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv")]
+    with pytest.raises(KeyboardInterrupt):
+        predict.main(asked)
+    monkeypatch.setattr(predict.Predictor, "one", score)
+    latest.append("3c4d")
+    with pytest.raises(FileExistsError, match="holds 1 images of another prediction"):
+        predict.main(asked)
+    latest.append("1a2b")
+    assert predict.main(asked)["regions"] == 7
 
 
 def test_a_mask_that_changed_is_another_prediction(run, photo, monkeypatch):

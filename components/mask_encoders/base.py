@@ -37,7 +37,7 @@ class Prompt:
 
     Attributes:
         box: left, top, width, height.
-        polygon: rings [x0, y0, x1, y1, ...]; their union is the region (COCO's polygon form).
+        polygon: rings [x0, y0, x1, y1, ...]; their union is the region (COCO's polygon form). Or the points (x, y) of a single one.
         rle: COCO run-length encoding {"size": [H, W], "counts": str | bytes | list[int]}.
         mask: (H, W) array, not 0 inside, or an image file, its path or its bytes; `components.drawn_masks` says what is one region.
         point: x, y; needs a mask encoder that can grow a region from a point.
@@ -56,6 +56,23 @@ class Prompt:
         if len(given) != 1:
             raise RegionError(f"a region is said in exactly one way (box, polygon, rle, mask or point), got {given or 'none'}")
         return given[0]
+
+    def reaches_out(self, size: tuple[int, ...]) -> bool:
+        """Of a box or a polygon that can be drawn, whether it reaches out of an image of `size` (height, width) by a pixel or more, which
+        is no rounding, so that a part of it is cut off."""
+        rings = rings_of(() if self.polygon is None else self.polygon)
+        if self.box is not None:
+            left, top, width, height = self.box
+            rings = [[left, top, left + width, top + height]]
+        ends = [(min(axis), max(axis) - side) for ring in rings for axis, side in zip((ring[0::2], ring[1::2]), size[::-1], strict=True)]
+        return any(first <= -1 or beyond >= 1 for first, beyond in ends)
+
+
+def rings_of(polygon: Sequence[Any]) -> Sequence[Any]:
+    """A polygon's rings: those that are given, or the one that three or more points (x, y) are. No ring has two numbers, so that one form
+    is not taken for the other. What is no ring is left for who draws it to refuse."""
+    of_points = len(polygon) >= 3 and all(isinstance(point, Sequence | np.ndarray) and len(point) == 2 for point in polygon)
+    return [[value for point in polygon for value in point]] if of_points else polygon
 
 
 def image_size(image: Image) -> tuple[int, int]:

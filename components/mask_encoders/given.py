@@ -15,7 +15,7 @@ from pycocotools import mask as coco
 from components import drawn_masks
 from components import rle as rle_code
 from components.drawn_masks import Mask
-from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size
+from components.mask_encoders.base import FORMATS, MASK_ENCODERS, Code, Image, MaskEncoder, Masks, Prompt, image_size, rings_of
 from components.rle import RegionError
 
 _LONGEST_OUTLINE = 2_000_000  # pixels; pycocotools walks a polygon's outline in steps of 1/5 pixel, in 32-bit integers
@@ -126,7 +126,7 @@ def _draw_polygon(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> Ma
 
 
 def _polygon_code(rings: Sequence[Sequence[float]], size: tuple[int, int]) -> Code:
-    checked = [_ring(ring) for ring in rings]
+    checked = [_ring(ring) for ring in rings_of(rings)]
     if not checked:
         raise RegionError("a polygon has at least one ring [x0, y0, x1, y1, ...], got none")
     return rle_code.as_text(coco.merge(coco.frPyObjects(checked, *size)))

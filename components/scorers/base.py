@@ -201,7 +201,9 @@ class Scorer(nn.Module, ABC):
         )
 
     def check_tasks(self, tasks: Sequence[Task]) -> None:
-        """Raises ValueError for a task that this scorer cannot answer."""
+        """Raises ValueError for a task that this scorer cannot answer, and for a text in place of several."""
+        if isinstance(tasks, str):
+            raise ValueError(f"tasks: got {tasks!r}, expected a list of them; a single one stands in a list, too: [{tasks!r}]")
         for task in tasks:
             if task not in self.tasks:
                 raise ValueError(f"task '{task}': {type(self).__name__} answers {', '.join(self.tasks)}")

@@ -129,6 +129,9 @@ def test_every_way_to_say_a_region_is_the_same_region(scorer):
     mask[10:30, 5:35] = True
     outline = [5, 10, 35, 10, 35, 30, 5, 30]
     said = [BOX, list(BOX), np.array(BOX), mask, torch.from_numpy(mask), outline, Prompt(box=BOX), Prompt(mask=mask)]
+    corners = [(5, 10), (35, 10), (35, 30), (5, 30)]
+    said += [corners, [list(xy) for xy in corners], np.array(corners), [outline], [np.array(outline)]]
+    said.append([[5, 10, 20, 10, 20, 30, 5, 30], [15, 10, 35, 10, 35, 30, 15, 30]])  # COCO's rings: their union
     runs = np.diff(np.flatnonzero(np.diff(np.r_[0, mask.T.ravel(), 0])), prepend=0)
     said.append({"size": list(size), "counts": [*runs.tolist(), int(mask.size - runs.sum())]})
     engine = Engine(scorer)
@@ -163,7 +166,23 @@ def test_regions_of_all_sorts_are_what_their_masks_are(scorer):
             assert torch.equal(getattr(got, field.name), getattr(wanted, field.name)), (order, field.name)
 
 
-@pytest.mark.parametrize("region", [(1, 2, 3), "x" * 200, {"counts": 3}, object(), (), np.zeros((2, 2, 2)), (math.nan, 1, 2, 3)])
+@pytest.mark.parametrize(
+    "region",
+    [
+        (1, 2, 3),
+        "x" * 200,
+        {"counts": 3},
+        object(),
+        (),
+        np.zeros((2, 2, 2)),
+        (math.nan, 1, 2, 3),
+        [BOX, OTHER],
+        [(1, 2), (3, 4)],
+        [(1, 2), (3, 4), (5, 6, 7)],
+        [[(1, 2), (30, 4), (5, 60)]],
+        ["ab", "cd", "ef"],
+    ],
+)
 def test_a_region_that_is_not_understood_is_named(scorer, region):
     with pytest.raises(RegionError, match="region 1"):
         Engine(scorer).score(picture(1)[0], [BOX, region])
@@ -182,7 +201,15 @@ def test_what_is_wrong_with_a_region_says_which(scorer):
         Prompt(box=BOX),
         np.ones((70, 90), bool),
         torch.ones(70, 90, dtype=torch.bool),
+        np.ones((70, 90), np.uint8),
+        torch.ones(70, 90),
         iter([BOX]),
+        BOX,
+        list(BOX),
+        np.array(BOX),
+        torch.tensor(BOX),
+        (5, 10, 35, 10, 35, 30, 5, 30),
+        (np.float32(20), 20.5),
     ],
 )
 def test_a_single_region_is_not_taken_for_several(scorer, regions):
@@ -198,6 +225,16 @@ def test_only_tasks_that_are_asked(scorer):
     assert [list(r) for r in Engine(scorer).score(picture(1)[0], [BOX], ["quality"])] == [["quality"]]
     with pytest.raises(ValueError, match="task 'beauty'"):
         Engine(scorer).score(picture(1)[0], [BOX], ["beauty"])
+    for ask in (Engine(scorer).score, lambda image, _, tasks: quality_map(Engine(scorer), image, tasks)):
+        with pytest.raises(ValueError, match=r"tasks: got 'quality', expected a list of them; .* \['quality'\]"):
+            ask(picture(1)[0], [BOX], "quality")
+
+
+def test_tables_of_boxes_are_no_mask(scorer):
+    boxes = np.array([BOX, OTHER])
+    engine, image = Engine(scorer), picture(1)[0]
+    close(engine.score(image, boxes), engine.score(image, [BOX, OTHER]))
+    close(engine.score(image, torch.from_numpy(boxes)), engine.score(image, [BOX, OTHER]))
 
 
 @pytest.mark.parametrize("memory", [1e-9, 1.0])

@@ -94,6 +94,12 @@ def test_polygon_is_the_union_of_its_rings():
     np.testing.assert_array_equal(draw(polygon=rings), draw(polygon=rings[:1]) | draw(polygon=rings[1:]))
 
 
+@pytest.mark.parametrize("as_array", [False, True])
+def test_a_polygon_of_points_is_one_ring(as_array):
+    points = [(2, 1), (5, 1), (5, 4), (2, 4)]
+    np.testing.assert_array_equal(draw(polygon=np.array(points) if as_array else points), rectangle(2, 1, 5, 4))
+
+
 def test_polygon_is_cut_to_the_image():
     np.testing.assert_array_equal(draw(polygon=[[-5, -5, 4, -5, 4, 4, -5, 4]]), rectangle(0, 0, 4, 4))
 
