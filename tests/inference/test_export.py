@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from scipy.spatial.distance import pdist
 from torch import nn
 
@@ -17,10 +18,13 @@ import prepare
 from components.preprocess import prepare_image, prepare_regions
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Graph, Scorer
+from datamodules.images import load_image
 from inference import export
+from inference.engine import Engine
 from inference.export import export_onnx
 from inference.saved import About, save
 from tests.components.scorers.samples import scene, sensitive
+from tests.test_docs import fenced
 
 SMALL = ("pooled_mlp", "mobile_iqa", "teacher_iqa")
 
@@ -62,6 +66,29 @@ def test_onnx_gives_the_scores(name, written):
     told = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
     assert json.loads(told["preprocess"])["size"] == scorer.preprocess.size
     assert all("regions" in shape or name == "image" for name, shape in json.loads(told["inputs"]).items())
+
+
+def test_the_example_without_pytorch_gives_the_scores(root, tmp_path, written, monkeypatch):
+    """As docs/predict.md says it, word for word, of a photograph that is turned; its function serves the scorers of crops, too."""
+    (example,) = [block for block in fenced((root / "docs" / "predict.md").read_text(), "python") if "onnxruntime" in block]
+    scorer, path, _ = written("pooled_mlp")
+    shutil.copy(path, tmp_path / "pooled.onnx")
+    patches = np.random.default_rng(3).integers(0, 256, (9, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right
+    Image.fromarray(patches).resize((140, 233), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", exif=exif)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(example, "docs/predict.md", "exec"), found)
+    (wanted,) = Engine(scorer).score("photo.jpg", [(40, 30, 120, 90)])
+    (whole,) = Engine(scorer).score("photo.jpg", [(0, 0, 233, 140)])
+    for task in ("quality", "importance"):
+        assert abs(wanted[task].value - whole[task].value) > 10 * export.TOLERANCE  # another region has another score
+        assert found[task] == pytest.approx(wanted[task].value, abs=export.TOLERANCE)
+        assert found[f"{task}_std"] == pytest.approx(wanted[task].std, abs=export.TOLERANCE)
+    crop = found["prepared"](found["picture"].crop((40, 30, 160, 120)), 48)
+    turned = torch.from_numpy(load_image("photo.jpg")).permute(2, 0, 1)
+    np.testing.assert_allclose(crop, prepare_image(turned[:, 30:120, 40:160], scorer.preprocess, 48).numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_command(tmp_path, written, monkeypatch):
