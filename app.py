@@ -13,21 +13,25 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from components.mask_encoders.base import MASK_ENCODERS
 from components.registry import ConfigError
+from datamodules.alone import LOCK, alone
 from inference.engine import MEMORY, load
 from inference.page.limits import Limits
 from inference.page.service import Service
 from lightning_modules.entry import run_entry
 from predict import options_of
 
+PREFIX, FILES = "roi-iqa-", "files"  # of a page's temporary folder; what it holds for downloads
 QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",  # nothing is told to anybody
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -36,12 +40,37 @@ QUIET = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Serves the page until it is interrupted."""
-    with Served(argv) as served:
+    """Serves the page until it is interrupted, or told to end."""
+    with told_to_end(), Served(argv) as served:
         print(f"the page is at {served.url} (end with Ctrl-C)", flush=True)
         if not served.alone:
             print("it is open to everybody who reaches this machine, and there is no login: see docs/app.md", file=sys.stderr, flush=True)
         served.blocks.block_thread()
+
+
+@contextmanager
+def told_to_end() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP leave what is inside in order, and end the process with the exit status that a shell reports of them.
+    What is ignored (SIGHUP under nohup) stays so."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    told: list[int] = []
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # a second one would break off what is being tidied
+        told.append(number)
+        sys.exit()
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        if told:
+            os._exit(128 + told[0])  # at once: a request that is still worked on would make its folder anew
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Served:
@@ -57,7 +86,7 @@ class Served:
 
     def __init__(self, argv: Sequence[str] | None = None) -> None:
         args = _parser().parse_args(argv)
-        limits = Limits(args.max_mb, args.max_pixels, args.max_regions, args.max_images)
+        limits = Limits(args.max_mb, args.max_pixels, args.max_regions, args.max_images, stored=args.max_stored)
         name, *options = args.mask_encoder
         encoder = MASK_ENCODERS.part({"plugin": name, **options_of(options)}, "--mask-encoder")
         check_port(args.host, args.port)
@@ -70,8 +99,10 @@ class Served:
             for label, model in labels(args.models).items()
         }
         self.service = Service(models, limits)
-        self.folder = Path(tempfile.mkdtemp(prefix="roi-iqa-"))  # of this user alone
+        remove_left()
+        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX))  # of this user alone
         try:
+            self._lock = alone(self.folder)
             self.blocks, self.url = _serve(self.service, self.folder, args)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -87,6 +118,17 @@ class Served:
         """Stops serving, and removes what visitors left."""
         self.blocks.close(verbose=False)
         shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def remove_left() -> None:
+    """Removes what pages left that were killed: folders of this user whose lock nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # its page is there, or another that starts was first
+            begun = (folder / LOCK).is_file() and (folder / FILES).is_dir()  # the second is made after the first is locked
+            if begun and not folder.is_symlink() and folder.stat().st_uid == os.getuid():
+                with alone(folder):
+                    shutil.rmtree(folder)
 
 
 def labels(models: Sequence[str]) -> dict[str, str]:
@@ -126,11 +168,11 @@ def _serve(service: Service, folder: Path, args: argparse.Namespace) -> tuple[An
         raise ConfigError("the page needs the package gradio: pip install 'roi-iqa[app]'") from error
     from inference.page.examples import examples
 
-    files = folder / "files"
+    files = folder / FILES
     files.mkdir()
     blocks = layout.page(service, examples(), files)
     guarded = [str(Path(model).resolve()) for model in args.models if Path(model).is_dir()]
-    url = layout.serve(blocks, args.host, args.port, service.limits, guarded)
+    url = layout.serve(blocks, args.host, args.port, service.limits, folder, guarded)
     return blocks, url
 
 
@@ -168,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     limit.add_argument("--max-regions", type=int, default=default.regions, metavar="N", help="of an image (default: %(default)s)")
     limit.add_argument(
         "--max-images", type=int, default=default.images, metavar="N", help="that stay encoded at once (default: %(default)s)"
+    )
+    limit.add_argument(
+        "--max-stored", type=float, default=default.stored, metavar="MB", help="of all visitors' files together (default: %(default)g)"
     )
     return parser
 

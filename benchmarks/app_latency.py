@@ -137,7 +137,7 @@ def served(engine: Engine) -> Iterator[tuple[str, Any]]:
         limits = Limits()
         blocks = layout.page(Service({"model": engine}, limits), {}, Path(folder))
         try:
-            yield layout.serve(blocks, "127.0.0.1", port, limits, []), blocks
+            yield layout.serve(blocks, "127.0.0.1", port, limits, Path(folder), []), blocks
         finally:
             blocks.close(verbose=False)
 

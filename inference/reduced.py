@@ -11,16 +11,23 @@ from inference.rows import Seen
 FACTOR = 4.0  # noise of single pixels, averaged over 4 x 4 of them, has a quarter of its strength
 
 
-def reduced(scorer: Scorer, seen: Seen) -> int:
-    """How many regions of an image are seen at less than 1 / `FACTOR` of their size, in the image and in their crop, where there is one.
+def times(scorer: Scorer, size: tuple[int, int], box: tuple[int, int, int, int]) -> float:
+    """By how much a region is reduced at the least, in the image of `size` (height, width) or in its crop, where there is one.
 
-    Of those that have scores.
+    Args:
+        box: left, top, width, height of the region.
     """
+    whole = max(size) / scorer.preprocess.size
+    crop = 0 if scorer.preprocess.outline else min(crop_shape(scorer.crop_size))  # with an outline, the crop is the image
+    return min(whole, max(box[2:]) / crop if crop else math.inf)
+
+
+def reduced(scorer: Scorer, seen: Seen) -> int:
+    """How many regions of an image are reduced more than `FACTOR` times, of those that have scores."""
     if seen.image is None:
         return 0
-    whole = max(seen.image.shape[:2]) / scorer.preprocess.size
-    crop = 0 if scorer.preprocess.outline else min(crop_shape(scorer.crop_size))  # with an outline, the crop is the image
-    return sum(min(whole, max(row.box[2:]) / crop if crop else math.inf) > FACTOR for row in seen.rows if row.box and not row.error)
+    size = (seen.image.shape[0], seen.image.shape[1])
+    return sum(times(scorer, size, row.box) > FACTOR for row in seen.rows if row.box and not row.error)
 
 
 def note(count: int, scorer: Scorer) -> str:

@@ -1,12 +1,19 @@
 """The page's entry and its server, without a browser: options, ports, and what can be read of the server's disk, which is nothing."""
 
+import http.client
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import bitsandbytes
 import pytest
@@ -14,6 +21,7 @@ from gradio import processing_utils
 
 import app
 from components.registry import ConfigError
+from datamodules.alone import LOCK
 from inference.page.visit import Visit
 from inference.saved import About, save
 from tests.inference.page.models import encoded, photo, saved
@@ -39,10 +47,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def asked(url, body=None, kind="application/json"):
+def asked(url, body=None, kind="application/json", more=None):
     """Status and text of an answer."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": kind})
+    request = urllib.request.Request(url, data, {"Content-Type": kind, **(more or {})})
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode(errors="replace")
@@ -302,7 +310,61 @@ def test_bits_that_are_none_or_not_the_models_are_refused(model, quantisable, ca
         app.main([str(model), "--quantization", "nf4", "--port", str(free_port())])
 
 
-def test_what_visitors_left_goes_with_the_server(model):
+def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(served):
+    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=60)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Length", str(20_100_001))
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
+
+
+def test_an_upload_from_the_page_of_another_site_is_refused(served):
+    body = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\nx\r\n--edge--\r\n'
+    address, kind = f"{served.url}gradio_api/upload", "multipart/form-data; boundary=edge"
+    assert [asked(address, body, kind, {"Sec-Fetch-Site": site})[0] for site in ("cross-site", "same-origin")] == [403, 200]
+
+
+def test_what_visitors_left_goes_with_the_server(model, tmp_path, monkeypatch):
+    """And with the next one's start what one left that was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, other = tmp_path / "roi-iqa-killed", tmp_path / "roi-iqa-other"
+    for folder in (killed, other):
+        (folder / "files").mkdir(parents=True)
+    (killed / LOCK).touch()
     with app.Served([str(model), "--port", str(free_port())]) as served:
         assert served.folder.stat().st_mode & 0o077 == 0
-    assert not served.folder.exists()
+        assert sorted(tmp_path.iterdir()) == sorted([other, served.folder])
+        app.remove_left()
+        assert served.folder.exists()  # its page is there
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_page_that_is_told_to_end_leaves_nothing(model, root, tmp_path):
+    port = free_port()
+    command = [sys.executable, str(root / "app.py"), str(model), "--port", str(port), "--accelerator", "cpu"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert f"http://127.0.0.1:{port}/" in process.stdout.readline()
+        path = Path(uploaded(f"http://127.0.0.1:{port}/", "photo.png", encoded(photo())))
+        assert path.is_relative_to(tmp_path)
+        assert path.exists()
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("roi-iqa-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_other_ways_to_end_it_and_nohup(number, monkeypatch):
+    ended, before = [], signal.getsignal(number)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(SystemExit), app.told_to_end():
+        signal.raise_signal(number)
+    assert (ended, signal.getsignal(number)) == ([128 + number], before)
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with app.told_to_end():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(number, before)
+    assert len(ended) == 1

@@ -15,6 +15,7 @@ from components import rle
 from components.mask_encoders.base import Prompt
 from inference import draw
 from inference.engine import load
+from inference.page.door import Stored
 from inference.quality_map import draw_map, quality_map
 from inference.rows import Row
 from tests.inference.page.models import photo, saved
@@ -188,6 +189,10 @@ def test_box_whole_image_and_mask_file(page, picture, tmp_path, engines):
     page.get_by_text("Click one corner").wait_for()
     click(page, 0.25, 0.2)
     page.get_by_text("Now click the opposite corner").wait_for()
+    page.locator("#roi-undo").click()
+    page.get_by_text("Click one corner").wait_for()
+    click(page, 0.25, 0.2)
+    page.get_by_text("Now click the opposite corner").wait_for()
     click(page, 0.75, 0.8)
     assert "box 30, 18, 60, 54" in regions(page, 1).inner_text()
     page.locator("#roi-whole").click()
@@ -297,12 +302,16 @@ def test_another_file_can_be_chosen_after_one_that_was_refused(page, picture, tm
     regions(page, 1)
 
 
-def test_who_finds_the_queue_full_is_told(page, picture, served, monkeypatch):
+def test_who_finds_the_queue_or_the_disk_full_is_told(page, picture, served, monkeypatch):
     opened(page, picture)
     monkeypatch.setattr(served.blocks._queue, "max_size", 0)
     page.locator("#roi-whole").click()
     refused(page, "currently busy. Please try again")
     assert page.locator("#roi-work .error:visible").count() == 0  # it is said once
+    monkeypatch.undo()
+    monkeypatch.setattr(Stored, "bytes", lambda _: 10**12)
+    page.locator("#roi-whole").click()
+    refused(page, "keeps as much as it may")
     monkeypatch.undo()
     page.locator("#roi-whole").click()
     regions(page, 1)  # nothing was lost
@@ -329,6 +338,13 @@ def test_an_example_and_the_map_of_another_picture(page, picture, engines):
     pictures = [draw_map(found) for found in expected]
     assert len({picture.shape for picture in pictures}) == 1
     assert same(downloaded(page, "#roi-map-file"), np.concatenate(pictures))
+    page.set_viewport_size({"width": 700, "height": 1000})
+    for title in page.locator(".roi-maps figcaption b").all():
+        title.evaluate("title => { title.textContent = 'a_model_whose_name_is_rather_long · Importance' }")
+        name, scores = title.bounding_box(), title.locator("xpath=following-sibling::*").bounding_box()
+        assert name["x"] + name["width"] < scores["x"]
+    page.locator("#roi-whole").click()
+    assert regions(page, 1).is_visible()  # its answer, not the map
 
 
 def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
@@ -342,7 +358,7 @@ def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
     for name, said in (
         ("broken.png", "damaged or cut short"),
         ("text.png", "not an image that can be read"),
-        ("wide.png", "1.1 million pixels; the page takes 1 million"),
+        ("wide.png", "1200 x 900 = 1,080,000 pixels; the page takes 1,000,000"),
         ("heavy.png", "maximum allowed size"),
     ):
         page.locator("#roi-other").click()
@@ -362,12 +378,19 @@ def test_bad_uploads_are_explained_and_lose_nothing(page, picture, tmp_path):
     assert str(Path.cwd()) not in page.content()
 
 
-def test_visitors_do_not_see_each_other(page, browser, served, picture):
+def test_visitors_do_not_see_each_other(page, browser, served, picture, engines):
     opened(page, picture)
     click(page, 0.35, 0.35)
     regions(page, 1)
-    other = browser.new_page()
+    other = browser.new_page(accept_downloads=True)
     other.goto(served.url)
     other.wait_for_selector("#roi-upload input[type=file]", state="attached")
-    assert other.locator(".roi-card").count() == 0
+    opened(other, picture)
+    other.locator("#roi-whole").click()
+    regions(other, 1)
+    click(page, 0.9, 0.9)
+    regions(page, 2)
+    mine, whole = checked(page, engines, photo()), checked(other, engines, photo())
+    assert [(mask[30, 40], mask[81, 108]) for mask in mine] == [(True, False), (False, True)]
+    assert np.array_equal(whole, [np.ones((90, 120), bool)])
     other.close()

@@ -11,12 +11,13 @@ from inference.draw import colour, ink_on, shown_task
 from inference.page.chart import chart, in_words
 from inference.page.visit import Marked, Visit
 from inference.quality_map import QualityMap
+from inference.reduced import FACTOR
 
 RANKED = 8  # regions in a map's table
 _TITLES: dict[Task, str] = {"quality": "Quality", "importance": "Importance", "distortion": "Distortion"}
 _NOTHING = (
-    '<div class="roi-nothing"><b>No region yet.</b> Click into the picture: the region around that point is found and all '
-    "questions about it are answered here.</div>"
+    '<div class="roi-nothing"><b>No region yet.</b> Choose one in the picture, as it says above it: how good it is, how much it matters '
+    "and what is wrong with it is said here.</div>"
 )
 
 
@@ -29,9 +30,10 @@ def cards(visit: Visit, models: Sequence[str], tasks: Sequence[Task]) -> str:
     return f'<div class="roi-cards" role="list" aria-live="polite" aria-label="Answers, the newest first">{told}</div>'
 
 
-def ranking(maps: Sequence[QualityMap], models: Sequence[str]) -> str:
-    """The regions that spoil the image most, for each model."""
-    return "".join(_ranked(found, model if len(models) > 1 else "") for found, model in zip(maps, models, strict=True))
+def ranking(maps: Sequence[QualityMap], models: Sequence[str], notes: Sequence[str]) -> str:
+    """The regions that spoil the image most, for each model, and what is to be noted of its map ("" for nothing)."""
+    given = zip(maps, models, notes, strict=True)
+    return "".join(_ranked(found, model if len(models) > 1 else "", note) for found, model, note in given)
 
 
 def disc(number: int, score: RoiScore | None) -> str:
@@ -44,17 +46,29 @@ def _card(number: int, region: Marked, models: Sequence[str], tasks: Sequence[Ta
     row, shown = region.row, shown_task(tasks)
     coloured = disc(number, row.scores.get(shown) if shown else None)
     head = f'{coloured}<b>{escape(row.region)}</b><span class="roi-muted">{row.area:.1%} of the image</span>'
-    blocks = "".join(_answers(r.scores, model if len(models) > 1 else "") for model, r in zip(models, region.rows, strict=True))
+    blocks = "".join(
+        _answers(r.scores, model if len(models) > 1 else "", times)
+        for model, r, times in zip(models, region.rows, region.reduced, strict=True)
+    )
     label = f"Region {number}: {escape(row.region)}"
     told = f'<header>{head}</header><div class="roi-compared">{blocks}</div>'
     return f'<article class="roi-card" role="listitem" aria-label="{label}">{told}</article>'
 
 
-def _answers(scores: RegionScores, model: str) -> str:
+def _answers(scores: RegionScores, model: str, times: float) -> str:
     named = f'<div class="roi-model">{escape(model)}</div>' if model else ""
     charts = "".join(_figure(score) for task, score in scores.items() if task != "distortion")
     ill = scores.get("distortion")
-    return f'<section class="roi-answers">{named}<div class="roi-charts">{charts}</div>{"" if ill is None else _distortion(ill)}</section>'
+    told = "" if ill is None else _distortion(ill)
+    return f'<section class="roi-answers">{named}<div class="roi-charts">{charts}</div>{told}{_small(times)}</section>'
+
+
+def _small(times: float) -> str:
+    """Of a region whose fine distortions the model cannot see."""
+    if times <= FACTOR:
+        return ""
+    said = f"Reduced {times:.1f} times before the model looked: noise, compression and slight blur vanish."
+    return f'<p class="roi-note">{said}</p>'
 
 
 def _figure(score: RoiScore) -> str:
@@ -87,7 +101,7 @@ def _unparsed(score: RoiScore) -> str:
     return f'<span class="roi-muted">not understood: “{escape(score.text[:120])}”</span>'
 
 
-def _ranked(found: QualityMap, model: str) -> str:
+def _ranked(found: QualityMap, model: str, note: str) -> str:
     worst = found.worst()[:RANKED]
     named = f'<div class="roi-model">{escape(model)}</div>' if model else ""
     lines = "".join(_line(place, found, n) for place, n in enumerate(worst, 1))
@@ -95,6 +109,7 @@ def _ranked(found: QualityMap, model: str) -> str:
         f'{named}<table class="roi-ranking"><caption>The regions that spoil the image most: low quality where it matters. '
         f"{len(found.scores)} regions were scored.</caption><thead><tr><th scope='col'></th><th scope='col'>Quality</th>"
         f"<th scope='col'>Importance</th><th scope='col'>Distortion</th></tr></thead><tbody>{lines}</tbody></table>"
+        + (f'<p class="roi-note">{escape(note[0].upper() + note[1:])}.</p>' if note else "")
     )
 
 

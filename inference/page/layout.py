@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 from PIL import Image
+from starlette.middleware import Middleware
 
 from components.mask_encoders.base import MaskEncoder
 from components.mask_encoders.superpixel import Superpixel
@@ -21,6 +24,7 @@ from components.rle import RegionError
 from inference import draw
 from inference.page import answers, shade
 from inference.page.canvas import SIDE, Canvas
+from inference.page.door import Door, Stored
 from inference.page.downloads import Downloads
 from inference.page.limits import Limits, Refusal
 from inference.page.service import Service
@@ -30,7 +34,7 @@ from inference.quality_map import draw_map
 
 HOUR = 3600  # seconds that a visitor's image is kept after he last touched it
 CSS = Path(__file__).with_name("page.css")
-_AROUND, _BROADEST, _TALLEST = 62, 636, 700  # pixels of the canvas: of its margins, and of the picture in it
+_AROUND, _BROADEST, _LEAST, _TALLEST = 62, 636, 200, 700  # pixels of the canvas: of its margins, and of the picture in it
 _TOOLS = {"Click a point": "point", "Box": "box", "Paint": "paint", "Mask file": "mask"}
 _BOX = ("Click one corner of the box.", "Now click the opposite corner.")
 AT_ONCE = 2  # requests of each group that are worked on at once
@@ -76,12 +80,14 @@ def _fetch_nothing(block: Any) -> None:
     block.async_move_resource_to_block_cache = kept
 
 
-def serve(blocks: gr.Blocks, host: str, port: int, limits: Limits, guarded: list[str]) -> str:
+def serve(blocks: gr.Blocks, host: str, port: int, limits: Limits, folder: Path, guarded: list[str]) -> str:
     """Starts serving a page in the background -> its address. Of the server's disk only what visitors brought and were given can be read.
 
     Args:
+        folder: of all visitors' files, Gradio's among them.
         guarded: folders of which nothing is ever given out.
     """
+    door = Middleware(Door, limits=limits, stored=Stored(folder, Path(get_upload_folder()), HOUR + HOUR // 6))
     _, url, _ = blocks.launch(
         server_name=host,
         server_port=port,
@@ -90,6 +96,7 @@ def serve(blocks: gr.Blocks, host: str, port: int, limits: Limits, guarded: list
         show_error=False,
         share=False,
         footer_links=[],
+        app_kwargs={"middleware": [door]},
         allowed_paths=[],
         blocked_paths=guarded,
         max_file_size=limits.bytes,
@@ -193,7 +200,7 @@ class Page:
 
     def _opening(self) -> None:
         """An image comes: by upload or as an example."""
-        shown = [self.visit, self.welcome, self.work, *self._view(), self.tool, self.mapped, self.tabs]
+        shown = [self.visit, self.welcome, self.work, *self._view(), self.tool, self.mapped]
         quiet = {**_PRIVATE, "show_progress": "minimal"}
         opened = self.upload.upload(told(self._opened), [self.upload, self.visit], shown, **quiet)
         _emptied(opened, self.upload)
@@ -238,20 +245,23 @@ class Page:
         shown.success(told(self._map_files), [self.visit], [self.map_file], **quiet)
 
     def _view(self) -> list[Any]:
-        return [self.stage, self.answers, self.hint, self.as_json, self.overlay]
+        return [self.stage, self.answers, self.hint, self.as_json, self.overlay, self.tabs]
 
     def _shown(self, visit: Visit, hint: str = "") -> tuple[Any, ...]:
-        """The values of `_view`; what can be downloaded is out of date until `_files` has written it anew."""
+        """The values of `_view`; what can be downloaded is out of date until `_files` has written it anew. Who looked at the map sees the
+        answers now."""
         stale = gr.update(interactive=False)
         told = answers.cards(visit, self.service.models, self.service.tasks)
-        return self.service.picture(visit), told, _hint(hint), stale, stale
+        return self.service.picture(visit), told, _hint(hint), stale, stale, gr.update(selected="regions")
 
     def _answered(self, visit: Visit, hint: str = "") -> tuple[Any, ...]:
         """The values of `visit` and `_view`."""
         return _renewed(visit, *self._shown(visit, hint))
 
     def _opened(self, path: str, last: Visit | None) -> tuple[Any, ...]:
-        return self._begun(self.service.open(path), last)
+        with _kept(last):
+            visit = self.service.open(path)
+        return self._begun(visit, last)
 
     def _example(self, last: Visit | None, event: gr.SelectData) -> tuple[Any, ...]:
         name, image = list(self.pictures.items())[event.index]
@@ -267,7 +277,6 @@ class Page:
             *shown,
             next(iter(_TOOLS)),
             gr.update(visible=False),
-            gr.update(selected="regions"),
         )
 
     def _looked(self, visit: Visit | None) -> None:
@@ -325,7 +334,8 @@ class Page:
 
     def _masked(self, visit: Visit | None, path: str) -> tuple[Any, ...]:
         visit, limits = _there(visit), self.service.limits
-        mask = read_mask(read_bytes(path, limits), visit.image, limits)
+        with _kept(visit):
+            mask = read_mask(read_bytes(path, limits), visit.image, limits)
         self.service.mark(visit, mask, "mask", f"mask {Path(path).name}")
         return self._answered(visit, self._says("mask"))
 
@@ -335,18 +345,20 @@ class Page:
         return self._answered(visit)
 
     def _undone(self, visit: Visit | None) -> tuple[Any, ...]:
+        """The corner of a box that was begun goes first."""
         visit = _there(visit)
         with visit.turn:
-            if visit.regions:
+            begun, visit.corner = visit.corner is not None, None
+            if visit.regions and not begun:
                 visit.regions.pop()
-        return self._answered(visit)
+        return self._answered(visit, _BOX[0] if begun else "")
 
     def _cleared(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
         with visit.turn:
             visit.regions.clear()
-            visit.corner = None
-        return self._answered(visit)
+            begun, visit.corner = visit.corner is not None, None
+        return self._answered(visit, _BOX[0] if begun else "")
 
     def _files(self, visit: Visit | None) -> tuple[Any, ...]:
         visit = _there(visit)
@@ -366,7 +378,7 @@ class Page:
         visit = _there(visit)
         found, models = self.service.map(visit), self.service.models
         visit.maps = found
-        told = shade.panels(found, models), answers.ranking(found, models)
+        told = shade.panels(found, models), answers.ranking(found, models, self.service.notes(found))
         return _renewed(visit, gr.update(visible=True), *told, gr.update(value=None, interactive=False))
 
     def _map_files(self, visit: Visit | None) -> Any:
@@ -386,8 +398,9 @@ class Page:
 
 
 def canvas_height(size: tuple[int, int]) -> int:
-    """Pixels in which the canvas shows an image of `size` (height, width) as large as the column is broad, or as a screen is high."""
-    return _AROUND + min(_TALLEST, round(_BROADEST * size[0] / size[1]))
+    """Pixels in which the canvas shows an image of `size` (height, width) as large as the column is broad, or as a screen is high; not so
+    few that the editor's tools would cover the page below it."""
+    return _AROUND + min(_TALLEST, max(_LEAST, round(_BROADEST * size[0] / size[1])))
 
 
 def _emptied(event: Any, upload: gr.File) -> None:
@@ -411,6 +424,15 @@ def told(do: Callable[..., Any]) -> Callable[..., Any]:
             raise gr.Error("There is not enough memory for this now: try a smaller picture.", print_exception=False) from error
 
     return wrapper
+
+
+@contextmanager
+def _kept(visit: Visit | None) -> Iterator[None]:
+    """A refusal also says that nothing was lost, to whom had something."""
+    try:
+        yield
+    except Refusal as error:
+        raise Refusal(f"{error} What was on the page is still there." if visit else str(error)) from error
 
 
 def _there(visit: Visit | None) -> Visit:

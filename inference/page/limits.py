@@ -23,6 +23,7 @@ class Limits:
         images: that stay encoded at once, over all visitors; one more puts the longest unused aside, and it is encoded again when needed.
         visitors: whose image and regions are kept at once.
         waiting: requests that may wait for their turn.
+        stored: of all visitors' files together, 10^6 bytes each.
 
     Raises:
         ConfigError: one of them is not positive, or without bound.
@@ -34,6 +35,7 @@ class Limits:
     images: int = 8
     visitors: int = 32
     waiting: int = 32
+    stored: float = 4000.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -20,6 +20,7 @@ from inference.page.looks import Looks
 from inference.page.uploads import read_bytes, read_image
 from inference.page.visit import Marked, Visit
 from inference.quality_map import QualityMap, check_mapped
+from inference.reduced import FACTOR, note, times
 from inference.rows import Row
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -104,7 +105,8 @@ class Service:
             answers = [engine.score(look, [code])[0] for engine, look in zip(self.engines, looks, strict=True)]
             box, area = rle.measure(code)
             share = area / visit.image[..., 0].size
-            marked = Marked(code, tuple(Row(visit.name, name, kind, box, share, scores) for scores in answers))
+            reduced = tuple(times(engine.scorer, visit.size, box) for engine in self.engines)
+            marked = Marked(code, tuple(Row(visit.name, name, kind, box, share, scores) for scores in answers), reduced)
             visit.regions.append(marked)
             return marked
 
@@ -128,6 +130,15 @@ class Service:
         return tuple(
             QualityMap(visit.image, codes, tuple(engine.score(look, codes))) for engine, look in zip(self.engines, looks, strict=True)
         )
+
+    def notes(self, maps: Sequence[QualityMap]) -> tuple[str, ...]:
+        """What is said of each model's map where regions were reduced until fine distortions vanish; "" where none was."""
+        told = []
+        for engine, found in zip(self.engines, maps, strict=True):
+            size = (found.image.shape[0], found.image.shape[1])
+            count = sum(times(engine.scorer, size, rle.box(code)) > FACTOR for code in found.codes)
+            told.append(note(count, engine.scorer))
+        return tuple(told)
 
 
 def _cross(picture: Pixels, corner: tuple[float, float], size: tuple[int, int]) -> Pixels:

@@ -46,7 +46,7 @@ def _panel(found: QualityMap, light: NDArray[np.float32], task: Score, model: st
     shaded = shade(light, found.map(task, (light.shape[0], light.shape[1])), COLOURS[task])
     picture = _numbered(shaded, found, found.worst()[:RANKED])
     said = f"{np.nanmin(values):.2f} to {np.nanmax(values):.2f}"
-    title = " · ".join(escape(part) for part in (model, task.capitalize()) if part)
+    title = " · ".join(escape(part) for part in (task.capitalize(), model) if part)
     return (
         f'<figure data-map="{task}"><figcaption><b>{title}</b><span class="roi-muted">{said}</span></figcaption>'
         f'<img src="{_embedded(picture)}" alt="{title} of every region, {said}">{legend(task)}</figure>'

@@ -20,10 +20,7 @@ def read_bytes(path: str | Path, limits: Limits) -> bytes:
     """An upload as the server stored it. Raises Refusal where it is too large."""
     size = Path(path).stat().st_size
     if size > limits.bytes:
-        raise Refusal(
-            f"This file has {size / 1e6:.1f} MB; the page takes {limits.megabytes:g} MB. Save it smaller, or as JPEG. "
-            "What was on the page is still there."
-        )
+        raise Refusal(f"This file has {size:,} bytes; the page takes {limits.bytes:,}. Save it smaller, or as JPEG.")
     return Path(path).read_bytes()
 
 
@@ -74,20 +71,16 @@ def painted(layers: list[NDArray[np.uint8]], image: NDArray[np.uint8]) -> NDArra
 def _told(data: bytes, error: ImageError, limits: Limits) -> str:
     if isinstance(error.__cause__, UnidentifiedImageError):
         forms = ", ".join(sorted(suffix.removeprefix(".") for suffix in SUFFIXES))
-        return f"This file is not an image that can be read. The page takes {forms}. What was on the page is still there."
+        return f"This file is not an image that can be read. The page takes {forms}."
     if error.__cause__ is not None:
-        return "This image is damaged or cut short: open it in another program and save it again. What was on the page is still there."
+        return "This image is damaged or cut short: open it in another program and save it again."
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
     except (OSError, Image.DecompressionBombError):
         width = height = 0
     if width * height > limits.pixels:
-        return (
-            f"This image has {width} x {height} = {width * height / 1e6:.1f} million pixels; "
-            f"the page takes {limits.pixels / 1e6:g} million. "
-            "Make it smaller. What was on the page is still there."
-        )
+        return f"This image has {width} x {height} = {width * height:,} pixels; the page takes {limits.pixels:,}. Make it smaller."
     if not width:
-        return f"This image has far more than the {limits.pixels / 1e6:g} million pixels that the page takes. Make it smaller."
+        return f"This image has far more than the {limits.pixels:,} pixels that the page takes. Make it smaller."
     return "This image holds values that have no fixed range: convert it to 8 or 16 bits."

@@ -25,10 +25,12 @@ class Marked:
     Attributes:
         code: its run-length code.
         rows: the answers of each model.
+        reduced: how many times it was made smaller before each model looked.
     """
 
     code: Mapping[str, Any]
     rows: tuple[Row, ...]
+    reduced: tuple[float, ...]
 
     @property
     def row(self) -> Row:

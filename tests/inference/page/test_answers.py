@@ -9,6 +9,7 @@ from components.tasks import TASKS, RoiScore
 from inference.page.answers import cards, ranking
 from inference.page.visit import Marked, Visit
 from inference.quality_map import QualityMap
+from inference.reduced import FACTOR
 from inference.rows import Row
 from tests.inference.page.models import photo
 
@@ -19,14 +20,14 @@ SCORES = {
 }
 
 
-def visit_of(*names, scores=SCORES, models=1):
+def visit_of(*names, scores=SCORES, models=1, reduced=1.0):
     code = rle.encode(np.ones((90, 120), bool))
-    regions = [Marked(code, (Row("p", name, "box", (0, 0, 120, 90), 1.0, scores),) * models) for name in names]
+    regions = [Marked(code, (Row("p", name, "box", (0, 0, 120, 90), 1.0, scores),) * models, (reduced,) * models) for name in names]
     return Visit("p", photo(), regions)
 
 
 def test_without_regions_it_says_what_to_do():
-    assert "Click into the picture" in cards(visit_of(), ["m"], TASKS)
+    assert "Choose one in the picture" in cards(visit_of(), ["m"], TASKS)
 
 
 def test_all_answers_the_newest_first():
@@ -42,6 +43,12 @@ def test_two_models_are_named():
     html = cards(visit_of("r", models=2), ["one", "<two>"], TASKS)
     assert html.count('class="roi-model"') == 2
     assert "&lt;two&gt;" in html
+
+
+def test_of_what_is_reduced_until_noise_vanishes_that_is_said():
+    html = cards(visit_of("r", models=2, reduced=5.26), ["one", "two"], TASKS)
+    assert html.count("Reduced 5.3 times before the model looked: noise, compression and slight blur vanish.") == 2
+    assert "Reduced" not in cards(visit_of("r", reduced=FACTOR), ["m"], TASKS)
 
 
 def test_what_others_wrote_is_escaped():
@@ -63,8 +70,10 @@ def test_the_ranking_begins_with_the_worst():
     codes = tuple(rle.encode(np.eye(4, dtype=bool)) for _ in range(3))
     scores = [{"quality": RoiScore("quality", q), "importance": RoiScore("importance", i)} for q, i in ((0.9, 0.1), (0.1, 0.9), (0.5, 0.4))]
     found = QualityMap(photo(4, 4), codes, tuple(scores))
-    html = ranking([found], ["m"])
+    html = ranking([found], ["m"], [""])
     assert html.index("</span>0.10") < html.index("</span>0.50") < html.index("</span>0.90", html.index("</span>0.50"))
     assert "3 regions were scored" in html
+    assert "roi-note" not in html
+    assert '<p class="roi-note">2 regions &amp; more.</p>' in ranking([found], ["m"], ["2 regions & more"])
     unclear = replace(found, scores=({"quality": RoiScore("quality", None, parsed=False), "importance": RoiScore("importance", 0.5)},) * 3)
-    assert "not understood" in ranking([unclear], ["m"])
+    assert "not understood" in ranking([unclear], ["m"], [""])

@@ -104,7 +104,7 @@ def test_files_of_one_visit_are_written_one_after_the_other(page, monkeypatch):
 
 def test_the_canvas_is_as_high_as_its_picture_needs():
     heights = [layout.canvas_height(size) for size in ((400, 600), (600, 600), (1000, 600), (6000, 600), (60, 6000))]
-    assert heights == [486, 698, 762, 762, 68]
+    assert heights == [486, 698, 762, 762, 262]
 
 
 def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path):
@@ -122,6 +122,30 @@ def test_another_picture_keeps_this_one_until_it_is_open(page, service, tmp_path
     after = page._opened(str(tmp_path / "good.png"), visit)[0]
     assert after is not visit
     assert (visit.key in service.looks, (tmp_path / visit.key).exists()) == (False, False)
+
+
+def test_only_who_had_a_picture_is_told_that_it_is_still_there(page, tmp_path):
+    (tmp_path / "text.png").write_bytes(b"this is no image")
+    with pytest.raises(Refusal) as first:
+        page._opened(str(tmp_path / "text.png"), None)
+    visit = opened(page)
+    with pytest.raises(Refusal) as mask:
+        page._masked(visit, str(tmp_path / "text.png"))
+    assert ["still there" in str(told.value) for told in (first, mask)] == [False, True]
+
+
+def test_the_corner_of_a_box_goes_before_a_region(page):
+    visit = opened(page)
+    page._wholly(visit)
+    for removes, left in ((page._undone, 1), (page._cleared, 0)):
+        _, _, _, hint, *_ = page._clicked(visit, "Box", Chosen((30, 30)))
+        assert "opposite corner" in hint
+        _, _, _, hint, *_ = removes(visit)
+        assert "Click one corner" in hint
+        assert (visit.corner, len(visit.regions)) == (None, left)
+    page._wholly(visit)
+    _, _, _, hint, *_ = page._undone(visit)
+    assert (hint, visit.regions) == (gr.skip(), [])
 
 
 def test_a_late_answer_does_not_bring_the_last_picture_back(page):

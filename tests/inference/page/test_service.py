@@ -172,6 +172,19 @@ def test_the_map_scores_everything_by_every_model(service, visit):
     assert not np.isnan(maps[0].map("quality")).any()  # superpixels leave nothing out
 
 
+def test_how_much_a_region_is_reduced_is_told(service):
+    """The first model looks at the image and at a crop of the region, both of 64 pixels, the second at the image alone."""
+    visit = Visit("photo.png", photo(200, 320))
+    assert service.whole(visit).reduced == (5, 5)
+    service.corner(visit, 10, 10)
+    assert service.corner(visit, 42, 26).reduced == (0.5, 5)
+    first, second = service.map(visit)
+    large = sum(max(rle.box(code)[2:]) > 4 * 64 for code in first.codes)
+    told = service.notes((first, second))
+    assert told[0].startswith(f"{large} region") if large else told[0] == ""
+    assert told[1].startswith(f"{len(second.codes)} regions were reduced more than 4 times")
+
+
 def test_the_map_asks_the_segmenter_once(service, visit, monkeypatch):
     asked, propose = [], service.engines[0].segmenter.propose_codes
     for one in service.engines:
