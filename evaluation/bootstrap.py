@@ -221,8 +221,11 @@ def interval(sample: Sample, scale: Scale = "plain", least: int = FEW_SOURCES) -
     return Interval(estimate, low, high, se, few, sample.undefined)
 
 
-def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Difference:
+def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool = False) -> Difference:
     """The difference first - second of a statistic drawn together: p is below 0.05 where the interval lacks 0.
+
+    Of the same predictions (`same`), where the statistic exists, it is 0 whatever is drawn, which is no estimate: the interval is 0 alone,
+    and p is 1, however few the sources. Two statistics that merely have one value, as two models that are right everywhere, are not that.
 
     Both are put together from the distances to the ends of the two statistics' own intervals, and from how far the statistics go together
     (Zou, "Toward using confidence intervals to compare correlations", 2007): on the plain scale that is t on the difference's error.
@@ -232,6 +235,8 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain") -> Differe
     apart = first.minus(second)
     estimate, few = float(apart.values[0]), effective(apart.sizes) < FEW_SOURCES
     untested = len(apart.sizes) < UNTESTED_SOURCES
+    if same and estimate == 0:
+        return Difference(0.0, 0.0, 0.0, 0.0, False, apart.undefined, 1.0, False)
     if not apart.exists():
         return Difference(estimate, math.nan, math.nan, math.nan, few, apart.undefined, math.nan, untested)
     se = apart.error()

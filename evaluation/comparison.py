@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
@@ -19,7 +19,7 @@ from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import MIN_POINTS, srcc
 from evaluation.entries import Entry, align, heard
-from evaluation.participants import Coverage, Tables, alone, answered, remedies, without_answer
+from evaluation.participants import Coverage, Tables, alike, alone, answered, remedies, without_answer
 from evaluation.protocols import CLEAN, MIN_REGIONS, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
 from evaluation.report import Images, write_whole
 from evaluation.splits import MIN_SOURCES, Splits, draw_splits, over_splits
@@ -118,7 +118,7 @@ def judge(entries: Sequence[Entry], draws: int = 1000, seed: int = 0, splits: Sp
         notes += [*remarks.equal_answers(models, task), *remarks.reversed_scale(models, task), *remarks.failed_fits(models, task)]
     classes = [_class_statistics(tables["distortion"], t) for t in ("distortion", "severity")]
     for judged, statistics, sources in [*(score_statistics(tables[t], t) for t in SCORES), *classes]:
-        differences += _uncertainty(models, judged, statistics, sources, draws, seed)
+        differences += _uncertainty(models, judged, statistics, _same_answers(tables, judged), sources, draws, seed)
     notes += [line for task in SCORES for line in remarks.blind(models, tables[task], task)]
     used = {"hash": splits.hash, "repeats": len(splits.held_out), "seed": splits.seed} if splits else None
     told["judged"] = {task: len(next(iter(own.values()))) for task, own in tables.items() if own}
@@ -211,6 +211,16 @@ def _has_control(rows: pd.DataFrame, task: Score) -> bool:
     return columns[0] in rows and len(rows) >= MIN_POINTS and bool(rows[columns[0]].notna().all() and rows[columns].nunique().min() > 1)
 
 
+def _same_answers(tables: Tables, task: str) -> set[frozenset[str]]:
+    """The pairs of models whose answers about a task, or about the severity, are the same on all regions that are compared."""
+    if task in SCORES:
+        return alike(tables[task], f"{task}_pred", f"{task}_parsed")
+    rows = tables["distortion"]
+    if task == "severity":
+        return alike({n: graded(own) for n, own in rows.items() if len(own)}, "severities_pred", "distortion_parsed")
+    return alike(rows, "types_pred", "distortion_parsed")
+
+
 def _class_statistics(tables: Mapping[str, pd.DataFrame], task: str) -> tuple[str, dict[str, dict[str, Statistic]], Any]:
     """Of the type ("distortion") or the severity; an answer that did not parse names no class."""
     column, empty, drop = ("types", CLEAN, None) if task == "distortion" else ("severities", UNGRADED, UNGRADED)
@@ -238,12 +248,13 @@ def _uncertainty(
     models: dict[str, dict[str, Any]],
     task: str,
     statistics: Mapping[str, Mapping[str, Statistic]],
+    same: Collection[frozenset[str]],
     sources: Any,
     draws: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Adds `intervals` to each model's task, that of what its SRCC is above its control's among them, and returns the paired differences of
-    its first statistic, corrected among themselves."""
+    its first statistic, corrected among themselves; `same` are the pairs whose answers are."""
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
@@ -259,9 +270,9 @@ def _uncertainty(
             models[name][task].setdefault("intervals", {})[key] = told
     key = flat[0][1]
     pairs = list(combinations(statistics, 2))
-    apart = [difference(found[a, key], found[b, key], SCALE[key]) for a, b in pairs]
+    apart = [difference(found[a, key], found[b, key], SCALE[key], {a, b} in same) for a, b in pairs]
     return [
-        {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p}
+        {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p, "same_predictions": {a, b} in same}
         for (a, b), d, p in zip(pairs, apart, holm([d.p for d in apart]), strict=True)
     ]
 

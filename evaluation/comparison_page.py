@@ -140,6 +140,8 @@ def headline(result: Mapping[str, Any]) -> str:
             continue
         (value, first), (_, second) = ranked[:2]
         pair = next(d for d in result["differences"] if d["task"] == task and {d["first"], d["second"]} == {first, second})
+        if pair["same_predictions"]:
+            return f"{first} and {second} have the same predictions of {task}, with the highest SRCC, {value:.3f}."
         by, p = f"{abs(pair['estimate']):.3f}", pair["p_holm"]
         if p is not None and p < SIGNIFICANT:
             return f"{first} leads on {task} with SRCC {value:.3f}; {second} is {by} behind ({_p(p)} after Holm's correction)."

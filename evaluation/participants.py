@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import pandas as pd
 
@@ -35,6 +36,17 @@ def answered(entries: Sequence[Entry], task: str) -> tuple[dict[str, pd.DataFram
 
 def _common(rows: Mapping[str, pd.DataFrame]) -> set[str]:
     return set.intersection(*(set(r["id"]) for r in rows.values())) if rows else set()
+
+
+def alike(rows: Mapping[str, pd.DataFrame], column: str, parsed: str) -> set[frozenset[str]]:
+    """The pairs of models that gave every region the same answer.
+
+    Args:
+        rows: model -> what it was judged on, in one order for all.
+        column: of the answers; those that did not parse, by the column `parsed`, are one answer.
+    """
+    answers = {name: own[column].where(own[parsed].eq(True)).astype(object).reset_index(drop=True) for name, own in rows.items()}
+    return {frozenset(pair) for pair in combinations(answers, 2) if answers[pair[0]].equals(answers[pair[1]])}
 
 
 def without_answer(entries: Sequence[Entry], task: str, judged: Tables, coverage: Coverage) -> list[str]:

@@ -185,6 +185,17 @@ def test_the_same_model_twice_differs_by_nothing(rows):
     assert (found.estimate, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
+@pytest.mark.parametrize("sources", [1, 2, 300])
+def test_the_same_predictions_differ_by_exactly_nothing(sources):
+    """Whatever moves the statistic and however few its sources; where it does not exist there is no difference either."""
+    values = np.linspace(0.4, 0.6, 11)
+    sample = Sample(values, np.full(sources, 5), np.resize(values, sources) if sources < 300 else None)
+    found = difference(sample, sample, "fisher", same=True)
+    assert (found.estimate, found.low, found.high, found.se, found.p, found.few, found.untested) == (0, 0, 0, 0, 1, False, False)
+    undefined = Sample(np.full(11, math.nan), sample.sizes)
+    assert math.isnan(difference(undefined, undefined, "fisher", same=True).low)
+
+
 def test_a_difference_that_no_draw_varies_has_no_p_value():
     label = np.arange(40.0)
     drawn = resample([srcc_of(label, label), srcc_of(-label, label)], np.arange(40) // 2, 50)

@@ -470,9 +470,24 @@ def test_differences_are_paired_and_corrected(compared):
     assert {key for m, _ in own for key in m["intervals"]} == {*comparison.SCALE, "over_whole_image"}
 
 
+def test_the_same_predictions_differ_by_nothing(compared):
+    """Of four sources; `good` and `noise` differ in quality alone, and that predictions are equal is no estimate."""
+    out, result = compared
+    same = {(d["task"], d["first"], d["second"]): d for d in result["differences"] if d["same_predictions"]}
+    assert set(same) == {(task, "good", "noise") for task in ("importance", "distortion", "severity")}
+    assert {tuple(d[k] for k in ("estimate", "low", "high", "se", "p", "p_holm", "few", "untested")) for d in same.values()} == {
+        (0, 0, 0, 0, 1, 1, False, False)
+    }
+    assert (out / "report.html").read_text().count("<td>the same predictions</td>") == 3
+    models = {n: result["models"][n] | {"quality": {}} for n in ("good", "noise")}
+    assert headline(result | {"models": models}).startswith(
+        "noise and good have the same predictions of importance, with the highest SRCC, "
+    )
+
+
 def test_few_sources_have_no_p_value(compared):
     out, result = compared
-    assert {(d["p"], d["p_holm"]) for d in result["differences"]} == {(None, None)}
+    assert {(d["p"], d["p_holm"]) for d in result["differences"] if not d["same_predictions"]} == {(None, None)}
     assert "no p-value is given" in (out / "report.html").read_text()
     assert headline(result).startswith("theirs & co has the highest SRCC of quality, ")
     assert headline(result).endswith("not told from chance: too few sources.")
@@ -488,7 +503,7 @@ def test_few_sources_have_no_p_value(compared):
 )
 def test_only_what_is_told_from_chance_is_a_lead(p, said):
     models = {"one": {"quality": {"srcc": 0.7}}, "two": {"quality": {"srcc": 0.6}}}
-    pair = {"task": "quality", "first": "two", "second": "one", "estimate": -0.1, "p_holm": p, "few": False}
+    pair = {"task": "quality", "first": "two", "second": "one", "estimate": -0.1, "p_holm": p, "few": False, "same_predictions": False}
     assert headline({"models": models, "differences": [pair]}).startswith(said)
 
 
