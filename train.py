@@ -3,6 +3,7 @@
 python train.py quickstart                                   a first run: minutes on a laptop, no GPU, no download
 python train.py quickstart name=mine trainer.steps=2000      any key of the configuration can be given
 python train.py benchmark_quickstart                         a list of variants, one after another, and what distinguishes them
+python train.py benchmark_quickstart --plan                  what each of them would need, and which are finished
 python train.py seagull_7b --plan --gpu 24                   what it would need, before anything is fetched or trained
 python train.py --list                                       every plugin of every kind, with its parameters
 """
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from tqdm.auto import tqdm
 
 from components.distillation import Terms, check_pair
 from components.foundation import check_foundations, fingerprint
@@ -35,7 +37,7 @@ from configs.schema import Experiment, change_config, experiments, load_config, 
 from datamodules.datasets.base import DATASETS, RoiDataset
 from lightning_modules.entry import run_entry
 from lightning_modules.facts import facts
-from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, usable, verdict
+from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, told_variants, usable, verdict
 from lightning_modules.lineage import note
 from lightning_modules.optim import check_optimizer
 from lightning_modules.plan import GIB, Plan, plan, without_files
@@ -78,10 +80,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         parser.error(f"name an experiment: {', '.join(experiments())}; or a benchmark: {', '.join(benchmarks())}")
     check_name(args.experiment)
     benchmark = find_benchmark(args.experiment)
-    if benchmark is not None and args.plan:
-        parser.error(f"--plan plans one experiment, and {args.experiment} is a benchmark of several")
     if args.no_evaluation and (benchmark is not None or args.plan):
         parser.error("--no-evaluation trains one experiment")
+    if benchmark is not None and args.plan:
+        return plan_benchmark(benchmark, args.overrides, args.gpu, args.regions)
     if benchmark is not None:
         return run_benchmark(benchmark, args.overrides)
     if args.plan:
@@ -159,6 +161,32 @@ def out_of_memory(config: Experiment, step: int, regions: int, card: int | None)
     room = min(card or found.training.total, int(SURELY * found.training.total))
     tried = proposed(config, lambda more: change_config(text, more), found, room, shown)
     return exhausted(found, tried, step, regions, card, room)
+
+
+def plan_benchmark(path: Path, overrides: Sequence[str], gpu: float | None, regions: int | None) -> dict[str, Any]:
+    """Prints a line for each variant, in the order in which they are trained: what it would need, and how far it is; returns the same.
+    Reads neither weights nor data, and trains nothing."""
+    from lightning_modules.variants import states
+
+    benchmark, found = load_benchmark(path, overrides)
+    done = states({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
+    rows: dict[str, dict[str, Any]] = {}
+    for name, variant in tqdm(found.items(), desc="planning", unit="variant", leave=False, delay=2):
+        try:
+            needs = planned(variant, regions)[0]
+        except ConfigError as error:
+            raise ConfigError(f"{path.name}, variant {name}: {error}") from error
+        rows[name] = {
+            "parameters": sum(count for count, _ in needs.parameters.values()),
+            "trainable": sum(trainable for _, trainable in needs.parameters.values()),
+            "steps": variant.trainer.steps,
+            "checkpoint": needs.checkpoint,
+            "training": needs.training.total,
+            "fits": None if gpu is None else needs.training.total <= usable(gpu) * GIB,
+            "state": done[benchmark.folder / name],
+        }
+    print(told_variants(rows, gpu))
+    return {"variants": rows}
 
 
 def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_modules.plan import GIB, Peak, Plan
+from lightning_modules.runs import FINISHED
 
 CARDS = {24: 22.0, 40: 39.0, 48: 44.0, 80: 79.0}  # GB, as they are sold -> GiB that PyTorch finds on the smallest of them, see `usable`
 
@@ -87,6 +88,29 @@ def told(plan: Plan, note: str = "") -> str:
     lines += ["", f"{'GiB at the worst moment':<44}{'training':>10}{'forward':>10}"]
     lines += [f"{name:<44}{a / GIB:>10.2f}{b / GIB:>10.2f}" for (name, a), (_, b) in rows if a or b]
     return "\n".join([*lines, f"{'GPU memory':<44}{plan.training.total / GIB:>10.2f}{plan.forward.total / GIB:>10.2f}"])
+
+
+def told_variants(rows: Mapping[str, Mapping[str, Any]], gpu: float | None = None) -> str:
+    """The variants of a benchmark, a line each, and what all of them take together.
+
+    Args:
+        rows: variant -> its `parameters`, `trainable`, `steps`, bytes of `checkpoint` and of the GPU (`training`), whether it `fits` a card
+            of `gpu` GB, and its `state`.
+    """
+    wide = max(map(len, ("variant", *rows))) + 2
+    fits = "" if gpu is None else f"{f'fits {gpu:g} GB':>12}"
+    head = f"{'parameters':>16}{'trainable':>16}{'steps':>10}{'checkpoint, MiB':>17}{'training, GiB':>15}{fits}  state"
+    lines = [f"{'':>4}{'variant':<{wide}}{head}"]
+    for number, (name, row) in enumerate(rows.items(), 1):
+        sizes = f"{row['parameters']:>16,}{row['trainable']:>16,}{row['steps']:>10,}"
+        memory = f"{row['checkpoint'] / 2**20:>17,.1f}{row['training'] / GIB:>15.2f}"
+        fits = "" if gpu is None else f"{'yes' if row['fits'] else 'no':>12}"
+        lines.append(f"{number:>3} {name:<{wide}}{sizes}{memory}{fits}  {row['state']}")
+    left = [row for row in rows.values() if row["state"] != FINISHED]
+    steps, kept = sum(row["steps"] for row in left), sum(row["checkpoint"] for row in rows.values()) / GIB
+    return "\n".join(
+        [*lines, "", f"{len(left)} of {len(rows)} are to be trained, {steps:,} steps at most; all checkpoints take {kept:.2f} GiB"]
+    )
 
 
 def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> str:

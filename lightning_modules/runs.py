@@ -13,6 +13,7 @@ import yaml
 
 PLACEMENT = ("devices", "nodes", "strategy", "accumulate", "accelerator", "workers", "threads")  # of `trainer`: where a run goes on
 OURS = {"name", "model", "data", "trainer", "optim"}  # keys of every config.yaml that a run wrote
+FINISHED = "finished"  # a run that was trained and measured
 WRITTEN = (
     "metrics.json",
     "checkpoints",

@@ -17,7 +17,7 @@ from types import FrameType
 
 from lightning_modules.entry import STARTER
 from lightning_modules.lineage import outdated
-from lightning_modules.runs import Run, RunError, write_text
+from lightning_modules.runs import FINISHED, Run, RunError, write_text
 from lightning_modules.saving import STATUS, PreemptedError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,6 +61,27 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
                 failed[folder] = status
                 print(f"{place}: failed with status {status}, see above; the others go on", file=sys.stderr, flush=True)
     return failed
+
+
+def states(configs: Mapping[Path, str]) -> dict[Path, str]:
+    """How far each run is: finished, begun or to be trained; and of one that `train_all` refuses, that and why. Changes nothing.
+
+    Args:
+        configs: as `train_all` takes them.
+    """
+    old = outdated(configs)
+    return {folder: _state(folder, config, old.get(folder)) for folder, config in configs.items()}
+
+
+def _state(folder: Path, config: str, below: Path | None) -> str:
+    run = Run(folder)
+    try:
+        run.check(config)
+    except RunError as error:
+        return f"refused: {error}"
+    if below is not None:
+        return f"refused: it stands on {below}, which was trained again later or is to be: remove {folder}"
+    return FINISHED if run.metrics.exists() else "begun" if run.checkpoint.exists() else "to be trained"
 
 
 def _check_lineage(configs: Mapping[Path, str]) -> None:

@@ -18,7 +18,8 @@ import eval as evaluation_entry
 import train
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
-from configs.schema import experiments, load_config
+from configs.benchmarks import load_benchmark
+from configs.schema import experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS
 from datamodules.images import ImageError
 from inference.load import load
@@ -443,10 +444,32 @@ def test_a_benchmark_is_trained_and_measured(capsys):
     assert "--no-evaluation trains one experiment" in capsys.readouterr().err
 
 
-def test_a_benchmark_is_not_planned(capsys):
-    with pytest.raises(SystemExit):
-        train.main(["benchmark_quickstart", "--plan"])
-    assert "benchmark_quickstart is a benchmark of several" in capsys.readouterr().err
+def test_a_benchmark_is_planned_in_a_table(tmp_path, capsys):
+    """Nothing is written; what is finished, begun, in the way and to be trained is told."""
+    variants = [{"name": name, "experiment": "pooled_mlp_quickstart"} for name in ("done", "begun", "other", "new")]
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"name": "mine", "overrides": ["trainer.steps=7"], "variants": variants}))
+    found = load_benchmark(path, [f"outputs={tmp_path}"])[1]
+    for name, mark in (("done", "metrics.json"), ("begun", "checkpoints/last.ckpt"), ("other", "metrics.json")):
+        folder = tmp_path / "mine" / name
+        (folder / mark).parent.mkdir(parents=True)
+        (folder / mark).write_text("{}")
+        (folder / "config.yaml").write_text(to_yaml(found[name]).replace("steps: 7", "steps: 8" if name == "other" else "steps: 7"))
+    before = sorted(tmp_path.rglob("*"))
+    rows = train.main([str(path), f"outputs={tmp_path}", "--plan", "--gpu", "24", "--regions", "2"])["variants"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert list(rows) == ["done", "begun", "other", "new"]
+    assert [row["state"] for name, row in rows.items() if name != "other"] == ["finished", "begun", "to be trained"]
+    assert rows["other"]["state"].startswith(
+        f"refused: {tmp_path / 'mine' / 'other'} holds a run with another configuration (there 'steps: 8'"
+    )
+    alone = train.main(["pooled_mlp_quickstart", "--plan", "--regions", "2", "trainer.steps=7"])
+    assert all(row["training"] > 0 and row["fits"] and row["steps"] == 7 for row in rows.values())
+    assert {row["parameters"] for row in rows.values()} == {sum(count for count, _ in alone["parameters"].values())}
+    assert {row["training"] for row in rows.values()} == {train.planned(found["new"], 2)[0].training.total}
+    said = capsys.readouterr().out
+    assert "3 of 4 are to be trained, 21 steps at most" in said
+    assert re.search(r"^  1 done .* yes  finished$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", experiments())
