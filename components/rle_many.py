@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from components import rle
 from components.rle import MOST_CHARACTERS
 
+Edges = tuple[NDArray[np.int64], NDArray[np.int64]] | tuple[None, None]
+
 _AT_ONCE = 64  # masks, whose arrays stay in the processor's cache
 
 
@@ -20,18 +22,20 @@ def sample_all(
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
     out: NDArray[np.bool_] | None = None,
+    known: Edges | None = None,
 ) -> NDArray[np.bool_]:
     """`rle.sample` of the R masks of one image -> (R, len(rows), len(columns)) bool.
 
     Args:
         out: of that shape, all False, to draw into; only what is around the regions is touched.
+        known: what `edges_of` says of these masks, if that has been asked for.
 
     Raises:
         RegionError: as `rle.sample` does, for the first mask that is none.
     """
     masks = np.zeros((len(counts), rows.size, columns.size), np.bool_) if out is None else out
-    edges, first = _edges(height, width, counts) if (np.diff(columns) > 0).all() else (None, None)
-    if edges is None or first is None:  # columns that are asked for twice, or a mask that is none
+    edges, first = edges_of(height, width, counts) if known is None else known
+    if edges is None or first is None or not (np.diff(columns) > 0).all():  # a mask that is none, or columns that are asked for twice
         for mask, text in zip(masks, counts, strict=True):
             rle.sample({"size": [height, width], "counts": text}, rows, columns, mask)
         return masks
@@ -61,7 +65,7 @@ def sample_all(
     return masks
 
 
-def _edges(height: int, width: int, counts: Sequence[str]) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:
+def edges_of(height: int, width: int, counts: Sequence[str]) -> Edges:
     """Where masks are entered and left in turn, as pixels before, and where the edges of each begin; None where one is none."""
     texts = [text.encode("ascii", "replace") for text in counts]
     if not texts or not all(texts):
@@ -76,6 +80,24 @@ def _edges(height: int, width: int, counts: Sequence[str]) -> tuple[NDArray[np.i
     kept = np.ones(len(edges), np.bool_)
     kept[(first + count - 1)[count % 2 == 1]] = False  # the ground behind the last edge
     return edges[kept], np.cumsum(count // 2 * 2) - count // 2 * 2
+
+
+def measure_edges(height: int, width: int, counts: Sequence[str], known: Edges) -> NDArray[np.int64]:
+    """`rle.measure` of the R masks of one image -> (R, 5): left, top, width, height and area.
+
+    Args:
+        known: what `edges_of` says of these masks.
+
+    Raises:
+        RegionError: as `rle.measure` does, for the first mask that is none, or is empty.
+    """
+    edges, first = known
+    if edges is not None and first is not None:
+        starts, ends, begin = edges[0::2], edges[1::2], first // 2
+        if (ends > starts).all() and (np.diff(begin, append=len(starts)) > 0).all():
+            return _boxes(height, height, starts, ends - 1, begin)
+    measured = [rle.measure({"size": [height, width], "counts": text}) for text in counts]  # a run of no pixels is legal
+    return np.array([(*box, area) for box, area in measured], np.int64).reshape(-1, 5)
 
 
 def measure_all(
@@ -117,15 +139,31 @@ def _measured(
     some, begin = np.unique(owner, return_index=True)
     if not len(some):
         return found
-    height, last = heights[owner], edges[inside] - 1
-    columns, last_columns = (last + 1 - runs[inside]) // height, last // height
+    ends = edges[inside]
+    found[some] = _boxes(heights[owner], heights[some], ends - runs[inside], ends - 1, begin)
+    return found
+
+
+def _boxes(
+    height: int | NDArray[np.int64],
+    tall: int | NDArray[np.int64],
+    starts: NDArray[np.int64],
+    lasts: NDArray[np.int64],
+    begin: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """(M, 5) left, top, width, height and area of masks by their runs inside, of a pixel each at least.
+
+    Args:
+        height: of the image; for each run, where they differ. tall: the same for each mask.
+        starts, lasts: first and last pixel of each run. begin: (M,) where the runs of each mask begin.
+    """
+    columns, last_columns = starts // height, lasts // height
     left, right = columns[begin], np.maximum.reduceat(last_columns, begin)
     passes = np.maximum.reduceat(last_columns - columns, begin) > 0  # the foot of a column, and goes on at the head of the next
-    top = np.where(passes, 0, np.minimum.reduceat(last + 1 - runs[inside] - columns * height, begin))
-    bottom = np.where(passes, heights[some] - 1, np.maximum.reduceat(last - last_columns * height, begin))
-    area = np.add.reduceat(runs[inside], begin)
-    found[some] = np.stack((left, top, right - left + 1, bottom - top + 1, area), 1)
-    return found
+    top = np.where(passes, 0, np.minimum.reduceat(starts - columns * height, begin))
+    bottom = np.where(passes, tall - 1, np.maximum.reduceat(lasts - last_columns * height, begin))
+    area = np.add.reduceat(lasts + 1 - starts, begin)
+    return np.stack((left, top, right - left + 1, bottom - top + 1, area), 1)
 
 
 def _all_runs(text: NDArray[np.uint8], starts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:

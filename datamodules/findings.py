@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "region twice": ("warning", "a region of a list stands twice: a row is repeated, or two regions of an image have the same mask"),
     "region cut": ("warning", "a box or a polygon reaches out of its image, and is cut to it"),
     "opinions": ("error", "rows of one region show different places, or have standard deviations of their own"),
-    "box or area": ("error", "a box or an area is not the mask's"),
+    "box or area": ("error", "a box or an area is not the mask's, which training measures"),
     "scale": ("error", "a scale is none"),
     "number": ("error", "a score or a standard deviation is no number"),
     "label out of scale": ("error", "a score lies outside its scale"),

@@ -1,23 +1,62 @@
-"""Labels that cannot be of their scale, counted by columns: millions of regions in seconds (`datamodules.validation` locates them)."""
+"""Labels that cannot be, counted by columns: millions of regions in seconds (`datamodules.validation` locates them)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from components.prompts import DISTORTION_TYPES, SEVERITIES
 from datamodules.records import COARSEST, PLACES, ROUNDING, TWO_OPINIONS, UNIT
 
 TASKS = ("quality", "importance")
-LABELS = tuple(  # columns of a region that `count_unfit` needs
-    f"regions.list.element.{task}{of}" for task in TASKS for of in ("", "_std", "_scale.low", "_scale.high")
+_WORDS = {"type": DISTORTION_TYPES, "severity": SEVERITIES}
+LABELS = (  # columns of a region that `count_unfit` needs
+    *(f"regions.list.element.{task}{of}" for task in TASKS for of in ("", "_std", "_scale.low", "_scale.high")),
+    *(f"regions.list.element.distortions.list.element.{of}" for of in ("type", "severity")),
 )
 
 
 def count_unfit(regions: pa.ChunkedArray) -> int:
-    """How many scores and standard deviations of a column `regions` `from_row` takes for unknown, although they are given."""
-    return sum(_unfit(pc.list_flatten(chunk), task) for chunk in regions.chunks for task in TASKS)
+    """How many scores, standard deviations and lists of distortions of a column `regions` `from_row` takes for unknown, although they are
+    given."""
+    flat = [pc.list_flatten(chunk) for chunk in regions.chunks]
+    return sum(_unfit(found, task) for found in flat for task in TASKS) + sum(map(_unfit_distortions, flat))
+
+
+def longest_label(regions: pa.ChunkedArray) -> int:
+    """The most distortions that the label of one region of a column `regions` names."""
+    lists = (pc.struct_field(pc.list_flatten(chunk), "distortions") for chunk in regions.chunks)
+    return max((pc.max(pc.list_value_length(found)).as_py() or 0 for found in lists), default=0)
+
+
+def _unfit_distortions(regions: pa.StructArray) -> int:
+    lists = pc.struct_field(regions, "distortions")
+    pairs, owner = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    kind, severity = (_places(pc.struct_field(pairs, of), words) for of, words in _WORDS.items())
+    fits = (kind >= 0) & (severity >= 0)
+    unfit = owner[~fits]
+    several = np.flatnonzero(fits & _stand_beside(owner))
+    named = np.sort(owner[several] * len(DISTORTION_TYPES) + kind[several])
+    twice = named[1:][named[1:] == named[:-1]] // len(DISTORTION_TYPES)
+    return len(np.unique(np.concatenate([unfit, twice])))
+
+
+def _places(column: pa.Array, words: Sequence[str]) -> NDArray[np.int64]:
+    """(N,) where each text stands among `words`; -1 for one that does not, or is null. The texts of a column that points at them are looked
+    up once each."""
+    codes = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    known = np.append(pc.index_in(codes.dictionary, pa.array(words)).fill_null(-1).to_numpy(), -1)
+    return np.asarray(known[codes.indices.fill_null(-1).to_numpy()], np.int64)
+
+
+def _stand_beside(owner: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(N,) whether a neighbour has the same owner."""
+    same = np.append(False, owner[1:] == owner[:-1])
+    return same | np.append(same[1:], False)
 
 
 def _unfit(regions: pa.StructArray, task: str) -> int:

@@ -31,19 +31,17 @@ NEEDED = ("id", "source", "split", "height", "width", "path", "png")  # for a sa
 _REGIONS = (
     "id",
     "counts",
-    "box",
-    "area",
     "distortions",
     *(f"{task}{of}" for task in ("quality", "importance") for of in ("", "_std", "_scale")),
 )
 _LARGE = 1024  # bytes: images that a table holds are larger
 _LIMIT = 2**31 - 1  # bytes of texts or images in one Arrow array, whose places are numbers of 32 bits
-_FORM = 2  # of the copies; part of their names, so that those of another form are not read
+_FORM = 3  # of the copies; part of their names, so that those of another form are not read
 _MASKS = "masks"
 _COUNTS = "regions.list.element.counts"
 _WIDTHS = {"INT32": 4, "DOUBLE": 8, "BYTE_ARRAY": 4}  # bytes; of a text, those that say where it ends
 _WORD = 8  # bytes: about the length of a type, a severity or a direction, which the table holds once in a row group
-_BATCH = 8192  # bytes beside the values of a row group: what says where they are, and what fills up to whole words
+_BATCH = 4096  # bytes beside the values of a row group: what says where they are, and what fills up to whole words
 
 _REMEDY = (
     "Copies spare training from unpacking a row group for each image: "

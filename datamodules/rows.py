@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles, leads_out
 from datamodules.images import ImageError, is_file
-from datamodules.label_faults import LABELS, count_unfit
+from datamodules.label_faults import LABELS, count_unfit, longest_label
 from datamodules.records import GO_ON, SPLITS, Split
 from datamodules.row_copies import RowCopy, needed_columns, place_of, plain
 from datamodules.tables import open_table, read_group, read_groups
@@ -42,7 +42,9 @@ class Rows:
         regions: (N,) how many regions the image has.
         readable: (N,) whether its image is where the table says; images without regions are not.
         left_out: why images are not readable, and how many.
-        unfit: scores and standard deviations that cannot be of their scale: `from_row` takes them for unknown.
+        unfit: scores and standard deviations that cannot be of their scale, and distortions that are none: `from_row` takes them for
+            unknown.
+        most_types: the most distortions that the label of one region names.
         unmatched: what was to be left out and is not there: ids of images, and rows in words.
     """
 
@@ -55,6 +57,7 @@ class Rows:
     readable: NDArray[np.bool_]
     left_out: Mapping[str, int]
     unfit: int = 0
+    most_types: int = 0
     unmatched: tuple[str, ...] = ()
 
     def of(self, split: Split) -> NDArray[np.int64]:
@@ -68,8 +71,8 @@ class Rows:
         text = f"{good:,} of {whole:,} images ({good / max(whole, 1):.1%}) can be used, with {regions:,} regions"
         reasons = [f"{why} ({count:,} image{'s' if count > 1 else ''})" for why, count in self.left_out.items()]
         text += f"; left out: {'; '.join(reasons)}" if reasons else ""
-        labels = f"{self.unfit:,} scores or standard deviations that cannot be of their scale are taken for unknown"
-        return text + (f"; {labels}: `python prepare.py validate` lists them" if self.unfit else "")
+        labels = f"{self.unfit:,} labels (scores or standard deviations that cannot be of their scale, unknown distortions)"
+        return text + (f"; {labels} are taken for unknown: `python prepare.py validate` lists them" if self.unfit else "")
 
 
 def parts_of(root: Path) -> tuple[Path, ...]:
@@ -100,7 +103,7 @@ def scan(
     found: list[tuple[NDArray[Any], ...]] = []
     sources: dict[str, str] = {}
     why: Counter[str] = Counter()
-    unfit, unwanted, seen = 0, pa.array(sorted(exclude), pa.string()), set[str]()
+    unfit, most, unwanted, seen = 0, 0, pa.array(sorted(exclude), pa.string()), set[str]()
     absent = {part: set(numbers) for part, numbers in (rows_of or {}).items()}
     for number, part in enumerate(tqdm(parts, unit="table", desc="reading the tables", delay=2)):
         count = 0
@@ -118,25 +121,13 @@ def scan(
             why.update(r for r in reasons.tolist() if r)
             split = pc.index_in(table["split"], pa.array(SPLITS)).fill_null(-1).to_numpy().astype(np.int8)
             unfit += count_unfit(table["regions"])
+            most = max(most, longest_label(table["regions"]))
             found.append((np.full(len(table), number, np.int32), groups, rows, split, regions, reasons == ""))
         absent[part] = {row for row in absent.get(part, ()) if not 0 <= row < count}
     part_of, group, row, split_of, held, readable = (np.concatenate(c) for c in zip(*found, strict=True))
     rows_absent = [f"row {number} of {part}" for part, numbers in absent.items() for number in sorted(numbers)]
     unmatched = (*sorted({*exclude} - seen), *rows_absent)
-    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())), unfit, unmatched)
-
-
-def most_types(parts: Sequence[Path]) -> int:
-    """The most distortions that the label of one region names."""
-    most = 0
-    for part in tqdm(parts, unit="table", desc="reading the labels", delay=2):
-        with open_table(part) as file:
-            for group in range(file.num_row_groups):
-                column = read_group(file, part, group, ["regions.list.element.distortions.list.element.type"])["regions"]
-                for regions in column.chunks:
-                    lengths = pc.list_value_length(pc.struct_field(pc.list_flatten(regions), "distortions"))
-                    most = max(most, pc.max(lengths).as_py() or 0)
-    return most
+    return Rows(tuple(parts), part_of, group, row, split_of, held, readable, dict(sorted(why.items())), unfit, most, unmatched)
 
 
 def _columns(part: Path) -> Iterator[tuple[pa.Table, NDArray[np.int32], NDArray[np.int32]]]:

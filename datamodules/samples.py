@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from components import rle
-from components.rle_many import sample_all
+from components.rle_many import Edges, edges_of, measure_edges, sample_all
 from datamodules.records import GO_ON, ImageRecord, first_malformed
 
 Options = ParamSpec("Options")
@@ -88,17 +88,16 @@ class RoiSample:
         columns = width - 1 - columns[::-1] if self.turn & 1 else columns
         counts = [r.counts for r in self.record.regions]
         if out is not None and not self.turn:
-            sample_all(height, width, counts, rows, columns, out.numpy())
+            sample_all(height, width, counts, rows, columns, out.numpy(), self._edges)
             return out
-        masks = _turn(torch.from_numpy(sample_all(height, width, counts, rows, columns)), self.turn)
+        masks = _turn(torch.from_numpy(sample_all(height, width, counts, rows, columns, known=self._edges)), self.turn)
         return masks if out is None else out.copy_(masks)
 
     @_naming
     def boxes(self) -> Tensor:
         """(R, 4) long: left, top, width, height of each region in pixels, in position `turn`. Raises RegionError for an empty one."""
         height, width = self.record.height, self.record.width
-        known = [r.measured(height, width).box for r in self.record.regions]
-        x, y, w, h = torch.tensor(known, dtype=torch.long).reshape(-1, 4).unbind(1)
+        x, y, w, h = self._measures[:, :4].unbind(1)
         x = width - x - w if self.turn & 1 else x
         y = height - y - h if self.turn & 2 else y
         return torch.stack((y, x, h, w) if self.turn & 4 else (x, y, w, h), 1)
@@ -106,7 +105,17 @@ class RoiSample:
     @_naming
     def areas(self) -> Tensor:
         """(R,) long: pixels of each region."""
-        return torch.tensor([r.measured(self.record.height, self.record.width).area for r in self.record.regions], dtype=torch.long)
+        return self._measures[:, 4]
+
+    @functools.cached_property
+    def _edges(self) -> Edges:
+        return edges_of(self.record.height, self.record.width, [r.counts for r in self.record.regions])
+
+    @functools.cached_property
+    def _measures(self) -> Tensor:
+        """(R, 5) long, in position 0."""
+        counts = [r.counts for r in self.record.regions]
+        return torch.from_numpy(measure_edges(self.record.height, self.record.width, counts, self._edges))
 
     def turned(self, turn: int) -> RoiSample:
         """The same sample in position `turn`: mirrored left to right if `turn & 1`, upside down if `& 2`, about the diagonal if `& 4`."""

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datamodules.records import UNIT, Box, ImageRecord, RegionRecord, Scale
+from components.prompts import DISTORTION_TYPES, SEVERITIES
+from components.tasks import Distortions
+from datamodules.records import UNIT, ImageRecord, RegionRecord, Scale
 
 VERSION = 2  # of the schema
 VERSION_KEY = b"roi_iqa.schema"
@@ -128,8 +130,9 @@ def _rounded(value: float | None, convert: Callable[[float], float]) -> float | 
 def from_row(row: Mapping[str, Any]) -> ImageRecord:
     """A row of `SCHEMA` -> its record. No scale is [0, 1], higher is better; no path, hash, reference or image is an empty one.
 
-    A score outside its scale, and a standard deviation that cannot be of it or has no score, are unknown (`datamodules.rows.scan`
-    counts them, `datamodules.validation` locates them): what else is known of the region teaches.
+    A score outside its scale, a standard deviation that cannot be of it or has no score, and distortions of unknown words or of one type
+    twice are unknown (`datamodules.rows.scan` counts them, `datamodules.validation` locates them): what else is known of the region
+    teaches. Box and area are not taken from the row: they follow from the mask, which a row may contradict.
 
     Raises:
         ValueError: a scale that is none.
@@ -144,11 +147,17 @@ def _from_struct(struct: Mapping[str, Any]) -> RegionRecord:
         scale = UNIT if region[f"{task}_scale"] is None else Scale(**region[f"{task}_scale"])
         region[f"{task}_scale"] = scale
         region[task], region[f"{task}_std"] = _on_unit(region[task], region[f"{task}_std"], scale)
-    pairs, box = region["distortions"], region["box"]
     region["counts"] = region["counts"] or ""  # which no mask has
-    region["distortions"] = None if pairs is None else tuple((p["type"], p["severity"]) for p in pairs)
-    region["box"] = None if box is None else cast(Box, tuple(box[side] for side in _BOX.names))
+    region["distortions"] = _distortions(region["distortions"])
+    region["box"] = region["area"] = None
     return RegionRecord(**region)
+
+
+def _distortions(pairs: Sequence[Mapping[str, Any] | None] | None) -> Distortions | None:
+    if pairs is None or any(pair is None or pair["type"] not in DISTORTION_TYPES or pair["severity"] not in SEVERITIES for pair in pairs):
+        return None
+    found = tuple((pair["type"], pair["severity"]) for pair in pairs if pair is not None)
+    return found if len({kind for kind, _ in found}) == len(found) else None
 
 
 def _on_unit(score: float | None, std: float | None, scale: Scale) -> tuple[float | None, float | None]:

@@ -198,7 +198,7 @@ class _Check:
                 self._leave_out(number, wrong)
             for task in ("quality", "importance"):
                 self._score(number, region, task, here)
-            self._distortions(number, region["distortions"], here)
+            self._distortions(region["distortions"], here)
 
     def finish(self) -> None:
         """Adds what shows in all rows together only, and says by name or by row what training must leave out."""
@@ -410,13 +410,12 @@ class _Check:
                 )
             self._spreads.add(task, scale, std)
 
-    def _distortions(self, number: int, pairs: list[Mapping[str, Any] | None] | None, where: str) -> None:
+    def _distortions(self, pairs: list[Mapping[str, Any] | None] | None, where: str) -> None:
         if pairs is None:
             return
         self.report.labelled["distortions"] += 1
         if None in pairs:
             self.report.add("distortion", where, "a pair of type and severity is null")
-            self._leave_out(number, "distortion")
         named = [pair for pair in pairs if pair is not None]
         kinds = [pair["type"] for pair in named]
         for kind in sorted({str(k) for k in kinds if k not in DISTORTION_TYPES or kinds.count(k) > 1}):

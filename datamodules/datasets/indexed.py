@@ -27,7 +27,7 @@ from datamodules.datasets.base import DATASETS, RoiDataset
 from datamodules.images import ImageError, decode_image
 from datamodules.records import GO_ON, SPLITS, ImageRecord, RegionRecord, Split, encode_png
 from datamodules.row_copies import make_copies
-from datamodules.rows import Rows, TableFiles, most_types, parts_of, scan
+from datamodules.rows import Rows, TableFiles, parts_of, scan
 from datamodules.tables import fingerprint, from_row, open_table, write_records
 
 if TYPE_CHECKING:
@@ -106,10 +106,10 @@ class Indexed(RoiDataset):
         rows = {self.root / part: {row for other, row in excluded.rows if other == part} for part, _ in excluded.rows}
         return scan(parts_of(self.root), self.files, excluded.names, rows)
 
-    @functools.cached_property
+    @property
     def most_types(self) -> int:
-        """See the contract; read on first use."""
-        return most_types(self.rows.parts)
+        """See the contract."""
+        return self.rows.most_types
 
     @functools.cached_property
     def files(self) -> ImageFiles:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components import rle
-from components.rle_many import measure_all, sample_all
+from components.rle_many import edges_of, measure_all, measure_edges, sample_all
 
 
 def _together(codes):
@@ -18,7 +18,7 @@ def _together(codes):
 def test_many_masks_measured_at_once_are_those_measured_one_by_one():
     rng = np.random.default_rng(0)
     codes = [rle.encode(rng.random(rng.integers(1, 24, 2)) < rng.choice([0.02, 0.5, 0.98])) for _ in range(300)]
-    codes += [rle.encode(np.ones((3, 4))), rle.encode(np.eye(7)), {"size": [2, 3], "counts": "0204"}]  # a run of no pixels
+    codes += [rle.encode(np.ones((3, 4))), rle.encode(np.eye(7)), {"size": [2, 3], "counts": "1014"}]  # a run of no pixels
     expected = []
     for code in codes:
         try:
@@ -65,3 +65,26 @@ def test_a_mask_that_is_none_is_refused_among_others(bad):
     good = rle.encode(np.eye(9))["counts"]
     with pytest.raises(rle.RegionError, match="malformed RLE counts"):
         sample_all(9, 9, [good, bad, good], np.arange(9), np.arange(9))
+
+
+def test_the_masks_of_an_image_measured_at_once_are_those_measured_one_by_one():
+    """Those with a run of no pixels, too."""
+    rng = np.random.default_rng(2)
+    for _ in range(60):
+        height, width = (int(n) for n in rng.integers(2, 24, 2))
+        masks = rng.random((rng.integers(1, 7), height, width)) < rng.choice([0.03, 0.5, 1])
+        masks[:, 0, 0] = True
+        counts = [rle.encode(mask)["counts"] for mask in masks]
+        for some in (counts, [*counts, counts[0]]):
+            measured = [rle.measure({"size": [height, width], "counts": text}) for text in some]
+            assert measure_edges(height, width, some, edges_of(height, width, some)).tolist() == [[*box, area] for box, area in measured]
+    some = ["1014", rle.encode(np.ones((2, 3)))["counts"]]
+    assert measure_edges(2, 3, some, edges_of(2, 3, some)).tolist() == [[1, 0, 2, 2, 4], [0, 0, 3, 2, 6]]
+    assert measure_edges(2, 3, [], edges_of(2, 3, [])).shape == (0, 5)
+
+
+@pytest.mark.parametrize("bad", ["", "p1", "ooooooooo0", rle.encode(np.zeros((9, 9)))["counts"]])
+def test_a_mask_that_is_none_or_empty_is_not_measured_among_others(bad):
+    good = rle.encode(np.eye(9))["counts"]
+    with pytest.raises(rle.RegionError, match=r"malformed RLE counts|an empty region has no box"):
+        measure_edges(9, 9, [good, bad, good], edges_of(9, 9, [good, bad, good]))

@@ -47,3 +47,12 @@ def test_a_score_is_taken_for_rounded_to_its_last_place(score, largest):
 @pytest.mark.parametrize("score", [0.0, 1.0])
 def test_no_score_is_taken_for_rounded_more_coarsely_than_to_five_steps(score):
     assert Scale().largest_std(score) == pytest.approx((2 * 7 / 64) ** 0.5)
+
+
+def test_distortions_that_are_none_are_counted_as_they_are_taken_for_unknown():
+    good = {"type": "blur", "severity": "minor"}
+    lists = [None, [], [good], [good, {"type": "noise", "severity": "severe"}]]
+    unfit = [[good, good], [None], [good, {**good, "type": "sharpness"}], [{**good, "severity": None}], [{**good, "severity": "some"}] * 2]
+    found = [{**dict.fromkeys(REGION.names), "id": "a", "distortions": pairs} for pairs in (*lists, *unfit, [good])]
+    assert [r.distortions is None for r in read(found)] == [True, False, False, False, *[True] * len(unfit), False]
+    assert count_unfit(pa.chunked_array([pa.array([found[:5], found[5:]], pa.list_(REGION))])) == len(unfit)

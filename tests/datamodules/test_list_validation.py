@@ -162,7 +162,7 @@ def test_a_page_under_an_exclusion_says_each_thing_once(folder, checked):
     told_once = [str(w.message) for w in said]
     assert len(told_once) == len({*told_once}) == 2
     assert "1 images of labels.csv are left out, being named in" in told_once[0]
-    assert "1 scores or standard deviations that cannot be of their scale" in told_once[1]
+    assert "1 labels (scores or standard deviations that cannot be of their scale" in told_once[1]
 
 
 @pytest.mark.parametrize("name", OF_THE_LIST[:2])

@@ -164,9 +164,12 @@ def test_on_disk_scores_are_as_they_were_given():
         assert from_row(row).regions[0] == known
 
 
-def test_box_and_area_are_written_beside_the_mask(tmp_path):
+def test_box_and_area_are_written_beside_the_mask_and_measured_anew_when_read(tmp_path):
     write_records(tmp_path / "a.parquet", [record("a", region())])
-    read = read_records([tmp_path / "a.parquet"])[0].regions[0]
+    (row,) = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    assert (row["regions"][0]["box"], row["regions"][0]["area"]) == ({"left": 1, "top": 2, "width": 6, "height": 3}, 18)
+    row["regions"][0].update(box={"left": 5, "top": -1, "width": None, "height": 10**6}, area=1)
+    read = from_row(row).measured().regions[0]
     assert (read.box, read.area) == ((1, 2, 6, 3), 18)
 
 

@@ -16,9 +16,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 import prepare
 from components import rle
+from components.llm_adapters.base import LLM_ADAPTERS
+from components.preprocess import Preprocess, mask_boxes
+from components.prompts import Dialogue
+from components.readouts.base import READOUTS
+from components.teaching import label_of
+from datamodules.collate import Collate
 from datamodules.datasets.indexed import Indexed
 from datamodules.findings import KINDS, Report
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, Scale, encode_png
@@ -185,6 +192,9 @@ FAULTS = {
     "no mask": (in_region(counts=None), {"mask": 1}, "region '4-0'", 1),
     "an empty region": (in_region(counts=rle.encode(np.zeros((HEIGHT, WIDTH)))["counts"]), {"empty region": 1}, "region '4-0'", 1),
     "a box of something else": (in_region(box={"left": 0, "top": 0, "width": 1, "height": 1}), {"box or area": 1}, "region '4-0'", 0),
+    "a box outside the image": (in_region(box={"left": -1, "top": 0, "width": 3, "height": 7}), {"box or area": 1}, "region '4-0'", 0),
+    "a box far outside": (in_region(box={"left": 10**6, "top": 2, "width": 3, "height": 7}), {"box or area": 1}, "region '4-0'", 0),
+    "half a box": (in_region(box={"left": None, "top": 2, "width": 3, "height": 7}), {"box or area": 1}, "region '4-0'", 0),
     "an area of something else": (in_region(area=1), {"box or area": 1}, "region '4-0'", 0),
     "no regions": (in_row(regions=[]), {"no regions": 1}, "row 4", 1),
     "a score above its scale": (in_region(quality=5.01), {"label out of scale": 1}, "region '4-0'", 0),
@@ -252,7 +262,7 @@ FAULTS = {
         2,
     ),
     "a null region": (plant(lambda rows: rows[4].update(regions=[None, *rows[4]["regions"]])), {"mask": 1}, "row 4", 1),
-    "a null distortion": (in_region(3, distortions=[None]), {"distortion": 1}, "region '3-0': a pair", 1),
+    "a null distortion": (in_region(3, distortions=[None]), {"distortion": 1}, "region '3-0': a pair", 0),
     "an image whose name is too long": (in_row(path=f"{'n' * 300}.png"), {"image missing": 1}, "row 4", 1),
     "no region id": (in_region(id=None), {"id missing": 1}, "region 0", 0),
     "an image twice": (plant(lambda rows: rows[3].update(png=rows[0]["png"])), {"image twice": 1}, "also at part.parquet row 0", 0),
@@ -275,7 +285,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on(data, prepare_command, name):
+def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on(data, prepare_command, readouts, name):
+    """What is left is cut into crops, those of the masks, and every label that is left can be taught by every readout."""
     folder, rows = data
     change, expected, place, unusable = FAULTS[name]
     change(folder, rows)
@@ -299,7 +310,21 @@ def test_the_command_finds_a_planted_fault_and_nothing_else_and_training_goes_on
     assert problems["coverage"]["usable_splits"] == by_split
     assert f" can be used ({', '.join(f'{count} {split}' for split, count in by_split.items())})" in text
     assert not any("exclude: " in str(w.message) for w in said)
-    assert all(sample.masks().any() for sample in samples)
+    batch = Collate(Preprocess(16, (0.5,) * 3, (0.5,) * 3), crop_size=8)(samples)
+    assert batch.regions.valid.sum() == sum(len(s.record.regions) for s in samples)
+    assert all(torch.equal(sample.boxes(), mask_boxes(sample.masks())) for sample in samples)
+    for b, r in batch.regions.valid.nonzero().tolist():
+        for readout in readouts:
+            for task in readout.tasks:
+                label = label_of(batch.labels, b, r, task)
+                known = label.distortions is not None if task == "distortion" else not np.isnan(label.value)
+                assert (readout.target(task, label) is not None) == known
+
+
+@pytest.fixture(scope="module")
+def readouts():
+    llm = LLM_ADAPTERS.build({"plugin": "tiny_causal", **LLM_ADAPTERS.get("tiny_causal").tiny()})
+    return [READOUTS.build({"plugin": name, **READOUTS.get(name).tiny()}, Dialogue(llm.tokenizer), llm.width) for name in READOUTS.names()]
 
 
 @pytest.mark.parametrize(
@@ -485,7 +510,9 @@ def test_labels_that_cannot_be_of_their_scale_do_not_teach_and_are_counted(data)
     (folder / "problems.json").write_text(json.dumps(report.as_dict()))
     dataset = Indexed(root=str(folder), exclude=str(folder / "problems.json"))
     assert dataset.rows.unfit == 7  # a score and its std, a std, a nan and its std, and both of the scale that is none
-    with pytest.warns(UserWarning, match=r"scores or standard deviations that cannot be of their scale are taken for unknown"):
+    with pytest.warns(
+        UserWarning, match=r"7 labels \(scores or standard deviations that cannot be of their scale, .*\) are taken for unknown"
+    ):
         dataset.prepare()
     first, second, third = dataset.split("train")[0].record.regions
     assert (first.quality, first.quality_std, second.quality_std, third.importance) == (None, None, None, None)
