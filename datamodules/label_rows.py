@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from components.prompts import DISTORTION_TYPES, SEVERITIES
 from components.registry import ConfigError
 from datamodules.archives import INSIDE, ImageFiles
-from datamodules.images import ImageError
+from datamodules.images import ImageError, decode_image
 from datamodules.label_join import one
-from datamodules.records import SPLITS, Scale
+from datamodules.records import ROUNDING, SPLITS, Scale
 from datamodules.tables import REGION, SCHEMA, pointing
 
 _POINTED = ("counts", "semantic", "description", "quality_scale", "importance_scale", "distortions")  # values that repeat
@@ -38,6 +38,7 @@ class RowMaker:
     ) -> None:
         self.mapping, self.files, self.archives, self.shares, self.seed = mapping, files, archives, shares, seed
         self._damaged: set[str] = set()  # archives
+        self._looked: set[str] = set()  # archives and folders, of which an image has been compared with its masks' size
 
     def tables(self, rows: pa.Table, masks: pa.Table, images: int) -> Iterator[pa.Table]:
         """Flat rows (`number` of the mask, `image`, `type`, `setting`, scores), image by image -> tables of `ROWS`.
@@ -82,9 +83,35 @@ class RowMaker:
             "regions": pa.nulls(len(ids), SCHEMA.field("regions").type),
             "png": pa.nulls(len(ids), pa.binary()),
         }
+        self._check_sides(paths, own)
         table = pa.Table.from_pydict(columns, SCHEMA).combine_chunks()
         places = {given: DISTORTION_TYPES.index(kind) for given, kind in kinds.items()}
         return table, ids, np.array([places[given] for given, _ in versions], np.int8)
+
+    def _check_sides(self, paths: Sequence[str], own: pa.Table) -> None:
+        """Reads an image of each archive, or folder, whose masks are not square.
+
+        Raises:
+            ConfigError: the sides of its masks are those of the image in the other order.
+        """
+        heights, widths = (own[side].to_numpy() for side in ("height", "width"))
+        for i in np.flatnonzero(heights != widths).tolist():
+            archive, inside, _ = paths[i].partition(INSIDE)
+            holder = archive if inside else paths[i].rpartition("/")[0]
+            if holder in self._looked or (inside and archive not in self.archives):
+                continue
+            self._looked.add(holder)
+            try:
+                height, width = decode_image(self.files.read(paths[i]), paths[i]).shape[:2]
+            except ImageError:
+                continue  # told by `validate`
+            if (height, width) == (widths[i], heights[i]):
+                first, second = self.mapping["masks"]["sides"]
+                raise ConfigError(
+                    f"masks.size: {paths[i]} is {width} x {height} pixels (width x height), its masks {height} x {width}: their sizes are "
+                    f"given as [{second}, {first}]. Say so in a mapping (--mapping), and choose another folder or delete this one:\n"
+                    f"masks:\n  sides: [{second}, {first}]"
+                )
 
     def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: NDArray[np.int8]) -> dict[str, pa.Array]:
         """The columns of regions, but for the masks and their words."""
@@ -105,12 +132,13 @@ class RowMaker:
         return fields
 
     def _distortions(self, given: pa.Array, kinds: NDArray[np.int8]) -> pa.Array:
-        """One for each region, whose severity is a step of the quality; unknown where the quality is, or where it is not to be told."""
+        """One for each region, whose severity is a step of the quality; unknown where the quality is or is off its scale, or where it is
+        not to be told."""
         kind = _FIELDS.field("distortions").type
         scale = Scale(**self.mapping["scales"]["quality"])
         quality = given.to_numpy(zero_copy_only=False)
-        known = np.isfinite(quality) & (self.mapping["severity"] == "quality")
-        share = np.clip(scale.unit(quality[known]), 0, 1)
+        known = on_scale(quality, scale) & (self.mapping["severity"] == "quality")
+        share = np.clip(scale.unit(quality[known]), 0, 1)  # to rounding
         step = np.minimum(((1 - share) * len(SEVERITIES)).astype(np.int32), len(SEVERITIES) - 1)
         codes = ((kinds[known].astype(np.int32), DISTORTION_TYPES), (step, SEVERITIES))
         pairs = pa.StructArray.from_arrays(
@@ -144,6 +172,11 @@ class RowMaker:
             for (i, _), mark in zip(members, marks, strict=True):
                 found[i] = mark
         return found
+
+
+def on_scale(given: NDArray[np.float64], scale: Scale) -> NDArray[np.bool_]:
+    """`Scale.holds` of an array."""
+    return np.abs(scale.unit(given) - 0.5) <= 0.5 + ROUNDING
 
 
 def _filled(template: str, versions: Sequence[tuple[str, int]], references: Sequence[str], kinds: Mapping[str, str]) -> list[str]:

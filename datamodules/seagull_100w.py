@@ -13,6 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from components import rle
 from components.registry import ConfigError
 from components.rle_many import measure_all
 from datamodules.alone import LOCK, alone
@@ -32,11 +34,12 @@ from datamodules.label_join import joined, once, one
 from datamodules.label_mapping import Reader, lengths, positions, reader
 from datamodules.label_misfits import explain
 from datamodules.label_pieces import SUFFIX, read_bucket, write_piece
-from datamodules.label_rows import ROWS, RowMaker
+from datamodules.label_rows import ROWS, RowMaker, on_scale
+from datamodules.records import Scale
 from datamodules.tables import VERSION, RecordWriter
 
-VERSION_OF_INDEX = 5  # changes whenever the same files would give other tables
-PIECES = 2  # changes whenever what a killed run leaves could not be gone on with
+VERSION_OF_INDEX = 6  # changes whenever the same files would give other tables
+PIECES = 3  # changes whenever what a killed run leaves could not be gone on with
 CHUNK = 2**24  # bytes of a label file read at a time
 BUCKET = 2**26  # bytes of the score file whose rows make a table
 GROUP = 64  # images in a row group
@@ -120,6 +123,8 @@ class Indexer:
             if not (note.is_file() and part.is_file()):
                 self._write_table(bucket, part, note)
             counts.update(json.loads(note.read_text()))
+        if not counts["images"]:
+            self._refuse_join()
         for name in self.readers:
             counts.update(json.loads((self.work / f"{name}.json").read_text()))
         found = {**self.made, "counts": dict(sorted(counts.items()))}
@@ -128,6 +133,21 @@ class Indexer:
         _write_text(manifest, json.dumps(found, indent=2) + "\n")
         shutil.rmtree(self.work)
         return found
+
+    def _refuse_join(self) -> None:
+        """Raises ConfigError, with a name of each file, where no score has found its mask."""
+        seen = {}
+        for name, source in self.readers.items():
+            pieces = [piece for *_, piece in self._pieces(name, source.start)]
+            rows = next((rows for b in range(self.buckets) if len(rows := read_bucket(pieces, b))), None) if pieces else None
+            first = None if rows is None else rows.slice(0, 1).to_pylist()[0]
+            region = first and (first["region"] if name == "masks" else first["regions"][0]["region"])
+            seen[name] = "nothing" if first is None else f"the reference {first['reference']!r} and its region {region!r}"
+        raise ConfigError(
+            f"no score has a mask, so there is no image: {self.readers['masks'].path} names {seen['masks']}, "
+            f"{self.readers['scores'].path} {seen['scores']}. Correct masks.name and scores.name, whose groups find the reference, or "
+            f"masks.region and scores.region in a mapping (--mapping), and choose another folder or delete {self.out}"
+        )
 
     def _part(self, bucket: int) -> Path:
         return self.out / f"part-{bucket:05d}-of-{self.buckets:05d}.parquet"
@@ -222,8 +242,13 @@ class Indexer:
             raise ConfigError(
                 f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd[0]!r}: correct it in a mapping"
             )
+        if self.mapping["masks"]["sides"][0] == "width":
+            found = found.set_column(found.schema.get_field_index("size"), "size", _turned(one(found["size"])))
+        found = _as_texts(found)
         sides, measures = _measured(found)
         sound = np.flatnonzero(measures[:, -1] > 0)
+        if len(found) and not len(sound) and self._enough("masks", len(found)):
+            self._refuse_masks(source, images["image"][int(image[0])].as_py(), found.slice(0, 1).to_pylist()[0], len(found))
         kept = found.drop_columns(["size"]).take(pa.array(sound))
         for column in {"semantic", "description"} - set(source.columns):
             kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
@@ -235,6 +260,37 @@ class Indexer:
         write_piece(out, kept, _numbers(images["bucket"])[image[sound]], self.buckets)
         counts = {"masks": len(kept), "masks left out": len(found) - len(kept)}
         return {**counts, **self._unknown("masks", source, found, listed)}
+
+    def _enough(self, name: str, count: int) -> bool:
+        """Whether so many regions of a piece of which most are odd are the fault of the file, or of the mapping: not a few at its end."""
+        return count >= FEW or not any(self._pieces(name, self.readers[name].start))
+
+    def _refuse_masks(self, source: Reader, image: str, first: Mapping[str, Any], count: int) -> None:
+        """Raises ConfigError, with what the first of some masks lacks, none of which is one."""
+        code, why = {"size": first["size"], "counts": first["counts"]}, "it covers no pixel"
+        try:
+            rle.area(code)
+        except rle.RegionError as error:
+            why = str(error)
+        paths = self.mapping["masks"]
+        raise ConfigError(
+            f"{source.path}: none of {count:,} masks that stand together is one. That of region {first['region']!r} of image {image!r} has "
+            f"'{paths['size']}' {first['size']} and '{paths['counts']}' {str(first['counts'])[:60]!r}: {why}. They are COCO's run lengths, "
+            "a text or a list of numbers: correct the file, or masks.size and masks.counts in a mapping (--mapping)"
+        )
+
+    def _check_scales(self, source: Reader, found: pa.Table) -> None:
+        """Raises ConfigError where most of a piece's scores are off the scale that the mapping gives them."""
+        for task in ("quality", "importance"):
+            given = one(found[task]).drop_null().to_numpy() if task in source.columns else np.empty(0)
+            given, scale = given[np.isfinite(given)], Scale(**self.mapping["scales"][task])
+            off = int(np.count_nonzero(~on_scale(given, scale)))
+            if 2 * off > len(given) and self._enough("scores", len(given)):
+                raise ConfigError(
+                    f"{source.path}: {off:,} of {len(given):,} scores of {task} that stand together lie off their scale, {scale.low:g} "
+                    f"to {scale.high:g}: they go from {given.min():g} to {given.max():g}. Say in a mapping (--mapping) what they were "
+                    f"given on, and choose another folder or delete this one:\nscales:\n  {task}: {{low: <lowest>, high: <highest>}}"
+                )
 
     def _write_scores(self, source: Reader, text: Path, out: Path) -> dict[str, int]:
         """A piece of the score file: a row for each image, with the list of its regions."""
@@ -250,6 +306,7 @@ class Indexer:
             raise ConfigError(
                 f"scores.name: {pattern} finds no type, setting and reference in the image {odd[0]!r}: correct it in a mapping"
             )
+        self._check_scales(source, found)
         known = np.flatnonzero(held)
         scored = [one(found[c]) if c in source.columns else pa.nulls(len(found), pa.float64()) for c in SCORES]
         regions = pa.StructArray.from_arrays([one(found["region"]), *scored], ["region", *SCORES])
@@ -330,6 +387,23 @@ class Indexer:
         self.sql.unregister("others")
         self.sql.unregister("found_masks")
         return kept
+
+
+def _turned(sizes: pa.ListArray) -> pa.Array:
+    """Lists in the other order."""
+    return pa.array([None if size is None else size[::-1] for size in sizes.to_pylist()], sizes.type)
+
+
+def _as_texts(found: pa.Table) -> pa.Table:
+    """Masks whose run lengths are a list of numbers, in COCO's text form; one that is none stays as it is."""
+    listed = np.flatnonzero(pc.ends_with(one(found["counts"]).fill_null(""), "]").to_numpy(zero_copy_only=False))  # as no text does
+    if not len(listed):
+        return found
+    counts = found["counts"].to_pylist()
+    for i, size in zip(listed.tolist(), found["size"].take(pa.array(listed)).to_pylist(), strict=True):
+        with suppress(ValueError):
+            counts[i] = rle.as_text({"size": size, "counts": json.loads(counts[i])})["counts"]
+    return found.set_column(found.schema.get_field_index("counts"), "counts", pa.array(counts, pa.string()))
 
 
 def _measured(found: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

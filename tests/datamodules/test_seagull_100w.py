@@ -100,7 +100,9 @@ def test_every_image_has_its_regions_masks_and_scores(indexed):
         assert (record.source, record.path) == (reference, f"Dist.Images/{kind}/{folder}.zip::{folder}/{reference}.png")
         assert record.reference == f"Ref.Images.zip::Ref.Images/{reference}.png"
         assert record.split in SPLITS
-        for region, mask, score in zip(record.regions, masks_of(reference), scores_of(reference, kind.lower(), int(setting)), strict=True):
+        for region, mask, score in zip(
+            record.measured().regions, masks_of(reference), scores_of(reference, kind.lower(), int(setting)), strict=True
+        ):
             assert region.id == f"{record.id}/{mask['id']}"
             assert {"size": [record.height, record.width], "counts": region.counts} == mask["segmentation"]
             assert (region.box, region.area) == (rle.box(mask["segmentation"]), rle.area(mask["segmentation"]))
@@ -219,6 +221,7 @@ def test_unknown_keys_are_shown_with_how_to_name_them(tmp_path):
         ({"mask": {}}, ConfigError, "unknown key 'mask'. Did you mean 'masks'"),
         ({"masks": {"rle": "x"}}, ConfigError, "masks: unknown key 'rle'"),
         ({"masks": 3}, ConfigError, "masks is a mapping with the keys file, at, image"),
+        ({"masks": {"sides": ["width"]}}, ConfigError, r"masks\.sides: \[height, width\] or \[width, height\], got \['width'\]"),
         ({"severity": "folder"}, ConfigError, "severity: 'quality' or 'unknown', got 'folder'"),
         ({"scales": {"quality": {"low": 3}}}, ValueError, "a scale goes from a lower to a higher"),
         ([1], ConfigError, "must hold a mapping like seagull_100w.yaml, got list"),
@@ -228,6 +231,97 @@ def test_a_mapping_that_will_not_do(downloaded, tmp_path, change, error, message
     (tmp_path / "mine.yaml").write_text(json.dumps(change))
     with pytest.raises(error, match=message):
         Indexer(downloaded, tmp_path / "out", load_mapping(tmp_path / "mine.yaml"), SHARES, 0).run()
+
+
+def relabelled(folder, name, change, references=2):
+    """Labels with every region changed: `change(region)`."""
+    write_labels(folder, references)
+    path = folder / "Labels" / f"SEAGULL-100w_{name}.json"
+    records = json.loads(path.read_text())
+    for region in (region for record in records for region in record["annotations"]):
+        change(region)
+    path.write_text(json.dumps(records))
+
+
+def indexer(folder, out="out", **mapping):
+    (folder / "mine.yaml").write_text(json.dumps(mapping))
+    return Indexer(folder, folder / out, load_mapping(folder / "mine.yaml"), SHARES, 0)
+
+
+def test_masks_that_are_lists_of_run_lengths_are_those_that_are_text(indexed, tmp_path):
+    def listed(region):
+        edges = np.flatnonzero(np.diff(rle.decode(region["segmentation"]).T.ravel(), prepend=False, append=False))
+        region["segmentation"]["counts"] = np.diff(edges, prepend=0, append=HEIGHT * WIDTH).tolist()
+
+    relabelled(tmp_path, "mask-based-rois", listed)
+    assert indexer(tmp_path).run()["counts"]["masks left out"] == 0
+    theirs = {r.id: r for r in read_records(tables(indexed[0]))}
+    for record in read_records(tables(tmp_path / "out")):
+        assert [r.counts for r in record.regions] == [r.counts for r in theirs[record.id].regions]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"counts": "no mask"}, r"'segmentation\.counts' 'no mask': malformed RLE counts"),
+        ({"counts": [3, -1, 5]}, r"'segmentation\.counts' '\[3,-1,5\]': malformed RLE counts"),
+        ({"counts": rle.encode(np.zeros((HEIGHT, WIDTH)))["counts"]}, "it covers no pixel"),
+        ({"size": [HEIGHT]}, rf"'segmentation\.size' \[{HEIGHT}\].*the size of an RLE is \[height, width\]"),
+    ],
+)
+def test_a_file_without_a_mask_is_refused_at_once(tmp_path, change, said):
+    relabelled(tmp_path, "mask-based-rois", lambda region: region["segmentation"].update(change))
+    with pytest.raises(ConfigError, match=rf"none of \d masks .* is one\. That of region '0' of image '000000' has .*{said}"):
+        indexer(tmp_path).run()
+
+
+def test_names_that_never_meet_are_refused_with_one_of_each(tmp_path):
+    relabelled(tmp_path, "mask-based-rois", lambda region: region.update(id=f"r{region['id']}"))
+    masks, scores = (rf"the reference '00000\d' and its region '{of}\d'" for of in ("r", ""))
+    with pytest.raises(ConfigError, match=rf"no score has a mask.*rois\.json names {masks}, .*scores\.json {scores}"):
+        indexer(tmp_path).run()
+    assert not (tmp_path / "out" / "data.json").exists()
+
+
+@pytest.mark.parametrize("task", ["quality", "importance"])
+def test_scores_of_another_scale_are_refused_with_their_range(tmp_path, task):
+    def hundredfold(region):
+        region[f"{task}_score"] *= 100
+
+    relabelled(tmp_path, "scores", hundredfold)
+    with pytest.raises(
+        ConfigError, match=rf"(?s)scores of {task} .* off their scale, 0 to 1: they go from [\d.]+ to [\d.]+\. Say .*\s+{task}: {{low"
+    ):
+        indexer(tmp_path).run()
+    indexer(tmp_path, "again", scales={task: {"low": 0, "high": 100}}).run()
+    records = read_records(tables(tmp_path / "again"))
+    assert all(0 <= getattr(r, task) <= 1 for record in records for r in record.regions)
+
+
+def test_a_score_off_its_scale_gives_no_severity(tmp_path):
+    numbers = iter([-0.01, 1.01, 1 + 1e-12, float("nan"), 0.5, 0.5] * 99)
+
+    def every(region):
+        region["quality_score"] = next(numbers)
+
+    relabelled(tmp_path, "scores", every)
+    indexer(tmp_path).run()
+    regions = [r for record in read_records(tables(tmp_path / "out")) for r in record.regions]
+    assert {(r.quality is None, r.distortions is None) for r in regions} == {(True, True), (False, False)}
+    assert {r.distortions[0][1] for r in regions if r.distortions} == {"trivial", "moderate"}
+
+
+def test_sides_in_the_other_order_are_refused_by_an_image_and_read_if_that_is_said(indexed, downloaded, tmp_path):
+    relabelled(tmp_path, "mask-based-rois", lambda region: region["segmentation"]["size"].reverse(), REFERENCES)
+    (tmp_path / "Dist.Images").symlink_to(downloaded / "Dist.Images")
+    with pytest.raises(
+        ConfigError, match=rf"(?s)is {WIDTH} x {HEIGHT} pixels \(width x height\), its masks {HEIGHT} x {WIDTH}: .*sides: \[width, height\]"
+    ):
+        indexer(tmp_path).run()
+    indexer(tmp_path, "again", masks={"sides": ["width", "height"]}).run()
+    assert [p.read_bytes() for p in tables(tmp_path / "again")] == [p.read_bytes() for p in tables(indexed[0])]
+    with pytest.raises(ConfigError, match=r"sides: \[height, width\]"):
+        Indexer(downloaded, tmp_path / "wrongly", load_mapping(tmp_path / "mine.yaml"), SHARES, 0).run()
 
 
 def test_shares_that_are_none(downloaded, tmp_path):
