@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def find_files(root: Path) -> dict[str, int]:
     """
     files = list_images(root, (*SUFFIXES, *RAW_SUFFIXES))
     return {path.relative_to(root).as_posix(): path.stat().st_size for path in files}
+
+
+def other_files(root: Path) -> Counter[str]:
+    """How many files of a folder are not looked at, being no photographs by their names: by suffix, the most frequent first."""
+    files = [p for p in root.rglob("*") if not p.name.startswith(".") and p.is_file()]
+    found = Counter(p.suffix.lower() for p in files if p.suffix.lower() not in (*SUFFIXES, *RAW_SUFFIXES))
+    return Counter(dict(found.most_common()))
 
 
 def find_references(root: Path, seed: int, val: float, test: float) -> tuple[list[Reference], list[dict[str, Any]]]:

@@ -22,7 +22,7 @@ from datamodules.distortions.base import DISTORTIONS
 from datamodules.engines.base import ENGINES, Engine
 from datamodules.making import identity, make_all, write_json
 from datamodules.quality_labels.base import QUALITY_LABELS, QualityLabel
-from datamodules.references import find_files, find_references
+from datamodules.references import find_files, find_references, other_files
 from datamodules.synthesis import Recipe
 from datamodules.synthesis_shards import Shards
 from datamodules.tables import VERSION as SCHEMA_VERSION
@@ -171,6 +171,10 @@ class Synthesis:
     def _run(self) -> dict[str, Any]:
         work = Shards(self, self._plan())
         print(f"labels: {self.label.say()}")
+        others = other_files(self.photographs)
+        if others:
+            said = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in others.items())
+            print(f"not looked at, being no photographs by their names: {said}")
         spent = make_all(work, self.engine, f"making {self.out.name}")
         data = work.manifest()
         if not (self.out / DATA).exists():

@@ -16,14 +16,14 @@ from components.mask_encoders.base import MaskEncoder, Masks
 from components.rle import RegionError
 from datamodules.distortions.base import SETTINGS, Image
 from datamodules.engines.base import Clock, Made, Work
-from datamodules.images import ImageError
+from datamodules.images import ImageError, is_file
 from datamodules.making import write_atomically, write_json
 from datamodules.proposals import propose_regions
 from datamodules.quality_labels.base import Comparison
 from datamodules.records import SPLITS, ImageRecord, RegionRecord, encode_png
 from datamodules.references import Clean, Reference, read_reference
 from datamodules.synthesis import Chains, labelled, synthesize
-from datamodules.tables import RecordWriter
+from datamodules.tables import RecordWriter, open_table, read_group
 
 if TYPE_CHECKING:
     from datamodules.synthesis_job import Synthesis
@@ -59,7 +59,18 @@ class Shards(Work):
         return min(self.size, self.total - shard * self.size)
 
     def is_done(self, shard: int) -> bool:
-        return self._receipt(shard).exists() and self._part(shard).exists()  # a damaged part was deleted, as its error says
+        """Whether all is there that was made of it: the receipt, the part, and the files that the part names.
+
+        Raises:
+            ValueError: the part is damaged, and to be deleted.
+        """
+        part = self._part(shard)
+        if not (self._receipt(shard).exists() and part.exists()):
+            return False
+        with open_table(part) as file:
+            groups = [read_group(file, part, group, ["path", "reference"]) for group in range(file.num_row_groups)]
+        names = {name for group in groups for column in group.columns for name in column.unique().to_pylist()}
+        return all(is_file(self.job.out / name) for name in names if name)
 
     def get_ready(self) -> None:
         self._encoder = self.job.mask_encoder()

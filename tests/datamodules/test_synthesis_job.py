@@ -221,9 +221,14 @@ def test_only_the_missing_shard_is_made(photographs, mixed, tmp_path):
     assert files(tmp_path / "data") == files(mixed[0])
 
 
-def test_a_bad_photograph_is_said_while_data_are_made(photographs, tmp_path, capsys):
-    job(photographs, tmp_path / "data", **MIXED).run()
-    assert capsys.readouterr().out.count("skipped broken.jpg (5 images): image broken.jpg cannot be decoded") == 1
+def test_a_bad_photograph_and_files_that_are_none_are_said_while_data_are_made(photographs, tmp_path, capsys):
+    shutil.copytree(photographs, tmp_path / "photographs")
+    for name in ("1.HEIC", "b/2.heic", "notes", ".hidden"):
+        (tmp_path / "photographs" / name).write_bytes(b"")
+    job(tmp_path / "photographs", tmp_path / "data", **MIXED).run()
+    said = capsys.readouterr().out
+    assert said.count("skipped broken.jpg (5 images): image broken.jpg cannot be decoded") == 1
+    assert "not looked at, being no photographs by their names: 2 .heic, 1 without a suffix\n" in said
 
 
 SHARED = ("mixed", "clean", "regions", "min_area", "visible", "full_impact", "several")  # options of quickstart's data and of this job
@@ -368,6 +373,17 @@ def test_images_beside_the_table(photographs, mixed, tmp_path):
         assert (tmp_path / "data" / a.path).read_bytes() == b.png
         assert a.hash == b.hash
     assert not (tmp_path / "data" / "references").exists()
+
+
+def test_an_image_beside_the_table_or_a_reference_that_was_deleted_is_made_again(photographs, tmp_path):
+    """By the same line; nothing else is touched."""
+    out, options = tmp_path / "data", {**MIXED, "images": 6, "store": "beside"}
+    job(photographs, out, **options).run()
+    made = files(out)
+    for name in ("images/000/000003.png", "references/000000.png"):
+        (out / name).unlink()
+        job(photographs, out, **options).run()
+        assert files(out) == made
 
 
 @pytest.mark.parametrize("options", [MIXED, WHOLE], ids=["mixed", "whole"])
