@@ -15,6 +15,7 @@ SHOWN = 5  # finds of each sort that are named
 Weight = Literal["error", "warning"]
 KINDS: dict[str, tuple[Weight, str]] = {
     "table": ("error", "a table is damaged or of another schema"),
+    "no images": ("error", "there is no image"),
     "column": ("error", "a column of a list is unknown"),
     "row": ("error", "a row of a list has no image, no id, not exactly one region, or other cells than its header"),
     "id missing": ("error", "an image or a region has no id"),
@@ -40,11 +41,12 @@ KINDS: dict[str, tuple[Weight, str]] = {
     "mask": ("error", "a mask is malformed, or of another size than its image"),
     "empty region": ("error", "a mask covers no pixel"),
     "region": ("error", "a box or a polygon is none, or lies outside its image"),
-    "region twice": ("warning", "a region of a list stands twice: a row is repeated, or two regions of an image have the same mask"),
+    "region twice": ("warning", "a region stands twice: two of an image have the same mask, or a row of a list is repeated"),
+    "tiny region": ("warning", "a region of a list is a single pixel"),
     "region cut": ("warning", "a box or a polygon reaches out of its image, and is cut to it"),
     "opinions": ("error", "rows of one region show different places, or have standard deviations of their own"),
     "box or area": ("error", "a box or an area is not the mask's, which training measures"),
-    "scale": ("error", "a scale is none"),
+    "scale": ("error", "a scale is none, or most scores of a list lie outside it"),
     "number": ("error", "a score or a standard deviation is no number"),
     "label out of scale": ("error", "a score lies outside its scale"),
     "std not of the scale": ("error", "a standard deviation is negative, or larger than its scale allows: was it rescaled with the score?"),

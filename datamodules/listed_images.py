@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,7 +20,7 @@ from datamodules.region_list import Mistake, RegionList, Row, regions_of
 
 MISSING = ("archive missing", "image missing", "image unreadable")  # kinds of mistakes that leave an image out and stop nothing
 CUT = "region cut"
-OF_THE_LIST = ("column", "too few groups")  # kinds that are of no image: to leave images out does not mend them
+OF_THE_LIST = ("column", "scale", "too few groups")  # kinds that are of no image: to leave images out does not mend them
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ def read_images(
         read, wrong = _image(image, listed, files, scales, groups[image], splits[groups[image]])
         found += [read] if read else []
         more += wrong
+    kept = [row for row in table.rows if row["image"] not in left]
+    for score, scale in scales.items():
+        more = _of_another_scale(kept, score, scale, more)
     mistakes = [m for m in (*table.mistakes, *mistakes, *more) if m.kind in OF_THE_LIST or m.image not in left]
     dealt = {image: splits[group] for image, group in groups.items()}
     return Listed(table, tuple(found), tuple(sorted(mistakes, key=lambda m: m.line)), dealt, tuple(sorted(left)))
@@ -129,6 +134,29 @@ def _repeated(rows: Mapping[str, Sequence[Row]]) -> list[Mistake]:
             said = f"region {str(row['id'])!r} stands on line {first['line']} with the same in every cell, and counts as a second opinion"
             found.append(Mistake("region twice", int(row["line"]), image, f"{said}: delete one of the two", stops=False))
     return found
+
+
+def _of_another_scale(rows: Sequence[Row], score: str, scale: Scale, mistakes: list[Mistake]) -> list[Mistake]:
+    """Where most scores of a list lie outside their scale, that is one mistake, in place of one for each."""
+    values = np.array([v for v in (_number(row.get(score)) for row in rows) if np.isfinite(v)])
+    off = int(np.count_nonzero((values < scale.low) | (values > scale.high)))
+    if off <= max(1, len(values) // 2):
+        return mistakes
+    said = (
+        f"{off:,} of {len(values):,} scores of {score} lie outside their scale, {scale.low:g} to {scale.high:g}: they go from "
+        f"{values.min():g} to {values.max():g}. Say what they were given on: {score}_scale=[lowest,highest], behind --data or as an option "
+        "of the data"
+    )
+    others = [m for m in mistakes if m.kind != "label out of scale" or not m.what.startswith(f"{score} ")]
+    return [*others, Mistake("scale", 0, "", said)]
+
+
+def _number(value: Any) -> float:
+    """NaN for what is none."""
+    try:
+        return math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _groups(rows: Mapping[str, Sequence[Row]]) -> tuple[dict[str, str], list[Mistake]]:

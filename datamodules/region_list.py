@@ -128,7 +128,9 @@ def read_list(path: Path) -> RegionList:
                 else:
                     said = f"a row has an image, an id, and one of {', '.join(FORMS)}; got {_short(known, 200)}"
                     mistakes[line] = Mistake("row", line, image, said)
-    except (UnicodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} {_undecodable(path.read_bytes())}: save it as UTF-8 (in a spreadsheet, CSV UTF-8)") from error
+    except csv.Error as error:
         raise ConfigError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {error}") from error
     if not images:
         raise ConfigError(f"{path}: it lists nothing: below a header with the columns {', '.join(COLUMNS)}, or some, each row is a region")
@@ -164,6 +166,19 @@ def _of_another_sort(column: str, value: Any, line: int, image: str) -> Mistake 
     if fits:
         return None
     return Mistake(kind, line, image, f"{column} is {wanted}; got {_short(json.dumps(value))}")
+
+
+def _undecodable(data: bytes) -> str:
+    """Where a file is no UTF-8."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "is UTF-16"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        line, shown = before.count(b"\n") + 1, before.rpartition(b"\n")[2].decode()[-20:]
+        return f"line {line}: no UTF-8 behind {shown!r} (byte {data[error.start]:#04x})"
+    return "is no UTF-8"
 
 
 @contextmanager
@@ -284,11 +299,15 @@ class _Region:
                 self._add("opinions", row, f"the rows of region {first['id']!r} show different regions: give each an id of its own")
         try:
             shape = _shape(form, first[form], files, pixels.shape[:2])
+            if _are_fractions(form, shape):
+                raise ValueError(f"{form} {_short(first[form])} lies within a pixel: it is given in pixels, not in fractions of the image")
             (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
         except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
             said = f"mask {first[form]}: {error}" if form == "mask" and INSIDE in first[form] else str(error)
             self._add("mask" if form in ("rle", "mask") else "region", first, said)
             return ""
+        if mask.sum() == 1:
+            self._add("tiny region", first, f"{form} {_short(first[form])} is one pixel of the image: is it given in pixels?", False)
         if Prompt(**{form: shape}).reaches_out(pixels.shape[:2]):
             height, width = pixels.shape[:2]
             if form == "box" and _are_corners(shape, height, width):
@@ -363,6 +382,12 @@ class _Region:
 def _short(value: Any, most: int = 60) -> str:
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _are_fractions(form: str, shape: Any) -> bool:
+    """Whether the numbers of a box or a polygon all lie between 0 and 1, and are not whole."""
+    numbers = list(shape) if form == "box" else [v for ring in shape for v in ring] if form == "polygon" else []
+    return any(v % 1 for v in numbers) and all(0 <= v <= 1 for v in numbers)
 
 
 def _said(form: str, row: Row) -> Any:

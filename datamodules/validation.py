@@ -182,6 +182,7 @@ class _Check:
         if not regions:
             report.add("no regions", where)
             self._leave_out(number, "no regions")
+        drawn: dict[str, str] = {}  # the regions of masks
         for r, region in enumerate(regions):
             report.regions += 1
             if region is None:
@@ -196,6 +197,8 @@ class _Check:
             wrong = self._mask(region, row["height"], row["width"], here)
             if wrong:
                 self._leave_out(number, wrong)
+            elif (other := drawn.setdefault(region["counts"], here)) != here:
+                report.add("region twice", here, f"its mask is that of {other}")
             for task in ("quality", "importance"):
                 self._score(number, region, task, here)
             self._distortions(region["distortions"], here)
@@ -203,6 +206,8 @@ class _Check:
     def finish(self) -> None:
         """Adds what shows in all rows together only, and says by name or by row what training must leave out."""
         self._spreads.finish()
+        if not (self.report.images or self.report.counts["table"]):
+            self.report.add("no images", f"{len(self._parts):,} tables", "none of them has a row")
         twice = self._tell_twice()
         named = self._named(self._left)
         for number, kind in self._left.items():

@@ -37,8 +37,14 @@ def test_a_list_of_another_name_and_what_it_does_not_take(listed, tmp_path):
     found = data_of(listed, options)
     found.prepare()
     assert len(found.tables.rows.parts) == 1
-    with pytest.raises(ConfigError, match=r"holds no Parquet file"):
+    said = r"holds no Parquet file, and no list of regions labels\.csv or labels\.jsonl: it holds scores\.csv\. .* --data table=scores\.csv"
+    for command in (["validate", str(listed)], ["show", str(listed), str(tmp_path / "page.html")]):
+        with pytest.raises(ConfigError, match=said):
+            prepare.main(command)
+    (listed / "scores.csv").rename(tmp_path / "scores.csv")
+    with pytest.raises(ConfigError, match=r"labels\.jsonl\. A list of another name is given as --data table=NAME\.csv"):
         prepare.main(["validate", str(listed)])
+    (tmp_path / "scores.csv").rename(listed / "scores.csv")
     with pytest.raises(ConfigError, match="roi_folder: unknown key 'images'"):
         prepare.main(["validate", str(listed), "--data", "table=scores.csv", "--image-root", "elsewhere"])
 

@@ -31,7 +31,12 @@ from tests.datamodules.list_faults import (
 from tests.datamodules.told import told
 
 ROWS = 2 * IMAGES
-OF_THE_LIST = ("an unknown column", "two groups to deal", "all at once")  # no image is at fault: only mending helps
+OF_THE_LIST = (
+    "an unknown column",
+    "scores of another scale",
+    "two groups to deal",
+    "all at once",
+)  # no image is at fault: only mending helps
 
 
 @pytest.fixture
@@ -374,3 +379,11 @@ def test_a_list_that_is_not_there_or_no_list_is_an_error(folder, prepare_command
         status, text = prepare_command("validate", folder)
         assert status == 1
         assert "labels.csv: it lists nothing" in text
+
+
+def test_training_names_the_scale_that_scores_seem_to_have(folder):
+    write_list(folder, clean_rows())
+    with pytest.raises(
+        ConfigError, match=r"1 mistakes: 24 of 24 scores of quality .* 0 to 1: they go from 1\.\d+ to 4\.\d+\. .*quality_scale=\["
+    ):
+        RoiFolder(root=str(folder), cache=str(folder / "cache")).prepare()

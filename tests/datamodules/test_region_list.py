@@ -296,7 +296,8 @@ def test_mistakes_of_the_list_itself(tmp_path, name, text, mistakes):
         ("a.csv", b"\n\nimage|id|box\n", r"line 3: its cells are parted by '\|': write commas"),
         ("a.csv", b"image,id,box,mos\n", "it lists nothing: below a header with the columns image, id"),
         ("a.jsonl", b"\n", "it lists nothing"),
-        ("a.csv", "image,id\nM\u00fcnchen.png,1\n".encode("latin-1"), "cannot be read as csv: .*utf-8"),
+        ("a.csv", "image,id\nM\u00fcnchen.png,1\n".encode("latin-1"), r"line 2: no UTF-8 behind 'M' \(byte 0xfc\): save it as UTF-8"),
+        ("a.csv", "image,id\n1.png,1\n".encode("utf-16"), r"a\.csv is UTF-16: save it as UTF-8 \(in a spreadsheet, CSV UTF-8\)"),
         ("b.csv", None, r"the list of regions .*b\.csv is missing"),
     ],
 )

@@ -196,6 +196,12 @@ FAULTS = {
     "a box far outside": (in_region(box={"left": 10**6, "top": 2, "width": 3, "height": 7}), {"box or area": 1}, "region '4-0'", 0),
     "half a box": (in_region(box={"left": None, "top": 2, "width": 3, "height": 7}), {"box or area": 1}, "region '4-0'", 0),
     "an area of something else": (in_region(area=1), {"box or area": 1}, "region '4-0'", 0),
+    "a mask under two names": (
+        plant(lambda rows: region(rows, 4).update(counts=region(rows, 4, 2)["counts"], box=None, area=None)),
+        {"region twice": 1},
+        "row 4, image 'image 4', region '4-2': its mask is that of part.parquet row 4, image 'image 4', region '4-0'",
+        0,
+    ),
     "no regions": (in_row(regions=[]), {"no regions": 1}, "row 4", 1),
     "a score above its scale": (in_region(quality=5.01), {"label out of scale": 1}, "region '4-0'", 0),
     "a score below its scale": (in_region(quality=0.4), {"label out of scale": 1}, "region '4-0'", 0),
@@ -379,6 +385,12 @@ def test_a_damaged_table_and_one_of_another_schema_are_told_and_the_rest_is_read
     assert report.images == IMAGES
 
 
+def test_tables_without_a_row_are_an_error(data, prepare_command):
+    status, text, _ = checked(prepare_command, data[0], [])
+    assert (status, told(text)) == (1, {"no images": ("error", 1)})
+    assert "1 tables: none of them has a row" in text
+
+
 def test_what_several_tables_share_is_located_in_them(data):
     """Images are numbers until they are told of: tables of several row groups, and one without rows between them."""
     folder, rows = data
@@ -468,7 +480,7 @@ def test_standard_deviations_of_another_scale_show_in_their_median(share, kind, 
 
 def test_every_sort_of_problem_is_planted_here_or_in_a_list():
     planted = set().union(*(fault[1] for fault in (*FAULTS.values(), *list_faults.FAULTS.values())))
-    assert planted | {"table", "image in another test", *REFERENCES} == set(KINDS)
+    assert planted | {"table", "no images", "image in another test", *REFERENCES} == set(KINDS)
 
 
 def test_the_first_finds_are_named_and_the_others_counted(data):

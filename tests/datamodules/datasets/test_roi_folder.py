@@ -49,7 +49,7 @@ def test_images_regions_and_scores(folder):
     one = found["scene1.1.png"]
     assert (one.source, one.height, one.width) == ("scene1", 20, 30)
     assert [r.id for r in one.regions] == ["scene1.1.png/0", "scene1.1.png/1"]
-    assert (one.regions[1].quality, one.regions[1].quality_scale, one.regions[1].box) == (0.75, Scale(1, 5), (3, 2, 9, 9))
+    assert (one.regions[1].quality, one.regions[1].quality_scale, one.measured().regions[1].box) == (0.75, Scale(1, 5), (3, 2, 9, 9))
 
 
 def test_how_many_distortions_a_label_names(folder):
@@ -144,7 +144,7 @@ def test_boxes_that_reach_out_are_told_each_time(folder):
             match=r"1 boxes or polygons of labels\.csv reach out of their images, and are cut to them \(line 26: box 20 15 20 20 .*\)",
         ):
             dataset = made(folder)
-    (region,) = [r for s in SPLITS for i in records(dataset, s) for r in i.regions if r.id == "scene0.0.png/7"]
+    (region,) = [r for s in SPLITS for i in records(dataset, s) for r in i.measured().regions if r.id == "scene0.0.png/7"]
     assert region.box == (20, 15, 10, 5)
 
 
