@@ -98,6 +98,26 @@ def to_rgb(image: Image.Image, name: str = "") -> NDArray[np.uint8]:
         raise ImageError(f"image {name} cannot be decoded ({error}): it is truncated or damaged") from error
 
 
+def array_to_rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """As `load_image`, of the pixels of a PNG: (H, W) or (H, W, 1) grey, (H, W, 3) RGB, or (H, W, 2) and (H, W, 4) with alpha behind them,
+    uint8 or uint16. A copy, whatever it is given.
+
+    Raises:
+        ImageError: another form.
+    """
+    channels = {2: 1, 3: array.shape[-1]}.get(array.ndim) if array.size else None
+    if channels not in (1, 2, 3, 4) or array.dtype.kind != "u" or array.dtype.itemsize > 2:
+        raise ImageError(
+            "an image is an array (height, width) or (height, width, 1) of grey, (height, width, 3) of RGB, or with alpha as one channel "
+            f"more, uint8 or uint16, not empty; got shape {array.shape} of {array.dtype}"
+        )
+    if channels == 1:
+        array = array.reshape(array.shape[:2])
+    elif array.dtype.itemsize == 2:
+        array = (array >> 8).astype(np.uint8)  # as Pillow reads colour of 16 bits
+    return np.array(array, order="C") if channels == 3 else to_rgb(Image.fromarray(np.ascontiguousarray(array)), "array")
+
+
 def list_images(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """The image files (by `suffixes`, any case) in a folder and its subfolders, sorted by path; names with a leading dot are left out.
 

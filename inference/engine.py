@@ -34,7 +34,7 @@ from components.rle import RegionError
 from components.rle_many import sample_all
 from components.scorers.base import Look, Scorer
 from components.tasks import RegionScores, Task
-from datamodules.images import ImageError, load_image, to_rgb
+from datamodules.images import ImageError, array_to_rgb, load_image, to_rgb
 from inference import load as models
 from inference.load import choose_device
 
@@ -42,7 +42,7 @@ MIB = 2**20
 MEMORY = 2048.0  # MiB for what is made of the regions that are asked about at once
 MOST = 10_000  # of them, whatever the memory
 
-ImageLike = str | Path | PILImage.Image | NDArray[np.uint8] | Tensor
+ImageLike = str | Path | PILImage.Image | NDArray[np.uint8] | NDArray[np.uint16] | Tensor
 T = TypeVar("T")
 RegionLike = Prompt | Sequence[Any] | Mapping[str, Any] | NDArray[Any] | Tensor | str | Path
 
@@ -119,7 +119,8 @@ class Engine:
         """Encodes an image and lets the model read it, once.
 
         Args:
-            image: a file, a PIL image, (H, W, 3) uint8 RGB or a tensor (3, H, W) uint8 RGB; what this method returned is given back.
+            image: a file, a PIL image, or the pixels of a PNG, uint8 or uint16: an array (H, W) or (H, W, 1) of grey, (H, W, 3) of RGB,
+                (H, W, 2) or (H, W, 4) with alpha, or a tensor (H, W) or (C, H, W) of the same; what this method returned is given back.
             prepared: `components.preprocess.prepare_image` of it, where that was done before.
 
         Raises:
@@ -265,12 +266,13 @@ def as_image(image: ImageLike) -> NDArray[np.uint8]:
         return load_image(image)
     if isinstance(image, PILImage.Image):
         return to_rgb(image)
-    array = image.detach().cpu().permute(1, 2, 0).numpy() if isinstance(image, Tensor) and image.ndim == 3 else np.asarray(image)
+    if not isinstance(image, Tensor):
+        return array_to_rgb(np.asarray(image))  # a copy: crops are cut later, and a caller may use its memory again
+    pixels = image.detach().cpu()
     try:
-        image_size(array)
-    except ValueError as error:
-        raise ImageError(f"{error}; a tensor is (3, height, width) uint8") from error
-    return np.array(array, order="C")  # a copy: crops are cut later, and a caller may use its memory again
+        return array_to_rgb((pixels.permute(1, 2, 0) if pixels.ndim == 3 else pixels).numpy())
+    except ImageError as error:
+        raise ImageError(f"{error} behind the channels of a tensor, (channels, height, width)") from error
 
 
 def _check_several(regions: object, size: tuple[int, int] = (0, 0)) -> None:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import struct
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -87,6 +89,37 @@ def test_every_way_to_say_an_image_is_the_same_image(tmp_path):
         assert np.array_equal(as_image(said), array)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_an_array_is_the_png_of_its_pixels(tmp_path, channels, bits):
+    rng = np.random.default_rng(channels)
+    array = rng.integers(0, 2**bits, (20, 30, channels), np.uint16 if bits == 16 else np.uint8)
+    (tmp_path / "a.png").write_bytes(png(array))
+    wanted = as_image(tmp_path / "a.png")
+    assert len(np.unique(wanted)) > 100
+    said = [array, torch.from_numpy(array).permute(2, 0, 1), *([array[..., 0], torch.from_numpy(array[..., 0])] if channels == 1 else [])]
+    for one in said:
+        assert np.array_equal(as_image(one), wanted)
+
+
+def png(array):
+    """Pixels (H, W, C) of 8 or 16 bits as a PNG, which Pillow writes of 8 bits alone where there is colour."""
+    height, width, channels = array.shape
+    wide = array.astype(array.dtype.newbyteorder(">"))
+    rows = b"".join(b"\0" + wide[y].tobytes() for y in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8 * array.itemsize, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+
+
+def test_an_array_of_grey_has_the_scores_of_its_file(tmp_path):
+    scorer, grey = built("pooled_mlp"), scene(3)[0].permute(1, 2, 0).numpy()[..., 1]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    assert Engine(scorer).score(grey, [BOX, OTHER]) == Engine(scorer).score(tmp_path / "a.png", [BOX, OTHER])
+
+
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_a_look_stays_what_it_was_when_its_memory_is_used_again(as_tensor):
     """As of a camera's buffer: features of the old picture and crops of a new one would be no picture's answer."""
@@ -116,7 +149,18 @@ def test_what_another_model_read_is_not_answered_from():
     assert Engine(one.scorer).score(looked, masks) == one.score(image, masks)  # another engine, the same model
 
 
-@pytest.mark.parametrize("image", [np.zeros((3, 8, 9), np.uint8), np.zeros((8, 9, 3)), torch.zeros(3, 8, 9), torch.zeros(8, 9)])
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((3, 8, 9), np.uint8),
+        np.zeros((8, 9, 3)),
+        np.zeros((8, 9), np.int32),
+        np.zeros((0, 9), np.uint8),
+        np.zeros(9, np.uint8),
+        torch.zeros(3, 8, 9),
+        torch.zeros(8, 9),
+    ],
+)
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ImageError, match="uint8"):
         as_image(image)
