@@ -33,7 +33,7 @@ from inference.cut import cut
 from inference.cut import note as cut_note
 from inference.engine import MEMORY, Engine
 from inference.load import choose_device, load, located
-from inference.output import Output, check_free, check_place, draft_of, table
+from inference.output import Output, check_free, check_place, draft_of, hold, table
 from inference.pictures import Pictures, Sort, drawers, places
 from inference.predict import Predictor, shared_cores
 from inference.quality_map import check_mapped
@@ -67,6 +67,8 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
         raise ConfigError(f"--memory {args.memory:g}: a positive number of MiB")
     if args.readers is not None and args.readers < 0:
         raise ConfigError(f"--readers {args.readers}: 0 or the number of images to make ready at a time")
+    if overlay is not None and overlay == maps:
+        raise ConfigError(f"--overlay and --map are both {maps}: the pictures of one would replace those of the other, name two places")
     if args.out is not None:
         Output(args.out, (), {}, args.overwrite, continued=False)
 
@@ -94,6 +96,9 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     out = None if kept is None else held.enter_context(Output(kept, asked, identity, args.overwrite, pictures=args.out is None))
     sorts: list[tuple[Sort, Path | None]] = [("overlay", overlay), ("map", maps)]
     wanted = {sort: place for sort, place in sorts if place is not None}
+    for place in wanted.values():
+        if place != kept and _several(args, len(requests)):  # of another prediction, that has an --out of its own
+            held.callback(hold(place, "another folder").release)
     rows: list[Row] = []
     done = 0 if out is None else out.done
     for place in wanted.values():

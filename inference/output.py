@@ -49,6 +49,11 @@ def draft_of(path: Path) -> Path:
     return named.with_name(f".{named.name}.draft")
 
 
+def hold(path: Path, instead: str) -> Held:
+    """The lock of the draft of `path`, and of a folder of pictures. Raises FileExistsError as `Held` does."""
+    return Held(draft_of(path).with_suffix(".lock"), path, instead)
+
+
 class Output:
     """The file of a prediction. What has been scored goes into a draft beside it, image by image; when all is done the file is written
     from it and the draft removed. A prediction that was killed finds its draft and goes on after the last whole image. Of the rows
@@ -93,7 +98,7 @@ class Output:
         self.first_error, self.first_undrawn, self.begun = "", "", False
         self._held: Held | None = None
         if continued:
-            self._held = Held(self.draft.with_suffix(".lock"), path, "another folder" if pictures else "another --out")
+            self._held = hold(path, "another folder" if pictures else "another --out")
             try:
                 if self.draft.exists():
                     self._continue()

@@ -546,6 +546,33 @@ def test_the_same_line_twice_at_once_is_refused(run, tmp_path, monkeypatch):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_one_folder_of_pictures_is_not_drawn_into_by_two_predictions(run, tmp_path, monkeypatch):
+    """Not by the drafts of their files, which have names of their own."""
+    (tmp_path / "in").mkdir()
+    for n in range(2):
+        PIL.Image.new("RGB", (64, 48 + n)).save(tmp_path / "in" / f"{n}.png")
+    asked = [str(run), str(tmp_path / "in"), "--overlay", str(tmp_path / "drawn"), "--overwrite"]
+    score, refused = predict.Predictor.one, []
+
+    def twice(self, request):
+        for out in ([], ["--out", str(tmp_path / "other.jsonl")]):
+            with pytest.raises(FileExistsError, match=r"process \d+ on .* is writing .*drawn: .* choose another folder"):
+                predict.main([*asked, *out])
+            refused.append(out)
+        return score(self, request)
+
+    monkeypatch.setattr(predict.Predictor, "one", twice)
+    predict.main([*asked, "--out", str(tmp_path / "s.jsonl")])
+    predict.main(asked)
+    assert len(refused) == 8
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_overlay_and_a_map_are_two_places(run, photo):
+    with pytest.raises(ConfigError, match=r"--overlay and --map are both .*one\.png"):
+        predict.main([str(run), str(photo), "--overlay", str(photo.with_name("one.png")), "--map", str(photo.with_name("one.png"))])
+
+
 def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     many(tmp_path / "in", run)
