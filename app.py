@@ -28,7 +28,7 @@ from datamodules.alone import LOCK, alone
 from inference.engine import MEMORY, load
 from inference.page.limits import Limits
 from inference.page.service import Service
-from lightning_modules.entry import run_entry
+from lightning_modules.entry import EntryParser, run_entry
 from predict import options_of
 
 PREFIX, FILES = "roi-iqa-", "files"  # of a page's temporary folder; what it holds for downloads
@@ -178,7 +178,7 @@ def _serve(service: Service, folder: Path, args: argparse.Namespace) -> tuple[An
 
 def _parser() -> argparse.ArgumentParser:
     default = Limits()
-    parser = argparse.ArgumentParser(prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = EntryParser(prog="app.py", description=__doc__)
     parser.add_argument(
         "models", nargs="+", action=_OneOrTwo, metavar="model", help="outputs/<run>, a saved model's folder, or user/name on the hub"
     )

@@ -9,7 +9,6 @@ they name no splits and hold nothing that it was trained on; compared with other
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -40,7 +39,7 @@ from inference.load import choose_device, load
 from inference.stopwatch import Stopwatch
 from inference.table import score_table
 from lightning_modules.callbacks import peak
-from lightning_modules.entry import run_entry
+from lightning_modules.entry import EntryParser, run_entry
 from lightning_modules.facts import facts
 from lightning_modules.lineage import stands_on
 from lightning_modules.runs import Run, write_json, write_text
@@ -48,7 +47,7 @@ from lightning_modules.runs import Run, write_json, write_text
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates a run folder, or compares several; returns the metrics, or the comparison."""
-    parser = argparse.ArgumentParser(prog="eval.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = EntryParser(prog="eval.py", description=__doc__)
     parser.add_argument("run", type=Path, nargs="+", help="a run's folder, as train.py made it; several, or a CSV beside them: compare")
     parser.add_argument("--out", type=Path, help="where a comparison, or a measurement on other data, goes; outputs/comparison if not said")
     parser.add_argument("--on", nargs="+", metavar="data.KEY=VALUE", help="other test data, as overrides of the run's configuration")

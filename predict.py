@@ -37,10 +37,10 @@ from inference.output import Output, check_free, check_place, draft_of, hold, ta
 from inference.pictures import Pictures, Sort, drawers, places
 from inference.predict import Predictor, shared_cores
 from inference.quality_map import check_mapped
-from inference.reduced import note, reduced
+from inference.reduced import few, note, note_few, reduced
 from inference.requests import MASK_TYPES, Asked, Request, gather
 from inference.rows import Row
-from lightning_modules.entry import run_entry
+from lightning_modules.entry import EntryParser, run_entry
 
 _PRINTED = 60  # rows; more go to a file
 _WEIGHTS = ("model.safetensors", "checkpoints/last.ckpt")  # of a saved model, of a run
@@ -111,7 +111,8 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     if out is not None and out.undrawn:
         print(f"pictures of {out.undrawn} of these could not be drawn, the first: {out.first_undrawn}", file=sys.stderr)
     pictures = Pictures({s: places(p, [r.name for r in requests]) for s, p in wanted.items()}, asked, drawers(len(requests) - done))
-    begun, scored, shrunk, reaching, counts = time.monotonic(), 0, 0, 0, _counts(requests)
+    begun, counts = time.monotonic(), _counts(requests)
+    scored = shrunk = small = reaching = 0
     ends = list(accumulate(counts or [1] * len(requests)))  # of each image, on the bar
     with shared_cores(device, len(requests) - done, args.readers) as readers, _bar(counts, len(requests), done) as bar:
         predictor = Predictor(engine, asked, args.segment_boxes, readers)
@@ -126,7 +127,7 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
             if drawn.error:
                 tqdm.write(drawn.error, file=sys.stderr)
             scored += len(seen.rows)
-            shrunk, reaching = shrunk + reduced(scorer, seen), reaching + cut(seen)
+            shrunk, small, reaching = shrunk + reduced(scorer, seen), small + few(seen), reaching + cut(seen)
             if out is None or (args.out is not None and len(rows) <= _PRINTED):
                 rows += seen.rows
             bar.update(max(0, ends[at] - bar.n))  # what had no answer counts as well
@@ -137,9 +138,8 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
         rows = out.kept()
         out.finish(len(requests))
         out = None
-    for said in (cut_note(reaching), note(shrunk, scorer)):
-        if said:
-            print(f"note: {said}", file=sys.stderr)
+    for said in filter(None, (cut_note(reaching), note(shrunk, scorer), note_few(small))):
+        print(f"note: {said}", file=sys.stderr)
     found = _closed(rows, out, wanted, of_all.drawn, asked, len(requests), args.strict)
     if of_all.undrawn:
         told = f"pictures of {of_all.undrawn} of {len(requests)} images could not be drawn; the reasons are above"
@@ -168,7 +168,7 @@ def _bar(counts: Sequence[int] | None, images: int, done: int) -> tqdm[Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = EntryParser(prog="predict.py", description=__doc__)
     parser.add_argument("model", help="outputs/<run>, a saved model's folder, or user/name on the hub")
     parser.add_argument("images_or_list", type=Path, metavar="images", help="an image, a folder, or a list (.json, .jsonl, .csv)")
     region = parser.add_argument_group("regions, each may be given several times; none: the whole image")

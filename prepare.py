@@ -24,7 +24,7 @@ from typing import Any
 
 from components.registry import ConfigError, configured
 from configs.layers import load_options
-from lightning_modules.entry import run_entry
+from lightning_modules.entry import EntryParser, run_entry
 
 _SEAGULL = "model/seagull_7b"
 _DTYPES = ("bfloat16", "float32", "float16")  # of a language model
@@ -33,7 +33,7 @@ _DATA = "options of the data, as train.py takes them: of a list of regions, qual
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Runs one command; returns what it found, as it printed it."""
-    parser = argparse.ArgumentParser(prog="prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = EntryParser(prog="prepare.py", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name: str, run: Callable[[argparse.Namespace], dict[str, Any]], what: str, into: str) -> argparse.ArgumentParser:

@@ -35,7 +35,7 @@ from configs.benchmarks import benchmarks, check_name, find_benchmark, load_benc
 from configs.listing import list_plugins
 from configs.schema import Experiment, change_config, experiments, load_config, to_yaml
 from datamodules.datasets.base import DATASETS, RoiDataset
-from lightning_modules.entry import run_entry
+from lightning_modules.entry import EntryParser, run_entry
 from lightning_modules.facts import facts
 from lightning_modules.fit import Remedy, cards, exhausted, remedies, told, told_variants, usable, verdict
 from lightning_modules.lineage import note
@@ -59,7 +59,7 @@ SURELY = 0.9  # of what was planned, to be aimed at when that was too much
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Trains and evaluates; returns the metrics (empty for --list and --no-evaluation)."""
-    parser = argparse.ArgumentParser(prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = EntryParser(prog="train.py", description=__doc__)
     parser.add_argument("experiment", nargs="?", help=f"a file, or one of: {', '.join([*benchmarks(), *experiments()])}")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--list", action="store_true", help="print every plugin with its parameters")

@@ -1,4 +1,5 @@
-"""Which regions a model sees so much smaller than they are that fine distortions are gone before it looks."""
+"""Which regions a model sees so much smaller than they are that fine distortions are gone before it looks; and which have so few pixels
+that there is hardly anything to see."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from components.preprocess import crop_shape
 from components.scorers.base import Scorer
 from inference.rows import Seen
 
+FEW = 8  # pixels: the block of a JPEG file, and about the reach of the blur and noise that are told apart
 FACTOR = 4.0  # noise of single pixels, averaged over 4 x 4 of them, has a quarter of its strength
 
 
@@ -39,3 +41,16 @@ def note(count: int, scorer: Scorer) -> str:
         f"{count} {were} reduced more than {FACTOR:g} times before the model looked (it sees an image as {side} x {side} pixels), in which "
         "noise, compression and slight blur vanish: cut out what you ask about, to about that size"
     )
+
+
+def few(seen: Seen) -> int:
+    """How many regions of an image that have scores are less than `FEW` pixels wide or high."""
+    return sum(min(row.box[2:]) < FEW for row in seen.rows if row.box and not row.error)
+
+
+def note_few(count: int) -> str:
+    """What is said of so many of them; "" of none."""
+    if not count:
+        return ""
+    were = "region is" if count == 1 else "regions are"
+    return f"{count} {were} less than {FEW} pixels wide or high, in which hardly anything can be seen: such scores say little"

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from components.mask_encoders.base import Prompt
 from components.registry import ConfigError, check_keys
 from components.rle import RegionError
-from datamodules.images import SUFFIXES, list_images
+from datamodules.images import SUFFIXES, is_file, list_images
 from datamodules.region_list import cells_of_any_length, shape_of_cell
 
 Kind = Literal["box", "point", "polygon", "rle", "mask", "whole", "proposed"]
@@ -105,10 +105,14 @@ def gather(source: Path, regions: Sequence[Asked], images: Path | None = None, m
         raise ConfigError("--images says where the images of a list lie, and the input is no list")
     if listed:
         root = images or source.parent
-        return _reference(source, root, mask_type) if suffix == ".json" else _manifest(source, root)
+        return _reference(source, root, mask_type) if suffix == ".json" else _manifest(source, root, told=images is not None)
     asked = tuple(regions) or (Asked("whole image", "whole"),)
     if source.is_dir():
         return [Request(p.relative_to(source).as_posix(), p, asked) for p in list_images(source)]
+    if suffix == ".parquet":
+        raise ConfigError(
+            f"{source}: a list is .json, .jsonl or .csv, and Parquet is not read: let --out write .jsonl or .csv, or convert it"
+        )
     if suffix not in SUFFIXES:
         raise ConfigError(f"{source} is neither an image ({', '.join(SUFFIXES)}) nor a list (.json, .jsonl, .csv)")
     return [Request(source.name, source, asked)]
@@ -135,13 +139,18 @@ def _reference(file: Path, root: Path, mask_type: str) -> list[Request]:
     return _grouped(rows, root)
 
 
-def _manifest(file: Path, root: Path) -> list[Request]:
-    """Rows with `image`, exactly one of box, point, polygon, rle, mask (or none: the whole image), and perhaps `id`; or rows of `--out`."""
-    rows = []
+def _manifest(file: Path, root: Path, told: bool) -> list[Request]:
+    """Rows with `image`, exactly one of box, point, polygon, rle, mask (or none: the whole image), and perhaps `id`; or rows of `--out`.
+
+    Args:
+        told: somebody said that the images lie in `root`.
+    """
+    rows, before = [], False
     for number, record in enumerate(_records(file)):
         where = f"{file}, row {number + 1}"
         if record.get("image") and {"region", "kind"} <= set(record):
             rows.append((str(record["image"]), _scored_before(record)))
+            before = True
             continue
         check_keys(record, ["image", "id", *REGION_KEYS], where)
         given = {k: record[k] for k in REGION_KEYS if record.get(k) not in (None, "")}
@@ -157,6 +166,11 @@ def _manifest(file: Path, root: Path) -> list[Request]:
                 raise ConfigError(f"{where}: a mask is a file name, got {value!r}")
             asked = Asked(name, kind, str(file.parent / value) if kind == "mask" else value)  # type: ignore[arg-type]
         rows.append((str(record["image"]), asked))
+    if before and not told and not any(is_file(root / name) for name, _ in rows):
+        raise ConfigError(
+            f"{file} is what a prediction wrote, and none of its images ({rows[0][0]}, say) lies in {root}: say with --images FOLDER where "
+            "they lie"
+        )
     return _grouped(rows, root)
 
 

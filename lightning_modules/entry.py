@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
+import difflib
 import gc
 import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from datamodules.engines.base import EngineError
 from lightning_modules.runs import NonFiniteError, RunError
 
 TRACEBACK = "ROI_IQA_TRACEBACK"
 STARTER = "ROI_IQA_STARTER"  # in the environment: process id of who started this one, and whose end is its end
+
+
+class EntryParser(argparse.ArgumentParser):
+    """Of an unknown option, command or choice it says which was probably meant."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """As the base's; an unknown option is an error here, where the options of a command are known."""
+        found, extra = super().parse_known_args(args, namespace)
+        known = [name for action in self._actions for name in action.option_strings]
+        for word in extra:
+            if word.startswith("--") and word != "--":
+                self.error(f"unrecognized arguments: {word}{_meant(word.partition('=')[0], known)}")
+        return found, extra
+
+    def error(self, message: str) -> NoReturn:
+        """As the base's, with the nearest of the choices."""
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message):
+            message += _meant(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        super().error(message)
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f". Did you mean {near[0]}?" if near else ""
 
 
 def run_entry(main: Callable[[], object]) -> None:

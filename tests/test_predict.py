@@ -200,7 +200,16 @@ def test_what_was_reduced_so_that_details_are_gone_is_told(run, tmp_path, capsys
     assert "note: 1 region was reduced more than 4 times" in capsys.readouterr().err  # the crop shows the small one as it is
     PIL.Image.fromarray(image[:200, :200]).save(tmp_path / "small.png")
     predict.main([str(run), str(tmp_path / "small.png"), "--box", "0,0,200,200"])
-    assert "reduced" not in capsys.readouterr().err
+    assert "note" not in capsys.readouterr().err
+
+
+def test_what_has_hardly_a_pixel_is_scored_and_told(run, tmp_path, capsys):
+    PIL.Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    assert predict.main([str(run), str(tmp_path / "dot.png")])["failed"] == 0
+    assert "note: 1 region is less than 8 pixels wide or high" in capsys.readouterr().err
+    PIL.Image.new("RGB", (40, 40)).save(tmp_path / "dot.png")
+    predict.main([str(run), str(tmp_path / "dot.png"), *(f"--box=0,0,{side}" for side in ("8,8", "40,7", "7,8"))])
+    assert "note: 2 regions are less than 8 pixels wide or high" in capsys.readouterr().err
 
 
 def test_boxes_that_were_cut_are_told(run, photo, capsys):

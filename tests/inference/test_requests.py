@@ -151,7 +151,7 @@ def test_a_cell_of_a_csv_may_be_of_any_length_and_hold_any_line(tmp_path):
     for row in rows:
         out.add([row])
     out.finish(len(rows))
-    found = gather(tmp_path / "s.csv", [])
+    found = gather(tmp_path / "s.csv", [], tmp_path)
     assert [request.name for request in found] == names
     assert all(request.regions == (Asked("1", "rle", {"size": [9, 9], "counts": long}),) for request in found)
     assert csv.field_size_limit() == before
@@ -160,3 +160,22 @@ def test_a_cell_of_a_csv_may_be_of_any_length_and_hold_any_line(tmp_path):
 def test_a_line_of_jsonl_ends_where_it_ends(tmp_path):
     (tmp_path / "m.jsonl").write_bytes('{"image": "a\u2028b.png"}\r\n\r\n{"image": "a\x85b.png"}'.encode())
     assert [request.name for request in gather(tmp_path / "m.jsonl", [])] == ["a\u2028b.png", "a\x85b.png"]
+
+
+def test_a_prediction_whose_images_lie_elsewhere_says_so(tmp_path):
+    file, elsewhere = tmp_path / "scores.jsonl", tmp_path / "photos"
+    rows = [{"image": f"{n}.png", "region": "whole image", "kind": "whole", "rle": {"size": [2, 2], "counts": "04"}} for n in range(2)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(
+        ConfigError, match=r"scores.jsonl is what a prediction wrote, and none of its images \(0.png, say\) .* --images FOLDER"
+    ):
+        gather(file, ())
+    assert [r.path for r in gather(file, (), elsewhere)] == [elsewhere / "0.png", elsewhere / "1.png"]
+    (tmp_path / "1.png").touch()  # of some that are missing rows tell
+    assert len(gather(file, ())) == 2
+
+
+def test_parquet_is_no_list(tmp_path):
+    (tmp_path / "scores.parquet").touch()
+    with pytest.raises(ConfigError, match=r"a list is .json, .jsonl or .csv, and Parquet is not read"):
+        gather(tmp_path / "scores.parquet", ())

@@ -2,11 +2,31 @@
 
 import atexit
 import gc
+import importlib
 
 import pytest
 import torch
 
 from lightning_modules.entry import run_entry
+
+
+@pytest.mark.parametrize(
+    ("entry", "line", "told"),
+    [
+        ("predict", ["m", "a.png", "--overlai", "x.png"], "unrecognized arguments: --overlai. Did you mean --overlay?"),
+        ("prepare", ["indx", "a", "b"], "Did you mean index?"),
+        ("prepare", ["save", "a", "b", "--ovrwrite"], "unrecognized arguments: --ovrwrite. Did you mean --overwrite?"),
+        ("eval", ["outputs/a", "--splts", "x"], "unrecognized arguments: --splts. Did you mean --splits?"),
+        ("train", ["quickstart", "--pln"], "unrecognized arguments: --pln. Did you mean --plan?"),
+        ("app", ["m", "--prt", "80"], "unrecognized arguments: --prt. Did you mean --port?"),
+        ("app", ["m", "--xyzzyx"], "unrecognized arguments: --xyzzyx\n"),
+        ("app", ["m", "--accelerator", "gpus"], "Did you mean gpu?"),
+    ],
+)
+def test_what_was_probably_meant_is_said(entry, line, told, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module(entry).main(line)
+    assert told in capsys.readouterr().err
 
 
 def test_a_full_gpu_is_one_line():
