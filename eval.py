@@ -93,7 +93,8 @@ def _on_other_data(run: Run, overrides: Sequence[str]) -> Experiment:
     data, seen = DATASETS.build(config.data, where="data"), _seen(run.folder)
     options = [f"data.{key}={json.dumps(value)}" for key, value in data.only_tested().items()]
     options = [o for o in options if not any(given.startswith(o.partition("=")[0] + "=") for given in overrides)]
-    unsure = f"whether {run.folder} has seen any of them cannot be told, for what it was trained on is not here as it was"
+    reason = "what it was trained on is not here as it was" if seen is None else "they do not tell their pictures apart"
+    unsure = f"whether {run.folder} has seen any of them cannot be told, for {reason}"
     if options:
         whole = load_config(str(run.config), [*overrides, *options])
         asked = DATASETS.build(whole.data, where="data").pictures("test")

@@ -98,7 +98,12 @@ def _predicted(args: argparse.Namespace, held: ExitStack) -> dict[str, Any]:
     wanted = {sort: place for sort, place in sorts if place is not None}
     for place in wanted.values():
         if place != kept and _several(args, len(requests)):  # of another prediction, that has an --out of its own
-            held.callback(hold(place, "another folder").release)
+            try:
+                held.callback(hold(place, "another folder").release)
+            except FileExistsError:
+                raise
+            except OSError as error:  # the folder above may be another's
+                print(f"note: {place} is not kept from other predictions, for nothing can be put beside it: {error}", file=sys.stderr)
     rows: list[Row] = []
     done = 0 if out is None else out.done
     for place in wanted.values():

@@ -13,6 +13,7 @@ from components.rle import RegionError
 
 Mask = NDArray[np.bool_]  # (H, W)
 
+_EDGE = 9  # pixels; shades that fill a square of this side are no edge, but what is drawn
 _LOSSY = ("JPEG", "MPO", "WEBP")  # formats whose black and white may come back as greys
 
 
@@ -47,7 +48,7 @@ def of_image(image: Image.Image, name: str) -> Mask:
         name: what errors call it.
 
     Raises:
-        RegionError: areas of several greys or colours, 3 x 3 pixels at least, as a map of labels has; or NaN.
+        RegionError: areas of several greys or colours, 3 x 3 pixels at least, as a map of labels has; shades wider than an edge; or NaN.
     """
     lossy, image = image.format in _LOSSY, ImageOps.exif_transpose(image)
     if image.has_transparency_data:
@@ -64,13 +65,15 @@ def of_image(image: Image.Image, name: str) -> Mask:
     if lossy:
         values = light = np.asarray(image.convert("L"))
         top = int(light.max())
-        between, spread = (light > top // 4) & (light < -(-3 * top // 4)), top // 16
+        between, spread = (light > top // 8) & (light < top - top // 8), top // 16
     even = maximum_filter(values, 3) - minimum_filter(values, 3) <= spread
     if (between & even).any():
         raise RegionError(
             f"{name} holds areas of several greys or colours, as a map of labels does, and a mask is one region: save the one that is "
             "meant in black and white, for instance Image.fromarray(labels == k).save('mask.png')"
         )
+    if minimum_filter(between, _EDGE, mode="constant").any():
+        raise RegionError(f"{name} holds shades over whole areas, wider than an edge: save what is inside in black and white")
     return np.asarray(light > (light.max() / 2 if light.dtype.kind == "f" else light.max() // 2))
 
 

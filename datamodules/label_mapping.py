@@ -54,8 +54,9 @@ def load_mapping(path: Path | None) -> dict[str, Any]:
         check_keys(value, list(mapping[key]), f"{path}: {key}")
         for name, inner in value.items():
             mapping[key][name] = {**mapping[key][name], **inner} if isinstance(inner, dict) else inner
-    if sorted(map(str, mapping["masks"]["sides"] or ())) != ["height", "width"]:
-        raise ConfigError(f"masks.sides: [height, width] or [width, height], got {mapping['masks']['sides']!r}")
+    sides = mapping["masks"]["sides"]
+    if not isinstance(sides, list) or sorted(map(str, sides)) != ["height", "width"]:
+        raise ConfigError(f"masks.sides: [height, width] or [width, height], got {sides!r}")
     if mapping["severity"] not in ("quality", "unknown"):
         raise ConfigError(f"severity: 'quality' or 'unknown', got {mapping['severity']!r}")
     for scale in mapping["scales"].values():

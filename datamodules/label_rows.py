@@ -26,6 +26,7 @@ from datamodules.tables import REGION, SCHEMA, pointing
 
 _POINTED = ("counts", "semantic", "description", "quality_scale", "importance_scale", "distortions")  # values that repeat
 _FIELDS = pa.struct([f.with_type(pointing(f.type)) if f.name in _POINTED else f for f in REGION])
+_ASKED = 3  # references whose images are compared with their masks' size, of each archive or folder
 _ID, _HERE = "{Type}_{setting}/{id}", "\0"
 ROWS = pa.schema([f.with_type(pa.list_(_FIELDS)) if f.name == "regions" else f for f in SCHEMA], SCHEMA.metadata)  # of `RowMaker`
 
@@ -38,7 +39,7 @@ class RowMaker:
     ) -> None:
         self.mapping, self.files, self.archives, self.shares, self.seed = mapping, files, archives, shares, seed
         self._damaged: set[str] = set()  # archives
-        self._looked: set[str] = set()  # archives and folders, of which an image has been compared with its masks' size
+        self._looked: set[str] = set()  # archives and folders, of which images have been compared with its masks' size
 
     def tables(self, rows: pa.Table, masks: pa.Table, images: int) -> Iterator[pa.Table]:
         """Flat rows (`number` of the mask, `image`, `type`, `setting`, scores), image by image -> tables of `ROWS`.
@@ -89,29 +90,38 @@ class RowMaker:
         return table, ids, np.array([places[given] for given, _ in versions], np.int8)
 
     def _check_sides(self, paths: Sequence[str], own: pa.Table) -> None:
-        """Reads an image of each archive, or folder, whose masks are not square.
+        """Reads a few images of each archive, or folder, whose masks are not square.
 
         Raises:
-            ConfigError: the sides of its masks are those of the image in the other order.
+            ConfigError: the sides of the masks of all of them are those of the images in the other order.
         """
         heights, widths = (own[side].to_numpy() for side in ("height", "width"))
+        references = own["reference"].to_pylist()
+        asked: dict[str, dict[str, int]] = {}  # holder -> reference -> place of an image of it
         for i in np.flatnonzero(heights != widths).tolist():
             archive, inside, _ = paths[i].partition(INSIDE)
             holder = archive if inside else paths[i].rpartition("/")[0]
-            if holder in self._looked or (inside and archive not in self.archives):
-                continue
+            if holder not in self._looked and not (inside and archive not in self.archives):
+                asked.setdefault(holder, {}).setdefault(references[i], i)
+        for holder, places in asked.items():
             self._looked.add(holder)
-            try:
-                height, width = decode_image(self.files.read(paths[i]), paths[i]).shape[:2]
-            except ImageError:
-                continue  # told by `validate`
-            if (height, width) == (widths[i], heights[i]):
+            sizes = {i: size for i in [*places.values()][:_ASKED] if (size := self._size(paths[i]))}
+            if sizes and all(size == (widths[i], heights[i]) for i, size in sizes.items()):
+                i, (height, width) = next(iter(sizes.items()))
                 first, second = self.mapping["masks"]["sides"]
                 raise ConfigError(
                     f"masks.size: {paths[i]} is {width} x {height} pixels (width x height), its masks {height} x {width}: their sizes are "
                     f"given as [{second}, {first}]. Say so in a mapping (--mapping), and choose another folder or delete this one:\n"
                     f"masks:\n  sides: [{second}, {first}]"
                 )
+
+    def _size(self, path: str) -> tuple[int, int] | None:
+        """Height and width of an image; None where it cannot be read, which `validate` tells."""
+        try:
+            height, width = decode_image(self.files.read(path), path).shape[:2]
+        except ImageError:
+            return None
+        return height, width
 
     def _regions(self, rows: pa.Table, masks: pa.Table, ids: pa.Array, kinds: NDArray[np.int8]) -> dict[str, pa.Array]:
         """The columns of regions, but for the masks and their words."""

@@ -22,7 +22,8 @@ def make_all(work: Work, engine: Engine, title: str) -> Clock:
     May be killed at any moment and called again, with any engine: the files end the same.
     """
     sizes = [work.images(shard) for shard in range(len(work))]
-    todo = [shard for shard in range(len(work)) if not work.is_done(shard)]
+    look = tqdm(range(len(work)), unit="shard", desc="looking for what is made", leave=False, delay=2)
+    todo = [shard for shard in look if not work.is_done(shard)]
     spent: Counter[str] = Counter()
     if todo:
         there = sum(sizes) - sum(sizes[shard] for shard in todo)

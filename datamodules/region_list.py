@@ -427,6 +427,7 @@ def _shape(form: str, value: Any, files: ImageFiles, size: tuple[int, ...]) -> A
     if form == "rle":
         return {"size": list(size), "counts": read} if isinstance(read, str) else read
     if form == "polygon":
+        read = [read] if read and all(isinstance(value, int | float) for value in read) else read
         return [[float(v) for v in (numbers(ring) if isinstance(ring, str) else ring)] for ring in read]
     box = tuple(float(v) for v in read)
     if len(box) != 4:

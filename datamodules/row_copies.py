@@ -160,10 +160,11 @@ def _holds_images(file: pq.ParquetFile) -> bool:
 
 
 def _largest_column(file: pq.ParquetFile) -> int:
-    """Bytes of the texts of a column in a row group, at most."""
-    groups = [file.metadata.row_group(g) for g in range(file.num_row_groups)]
+    """Bytes of the texts of a column that is copied in a row group, at most."""
+    groups, needed = [file.metadata.row_group(g) for g in range(file.num_row_groups)], {*needed_columns(file)}
     columns = [group.column(c) for group in groups for c in range(group.num_columns)]
-    return max((column.total_uncompressed_size for column in columns if column.physical_type == "BYTE_ARRAY"), default=0)
+    texts = [c for c in columns if c.physical_type == "BYTE_ARRAY" and c.path_in_schema in needed]
+    return max((column.total_uncompressed_size for column in texts), default=0)
 
 
 def as_batch(table: pa.Table) -> pa.RecordBatch:

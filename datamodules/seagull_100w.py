@@ -242,13 +242,14 @@ class Indexer:
             raise ConfigError(
                 f"masks.name: {self.mapping['masks']['name']!r} finds no reference in the image {odd[0]!r}: correct it in a mapping"
             )
+        given = found.slice(0, 1).to_pylist()
         if self.mapping["masks"]["sides"][0] == "width":
             found = found.set_column(found.schema.get_field_index("size"), "size", _turned(one(found["size"])))
         found = _as_texts(found)
         sides, measures = _measured(found)
         sound = np.flatnonzero(measures[:, -1] > 0)
         if len(found) and not len(sound) and self._enough("masks", len(found)):
-            self._refuse_masks(source, images["image"][int(image[0])].as_py(), found.slice(0, 1).to_pylist()[0], len(found))
+            self._refuse_masks(source, images["image"][int(image[0])].as_py(), given[0], found.slice(0, 1).to_pylist()[0], len(found))
         kept = found.drop_columns(["size"]).take(pa.array(sound))
         for column in {"semantic", "description"} - set(source.columns):
             kept = kept.append_column(column, pa.nulls(len(kept), pa.string()))
@@ -265,9 +266,9 @@ class Indexer:
         """Whether so many regions of a piece of which most are odd are the fault of the file, or of the mapping: not a few at its end."""
         return count >= FEW or not any(self._pieces(name, self.readers[name].start))
 
-    def _refuse_masks(self, source: Reader, image: str, first: Mapping[str, Any], count: int) -> None:
-        """Raises ConfigError, with what the first of some masks lacks, none of which is one."""
-        code, why = {"size": first["size"], "counts": first["counts"]}, "it covers no pixel"
+    def _refuse_masks(self, source: Reader, image: str, first: Mapping[str, Any], read: Mapping[str, Any], count: int) -> None:
+        """Raises ConfigError, with what the first of some masks lacks, none of which is one; as the file has it, and as it was read."""
+        code, why = {"size": read["size"], "counts": read["counts"]}, "it covers no pixel"
         try:
             rle.area(code)
         except rle.RegionError as error:

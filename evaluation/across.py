@@ -16,6 +16,7 @@ from components.tasks import TASKS
 from evaluation.comparison import compare, judge
 from evaluation.entries import Entry, agree, disputed
 from evaluation.names import tell_apart
+from evaluation.place import check_place
 from evaluation.protocols import SCORES, plain
 from evaluation.ranking import Column, latex, markdown, missing, value
 from evaluation.report import Images, write_whole
@@ -67,6 +68,9 @@ def compare_across(
     models: dict[str, dict[str, Any]] = {}
     datasets: dict[str, dict[str, Any]] = {}
     folders = _folders(list(groups))
+    for name, own in groups.items():
+        if len(own) > 1:
+            check_place(out / folders[name])
     for number, (name, entries) in enumerate(groups.items()):
         folder = folders[name] if len(entries) > 1 else None
         try:

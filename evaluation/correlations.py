@@ -129,7 +129,7 @@ def _frames(x: Vector) -> list[tuple[float, float]]:
     low, middle, high = np.percentile(x, (25, 50, 75)).tolist()
     mean, std, unit = float(x.mean()), float(x.std()), (high - low) / _NORMAL
     if not unit:
-        return [(mean, std)]
+        return [(mean, std or 1.0)]  # 0 of those that `_best` takes out of many, if only the others differ
     alike = unit / _ALIKE <= std <= unit * _ALIKE
     return [(middle, unit)] if alike else [(middle, unit), (mean, std)]
 

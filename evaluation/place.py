@@ -56,6 +56,8 @@ def _other(path: Path, asked: dict[str, Any]) -> str:
 
 
 def remove(out: Path, names: Sequence[str]) -> None:
-    """Removes what a comparison of the other kind left in `out`, so that all that is there belongs together."""
-    for name in names:
-        (out / name).unlink(missing_ok=True)
+    """Removes what a comparison of the other kind left in `out`, so that all that is there belongs together; files that no comparison is
+    beside are somebody's own. The first of `names` says that there is one, and goes last."""
+    if (out / names[0]).exists():
+        for name in reversed(names):
+            (out / name).unlink(missing_ok=True)

@@ -284,7 +284,8 @@ def _check_several(regions: object, size: tuple[int, int] = (0, 0)) -> None:
     is_one = isinstance(regions, str | Path | Mapping | Prompt)
     if isinstance(regions, np.ndarray | Tensor):
         is_mask = str(regions.dtype).endswith("bool") or tuple(regions.shape) == size
-        is_one = (regions.ndim == 1 and len(regions) > 0 and regions.dtype != object) or (regions.ndim == 2 and is_mask)
+        of_numbers = isinstance(regions, Tensor) or regions.dtype.kind in "biuf"
+        is_one = (regions.ndim == 1 and len(regions) > 0 and of_numbers) or (regions.ndim == 2 and is_mask)
     elif isinstance(regions, list | tuple):
         is_one = len(regions) > 0 and all(isinstance(value, numbers.Real) for value in regions)
     if is_one or not isinstance(regions, Sized):

@@ -29,7 +29,13 @@ class EntryParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
         """As the base's; an unknown option is an error here, where the options of a command are known."""
-        found, extra = super().parse_known_args(args, namespace)
+        return self._checked(*super().parse_known_args(args, namespace))
+
+    def parse_known_intermixed_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """As `parse_known_args`, which newer Pythons do not call for it."""
+        return self._checked(*super().parse_known_intermixed_args(args, namespace))
+
+    def _checked(self, found: Any, extra: list[str]) -> tuple[Any, list[str]]:
         known = [name for action in self._actions for name in action.option_strings]
         for word in extra:
             if word.startswith("--") and word != "--":

@@ -105,7 +105,7 @@ def _foreign(headers: Headers) -> bool:
     if site is not None:
         return site not in ("same-origin", "none")
     origin = headers.get("origin")  # a browser that knows of no sites, or to which the connection is not safe enough to say
-    return origin is not None and urlsplit(origin).netloc != headers.get("x-forwarded-host", headers.get("host"))
+    return origin is not None and urlsplit(origin).netloc != headers.get("host")
 
 
 def _taken(path: Path) -> int:

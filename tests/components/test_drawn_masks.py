@@ -97,11 +97,21 @@ def coloured(*colours):
         (coloured((255, 0, 0), (0, 255, 0)), "GIF"),
         (coloured((255, 0, 0), (0, 255, 0)).convert("RGB"), "PNG"),
         (labels(80, 160, 240), "JPEG"),
+        (labels(200, 255), "WEBP"),
+        (labels(3, 4), "WEBP"),
+        (labels(50, 255), "JPEG"),
     ],
 )
 def test_a_map_of_labels_is_refused(image, form):
     with pytest.raises(RegionError, match=r"labels\.x holds areas of several greys or colours, as a map of labels does"):
         of_image(written(image, form), "labels.x")
+
+
+def test_an_object_on_black_is_refused_since_half_of_its_lightest_is_no_edge():
+    shades = np.random.default_rng(0).integers(40, 256, (90, 120), dtype=np.uint8)
+    cut_out = np.where(np.asarray(ellipse()) != 0, shades, np.uint8(0))
+    with pytest.raises(RegionError, match=r"cup\.png holds shades over whole areas, wider than an edge"):
+        of_image(written(cut_out, "PNG"), "cup.png")
 
 
 def test_a_file_with_nan_is_refused():

@@ -44,6 +44,7 @@ def regions(tmp_path, *rows):
         {"polygon": [[3, 2, 8, 2, 8, 6, 3, 6]]},
         {"polygon": "3,2 8,2 8,6 3,6"},
         {"polygon": "[[3, 2, 8, 2, 8, 6, 3, 6]]"},
+        {"polygon": "[3, 2, 8, 2, 8, 6, 3, 6]"},
         {"polygon": "3 2 5 2 5 6 3 6; 5 2 8 2 8 6 5 6"},
         {"rle": rle.encode(MASK)["counts"]},
         {"rle": json.dumps(rle.encode(MASK))},

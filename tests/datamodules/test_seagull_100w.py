@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -322,6 +323,15 @@ def test_sides_in_the_other_order_are_refused_by_an_image_and_read_if_that_is_sa
     assert [p.read_bytes() for p in tables(tmp_path / "again")] == [p.read_bytes() for p in tables(indexed[0])]
     with pytest.raises(ConfigError, match=r"sides: \[height, width\]"):
         Indexer(downloaded, tmp_path / "wrongly", load_mapping(tmp_path / "mine.yaml"), SHARES, 0).run()
+
+
+def test_one_image_on_its_side_says_nothing_of_the_others(downloaded, tmp_path):
+    numbers = itertools.count()
+    relabelled(tmp_path, "mask-based-rois", lambda region: next(numbers) < REGIONS and region["segmentation"]["size"].reverse(), REFERENCES)
+    (tmp_path / "Dist.Images").symlink_to(downloaded / "Dist.Images")
+    indexer(tmp_path).run()
+    turned = {r.source for r in read_records(tables(tmp_path / "out")) if (r.height, r.width) == (WIDTH, HEIGHT)}
+    assert len(turned) == 1
 
 
 def test_shares_that_are_none(downloaded, tmp_path):

@@ -53,6 +53,15 @@ def test_who_agrees_with_two_that_disagree_is_of_no_data_set(answers, order):
         by_data([Entry(n, parts[n]) for n in order])
 
 
+def test_a_run_that_is_called_as_a_data_set_is_not_written_into(entries, tmp_path):
+    run = tmp_path / "photographs"
+    run.mkdir()
+    (run / "config.yaml").write_text("name: photographs")
+    with pytest.raises(FileExistsError, match=r"photographs is the folder of a run"):
+        compare_across(by_data(entries), tmp_path, draws=2)
+    assert [p.name for p in tmp_path.rglob("*")] == ["photographs", "config.yaml"]
+
+
 def test_data_sets_whose_names_are_alike_have_folders_of_their_own(entries, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison, "write_page", lambda *_: None)
     names = ["roi a b", "roi a_b", "roi a/b", "ROI a b", "..", "", "roi a_b_2"]

@@ -223,3 +223,11 @@ def test_any_number_of_points_beyond_many_is_fitted(monkeypatch, size):
 def test_an_optimiser_that_never_converges_is_flagged(monkeypatch, pair):
     monkeypatch.setattr(correlations, "least_squares", lambda *_, **__: type("Result", (), {"success": False}))
     assert "did not converge" in fit_logistic(*pair).reason
+
+
+@pytest.mark.parametrize("n", [20_010, 20_012, 20_024, 40_001])
+def test_one_prediction_that_differs_among_very_many_is_no_crash(n):
+    """The points of which the best start is asked may all be equal then."""
+    label = np.random.default_rng(0).random(n)
+    fit = fit_logistic(np.r_[np.zeros(n - 1), 1.0], label)
+    assert fit.converged == (fit.params is not None)

@@ -1,5 +1,6 @@
 """ONNX files answer as the scorer that they were made of, for any number of regions, and say how to be asked."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -89,6 +90,10 @@ def test_the_example_without_pytorch_gives_the_scores(root, tmp_path, written, m
     crop = found["prepared"](found["picture"].crop((40, 30, 160, 120)), 48)
     turned = torch.from_numpy(load_image("photo.jpg")).permute(2, 0, 1)
     np.testing.assert_allclose(crop, prepare_image(turned[:, 30:120, 40:160], scorer.preprocess, 48).numpy(), rtol=0, atol=1e-5)
+    found["look"]["resizes"] = "one"  # as of `mobile_iqa`
+    crop = found["prepared"](found["picture"].crop((40, 30, 160, 120)), 48)
+    once = dataclasses.replace(scorer.preprocess, resizes="one")
+    np.testing.assert_allclose(crop, prepare_image(turned[:, 30:120, 40:160], once, 48).numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_command(tmp_path, written, monkeypatch):

@@ -73,6 +73,7 @@ def test_a_request_of_unknown_length_is_refused(door, headers):
         {"origin": "http://evil.example", "host": "127.0.0.1:7860"},
         {"origin": "http://127.0.0.1:8000", "host": "127.0.0.1:7860"},
         {"origin": "null", "host": "127.0.0.1:7860"},
+        {"origin": "http://evil.example", "host": "10.0.0.2:7860", "x_forwarded_host": "evil.example"},  # which a page may say itself
     ],
 )
 def test_what_another_sites_page_sends_is_refused(door, headers):
@@ -86,7 +87,7 @@ def test_what_another_sites_page_sends_is_refused(door, headers):
         {},  # no browser
         {"sec_fetch_site": "same-origin", "origin": "https://page.example", "host": "127.0.0.1:7860"},  # behind another server
         {"origin": "http://10.0.0.2:7860", "host": "10.0.0.2:7860"},
-        {"origin": "https://page.example", "host": "127.0.0.1:7860", "x_forwarded_host": "page.example"},
+        {"origin": "http://page.example:8080", "host": "page.example:8080"},  # behind another server that hands the name on
     ],
 )
 def test_what_the_page_itself_sends_comes_through(door, headers):
