@@ -102,6 +102,7 @@ def clocked(scorer: Scorer, asked: Sequence[str], threads: int) -> tuple[float, 
 
     torch.set_num_threads(threads)
     with (
+        mock.patch.object(predict, "located", return_value=Path("benchmark")),
         mock.patch.object(predict, "load", return_value=scorer),
         mock.patch.object(predict, "Engine", built),
         contextlib.redirect_stdout(io.StringIO()),

@@ -156,7 +156,8 @@ def _starts(z: Vector, y: Vector, parameters: Parameters) -> list[Vector]:
 def _settled(z: Vector, y: Vector, parameters: Parameters, starts: Sequence[Vector]) -> Vector | None:
     reach = max(max(abs(middle), unit) for middle, unit in [(0.0, 1.0), *_frames(z)])
     low, high = [-_FARTHEST * reach, math.log(_NARROWEST)], [_FARTHEST * reach, math.log(_WIDEST * reach)]
-    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "max_nfev": _MOST_STEPS, "ftol": _SETTLED}
+    # by the dogleg within the bounds: where a step between two points is best, which lies on one, the other method creeps along it
+    options = {"jac": _jacobian, "bounds": (low, high), "x_scale": "jac", "method": "dogbox", "max_nfev": _MOST_STEPS, "ftol": _SETTLED}
     tries = [least_squares(_residuals, np.clip(s, low, high), args=(z, y, parameters), **options) for s in starts]
     best = min((t for t in tries if t.success), key=lambda t: float(t.cost), default=None)
     return None if best is None else np.asarray(best.x, np.float64)
