@@ -289,13 +289,16 @@ def test_painting_makes_a_region_of_what_was_painted(page, tmp_path, engines, he
 
 def test_another_file_can_be_chosen_after_one_that_was_refused(page, picture, tmp_path):
     (tmp_path / "text.png").write_bytes(b"this is no image")
-    for name in ("upload", "mask"):
+    mask = np.zeros(photo().shape[:2], np.uint8)
+    mask[10:40, 20:60] = 255
+    PIL.Image.fromarray(mask).save(tmp_path / "mask.png")
+    for name, good in (("upload", picture), ("mask", tmp_path / "mask.png")):
         upload = f"#roi-{name} input[type=file]"
         page.wait_for_selector(upload, state="attached")
         page.set_input_files(upload, tmp_path / "text.png")
         refused(page, "not an image that can be read")
         page.wait_for_selector(upload, state="attached")
-        page.set_input_files(upload, picture)
+        page.set_input_files(upload, good)
         if name == "upload":
             page.wait_for_selector("#roi-stage img")
             choose(page, "Mask file")
