@@ -582,9 +582,8 @@ def test_an_overlay_and_a_map_are_two_places(run, photo):
         predict.main([str(run), str(photo), "--overlay", str(photo.with_name("one.png")), "--map", str(photo.with_name("one.png"))])
 
 
-def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
-    (tmp_path / "in").mkdir()
-    many(tmp_path / "in", run)
+def dies_after_one(monkeypatch):
+    """A prediction ends before its second image, as by a kill."""
     score, seen = predict.Predictor.one, []
 
     def dies(self, request):
@@ -594,6 +593,13 @@ def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch
         return score(self, request)
 
     monkeypatch.setattr(predict.Predictor, "one", dies)
+
+
+def test_a_draft_of_another_prediction_does_not_count(run, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    many(tmp_path / "in", run)
+    score = predict.Predictor.one
+    dies_after_one(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         predict.main([str(run), str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv")])
     monkeypatch.setattr(predict.Predictor, "one", score)
@@ -613,16 +619,10 @@ def test_another_commit_of_a_model_on_the_hub_is_another_prediction(run, tmp_pat
     many(tmp_path / "in", run)
     for commit in ("1a2b", "3c4d"):
         (tmp_path / commit).symlink_to(run)
-    latest, score, seen = ["1a2b"], predict.Predictor.one, []
+    latest, score = ["1a2b"], predict.Predictor.one
     monkeypatch.setattr("inference.load.snapshot_download", lambda name, **options: str(tmp_path / latest[-1]))
 
-    def dies(self, request):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(request.name)
-        return score(self, request)
-
-    monkeypatch.setattr(predict.Predictor, "one", dies)
+    dies_after_one(monkeypatch)
     asked = ["me/scorer", str(tmp_path / "in"), "--box", "1,2,30,20", "--out", str(tmp_path / "s.csv")]
     with pytest.raises(KeyboardInterrupt):
         predict.main(asked)
