@@ -1,4 +1,5 @@
-"""A resume in mid-epoch over tables: exactly the samples that were not seen, for any number of loader workers and ranks.
+"""A resume in mid-epoch over tables: exactly the samples that were not seen, for any number of loader workers and ranks, read as training
+reads: out of the copy of a table in the cache, which all ranks share, and out of a table that holds its images, which has no copy.
 
 The cursor is what Lightning has saved of the data module and gives back to it.
 """
@@ -16,18 +17,25 @@ import torch
 
 from tests.conftest import ROOT
 from tests.datamodules import resuming
-from tests.datamodules.resuming import BATCH, CHECKPOINT, MICRO_BATCHES, STOP, WORKERS
+from tests.datamodules.resuming import BATCH, CHECKPOINT, COPIED, MICRO_BATCHES, STOP, WORKERS
 from tests.lightning_modules.attempts import free_port
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Folder of the data, and the names of its training regions as they are read where there is a copy."""
+    folder = tmp_path_factory.mktemp("data")
+    return folder, resuming.write_data(folder)
+
+
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 rank", "2 ranks"])
-def trained(request, tmp_path_factory):
+def trained(request, tables, tmp_path_factory):
     """Folder, number of ranks, and what each rank says."""
     folder, world = tmp_path_factory.mktemp("resume"), request.param
     if world == 1:
-        return folder, world, [resuming.attempts(folder)]
+        return folder, world, [resuming.attempts(folder, tables[0])]
     started = {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)}
-    command = [sys.executable, "-m", "tests.datamodules.resuming", str(folder)]
+    command = [sys.executable, "-m", "tests.datamodules.resuming", str(folder), str(tables[0])]
     ranks = [
         subprocess.Popen(command, cwd=ROOT, env={**os.environ, **started, **{k: str(r) for k in ("RANK", "LOCAL_RANK")}})
         for r in range(world)
@@ -37,10 +45,10 @@ def trained(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def regions():
-    samples = resuming.data(1, 0).dataset.split("train")
-    found = {r.id for i in range(len(samples)) for r in samples[i].record.regions}
-    assert len(samples) == len(found) == 5 * BATCH
+def regions(tables):
+    folder, found = tables
+    assert len(resuming.data(folder, 1, 0).dataset.split("train")) == len(found) == 5 * BATCH
+    assert 0 < sum(COPIED in region for region in found) < len(found)
     return found
 
 
@@ -53,6 +61,12 @@ def test_what_was_not_seen_is_seen_and_nothing_twice(trained, regions, workers):
     assert Counter(after) - Counter(regions) == Counter(regions - set(before))  # the rest of the first epoch, besides all of the second
     assert Counter(before + after) == Counter(dict.fromkeys(regions, 2))
     assert [len(rank[str(workers)]["before"]) for rank in ranks] == [STOP * BATCH // world] * world
+
+
+def test_no_other_copy_was_made(trained, tables):
+    """Of neither table, by any rank."""
+    (copy,) = (tables[0] / "cache" / "rows").iterdir()
+    assert copy.name.startswith("beside-")
 
 
 @pytest.mark.parametrize("workers", WORKERS)
