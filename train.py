@@ -126,7 +126,7 @@ def plan_run(experiment: str, overrides: Sequence[str], gpu: float | None, regio
 def planned(config: Experiment, regions: int | None = None) -> tuple[Plan, str]:
     """What a training step of `config` needs, and what to say about how it was counted. `regions` of an image, None for the data's."""
     t = config.trainer
-    check_sharing(t.strategy, t.precision, config.model, config.optim.optimizer)
+    check_training(config)
     shards = (t.devices if isinstance(t.devices, int) else 1) * t.nodes if t.strategy == "fsdp" else 1
     node, note = without_files(config.model)
     with torch.device("meta"):
@@ -206,7 +206,7 @@ def run_benchmark(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     benchmark, found = load_benchmark(path, overrides)
     check_place(benchmark.folder)
     for variant in found.values():
-        check_sharing(variant.trainer.strategy, variant.trainer.precision, variant.model, variant.optim.optimizer)
+        check_training(variant)
     failed = train_all({benchmark.folder / name: to_yaml(variant) for name, variant in found.items()})
     rows = [benchmark.folder / v.name for v in benchmark.variants if v.compared and benchmark.folder / v.name not in failed]
     absent = {folder.name: f"failed with status {status}" for folder, status in failed.items()}
@@ -230,7 +230,7 @@ def run(config: Experiment, evaluate: bool = True) -> dict[str, Any]:
     folder.check(to_yaml(config))
     device, sharded = choose_device(t.accelerator), t.strategy == "fsdp"
     check_optimizer(config.optim.optimizer, device)
-    check_sharing(t.strategy, t.precision, config.model, config.optim.optimizer)
+    check_training(config)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its tips; warnings and errors pass
     if t.threads:
         torch.set_num_threads(t.threads)
@@ -475,6 +475,30 @@ def _misfit(scorer: Scorer, teacher: Mapping[str, Any]) -> str:
 def _terms(config: Experiment) -> Terms:
     d = config.distillation
     return Terms(d.score, d.levels, d.opinions)
+
+
+def check_training(config: Experiment) -> None:
+    """Refuses what can be configured and cannot be trained, before data or weights are read.
+
+    Raises:
+        ConfigError: data that are for the test alone, or what `check_sharing` refuses.
+    """
+    t = config.trainer
+    check_sharing(t.strategy, t.precision, config.model, config.optim.optimizer)
+    _check_only_test(DATASETS.part(config.data, "data").settings(), "data")
+
+
+def _check_only_test(data: Mapping[str, Any], where: str) -> None:
+    """Of the settings of a data set, and of those inside it."""
+    if data.get("only_test"):
+        raise ConfigError(
+            f"{where}.only_test: got {data['only_test']}, in a training: it makes a test image of every image, so that none is left to "
+            "train on, and is for measuring a trained model on data without splits (python eval.py outputs/a --on "
+            f"{where}.root=... {where}.only_test=true --out ...). To train on these data leave it out, or set it to false"
+        )
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            _check_only_test(value, f"{where}.{name}")
 
 
 def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:

@@ -309,6 +309,35 @@ def test_a_budget_of_tokens_and_a_disk_are_refused_before_anything_is_made(tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("plan", [True, False], ids=["plan", "training"])
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["data.root=nowhere"], "data.only_test"),
+        (["data.plugin=roi_folder", "data.root=nowhere"], "data.only_test"),
+        (["data.plugin=mixture", "data.sets.mine.plugin=roi_folder", "data.sets.mine.root=nowhere"], "data.sets.mine.only_test"),
+    ],
+    ids=["photographs", "roi_folder", "mixture"],
+)
+def test_data_that_are_for_the_test_alone_are_refused_before_they_are_read(tmp_path, monkeypatch, options, key, plan):
+    """And before a model is made; the same data without the option are planned."""
+    command = ["quickstart", f"outputs={tmp_path}", *options, *(["--plan"] if plan else [])]
+    if plan:
+        train.main(command)
+    monkeypatch.setattr(SCORERS, "build", lambda *_, **__: pytest.fail("a model was made"))
+    said = rf"{key}: got True, in a training: .* eval.py outputs/a --on .* {key}=true --out .*\. To train on these data leave it out"
+    with pytest.raises(ConfigError, match=said):
+        train.main([*command, f"{key}=true"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("plan", [["--plan"], []], ids=["plan", "training"])
+def test_a_benchmark_on_data_that_are_for_the_test_alone_is_refused_before_it_begins(tmp_path, plan):
+    with pytest.raises(ConfigError, match=r"data.only_test: got True, in a training"):
+        train.main(["benchmark_quickstart", f"outputs={tmp_path}", "data.root=nowhere", "data.only_test=true", *plan])
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_scorer_and_its_encoder(tmp_path):
     """The shipped encoder's own recipe, in small: it ends in a file that the vision encoder can read."""
     from components.vision_encoders.base import VISION_ENCODERS
