@@ -87,6 +87,7 @@ class Batch(_Movable):
         ids: names of each image's regions, for reports.
         pyramid: what a frozen vision encoder saw of the images, if that is known already (`Scorer.precompute`).
         clean: (B, R, 3, H, W), the regions' crops before the image was distorted; None where that is not known.
+        native: B images (3, H0, W0) uint8 as they are, on the CPU wherever the batch goes; none where the scorer does not look at them.
     """
 
     images: Tensor
@@ -95,6 +96,7 @@ class Batch(_Movable):
     ids: tuple[tuple[str, ...], ...] = ()
     pyramid: Pyramid | None = None
     clean: Tensor | None = None
+    native: tuple[Tensor, ...] = ()
 
 
 def pad_stack(rows: list[Tensor], fill: float | bool = 0) -> Tensor:
@@ -120,7 +122,8 @@ def split(batch: Batch) -> list[Batch]:
 
         pyramid = None if batch.pyramid is None else Pyramid(tuple(m[b : b + 1].clone() for m in batch.pyramid.maps))
         clean = None if batch.clean is None else batch.clean[b : b + 1, :count].clone()
-        singles.append(Batch(batch.images[b : b + 1].clone(), cut(batch.regions), cut(batch.labels), batch.ids[b : b + 1], pyramid, clean))
+        shown, regions, labels = batch.images[b : b + 1].clone(), cut(batch.regions), cut(batch.labels)
+        singles.append(Batch(shown, regions, labels, batch.ids[b : b + 1], pyramid, clean, batch.native[b : b + 1]))
     return singles
 
 
@@ -145,6 +148,7 @@ def join(batches: list[Batch]) -> Batch:
         if batches[0].pyramid is None
         else Pyramid(tuple(map(torch.cat, zip(*(b.pyramid.maps for b in batches if b.pyramid), strict=True)))),
         None if batches[0].clean is None else pad_stack([row for b in batches if b.clean is not None for row in b.clean]),
+        tuple(image for b in batches for image in b.native),
     )
 
 

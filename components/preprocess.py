@@ -3,12 +3,13 @@
 An image is resized by PIL so that its shorter side has the model's size, normalised, and squashed to a square by a plain
 bilinear resize; or PIL resizes it straight to the square. A mask takes the same square by nearest neighbour. A crop is the region's box,
 cut at the original resolution, and brought to a square in the same way, or to a rectangle by one resize; or it is the whole image's square
-with the box drawn on it.
+with the box drawn on it; or none is made, and who looks at the region cuts its box out of the image's own pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ Resizes = Literal["released", "one"]
 CropSize = int | tuple[int, int]  # pixels: a square's side, or a rectangle's height and width
 SLENDER = 16  # longer side over shorter above which an image is brought to its square in one resize
 _PIL = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_UNSAID = (("outline", None), ("resizes", "released"), ("native", False))
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Preprocess:
         outline: where given, a region's crop is no part of the image but the whole of it, with the region's box drawn on it.
         resizes: how a square is made. "released": by PIL, with antialias, until the shorter side fits; then the longer one is squashed by
             plain bilinear sampling, which skips pixels, so that a long region looks sharper and noisier than it is. "one": by PIL alone.
+        native: whether regions are looked at in the image's own pixels. Then no crops are made; the batch brings its images along as they
+            are (`own_pixels`), out of which `cut_box` cuts a region.
     """
 
     size: int
@@ -48,11 +52,12 @@ class Preprocess:
     crop_edges: CropEdges = "inclusive"
     outline: Outline | None = None
     resizes: Resizes = "released"
+    native: bool = False
 
     def told(self) -> dict[str, Any]:
-        """As it is written beside a model; an outline that is not drawn, and resizes as released, go unsaid, as by those who wrote before
-        there was a choice."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if (k, v) not in (("outline", None), ("resizes", "released"))}
+        """As it is written beside a model; an outline that is not drawn, resizes as released and regions that are not native go unsaid,
+        as by those who wrote before there was a choice."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if (k, v) not in _UNSAID}
 
 
 def crop_shape(size: CropSize) -> tuple[int, int]:
@@ -94,6 +99,26 @@ def _resized(image: Tensor, width: int, height: int, interpolation: Interpolatio
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
+def own_pixels(images: Sequence[Tensor], preprocess: Preprocess) -> tuple[Tensor, ...]:
+    """Images (3, H0, W0) uint8 -> `Batch.native` of them: as they are, where the model looks at its regions so; else nothing."""
+    return tuple(images) if preprocess.native else ()
+
+
+def cut_box(image: Tensor, place: Tensor) -> Tensor:
+    """The box of a region, as it stands in the image.
+
+    Args:
+        image: (3, H0, W0).
+        place: (4,), of `Regions.boxes`, whose float32 says the pixel of a side of up to eight million.
+
+    Returns:
+        (3, h, w), a view.
+    """
+    height, width = image.shape[-2:]
+    x, y, w, h = (place.cpu().double() * torch.tensor([width, height, width, height])).round().long().tolist()
+    return image[:, y : y + h, x : x + w]
+
+
 def prepare_masks(masks: Tensor, size: int) -> Tensor:
     """(R, H0, W0) bool -> (R, size, size) bool by nearest neighbour, source index = floor(target * H0 / size)."""
     rows = torch.arange(size) * masks.shape[-2] // size
@@ -119,7 +144,7 @@ def prepare_regions(image: Tensor, masks: Tensor, preprocess: Preprocess, crop_s
 
     Args:
         image: (3, H0, W0) uint8. masks: (R, H0, W0) bool, none empty.
-        crop_size: of the crops; 0 for a model that looks at none (crops are then (R, 3, 0, 0)).
+        crop_size: of the crops; 0 for a model that looks at none, or cuts them itself (crops are then (R, 3, 0, 0)).
     """
     if masks.shape[-2:] != image.shape[-2:]:
         raise ValueError(f"masks are {tuple(masks.shape[-2:])} but the image is {tuple(image.shape[-2:])} (height, width)")

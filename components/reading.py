@@ -20,7 +20,7 @@ from components.tasks import RoiScore
 
 
 class AnswerError(ValueError):
-    """A language model answered in values that are no numbers."""
+    """A model answered in values that are no numbers, or not at all."""
 
 
 class Prefixes(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from components.batch import Batch, Labels, Pyramid, Regions, pad_stack
-from components.preprocess import CropSize, Preprocess, crop_regions, prepare_image, prepare_regions, stack, stack_regions
+from components.preprocess import CropSize, Preprocess, crop_regions, own_pixels, prepare_image, prepare_regions, stack, stack_regions
 from datamodules.records import RegionRecord
 from datamodules.samples import RoiSample
 
@@ -39,7 +39,8 @@ class Collate:
         shape = (len(samples), max(map(len, ids)), self.preprocess.size, self.preprocess.size)
         masks = torch.from_numpy(np.zeros(shape, np.bool_))  # whose zeros, most of it, are not written before they are read
         regions = stack_regions([self._regions(s, own[: len(n)]) for s, own, n in zip(samples, masks, ids, strict=True)], masks)
-        return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid, self._clean(samples))
+        native = own_pixels([s.image for s in samples], self.preprocess)
+        return Batch(torch.empty(len(samples), 3, 0, 0), regions, self._labels(records), ids, pyramid, self._clean(samples), native)
 
     def pixels(self, samples: Sequence[RoiSample]) -> Batch:
         """The images alone, without regions."""

@@ -40,7 +40,8 @@ Precompute = Callable[[Batch], Batch]
 
 def fingerprint(encoder: nn.Module, preprocess: Preprocess, data: Mapping[str, Any]) -> str:
     """Changes whenever features would: with the encoder's architecture or weights, with what it is shown, or with the data (`describe`)."""
-    said = json.dumps([VERSION, str(encoder), asdict(preprocess), data], sort_keys=True)
+    shown = {key: value for key, value in asdict(preprocess).items() if key != "native"}  # which says nothing of what an encoder sees
+    said = json.dumps([VERSION, str(encoder), shown, data], sort_keys=True)
     digest = hashlib.sha256(said.encode())
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -19,6 +19,8 @@ def times(scorer: Scorer, size: tuple[int, int], box: tuple[int, int, int, int])
     Args:
         box: left, top, width, height of the region.
     """
+    if scorer.preprocess.native:
+        return 1.0
     whole = max(size) / scorer.preprocess.size
     crop = 0 if scorer.preprocess.outline else min(crop_shape(scorer.crop_size))  # with an outline, the crop is the image
     return min(whole, max(box[2:]) / crop if crop else math.inf)

@@ -122,8 +122,8 @@ class WarnWithoutGradient(Callback):
 
 
 class RecordMemory(Callback):
-    """Notes the peak of the training's memory in run.json and prints it: on a GPU that of its allocator, beside what was planned; on a CPU
-    that of the whole process, which no plan predicts.
+    """Notes the peak of the training's memory in run.json and prints it: on a GPU that of its allocator, beside what was planned where the
+    plan counts all of it; on a CPU that of the whole process, which no plan predicts.
 
     Args:
         planned: makes the plan; asked at the end, and on a GPU only, because that takes some seconds.
@@ -144,8 +144,9 @@ class RecordMemory(Callback):
             found = dict(zip(found, values.tolist(), strict=True))
         if trainer.is_global_zero and self.run.record.exists():
             if pl_module.device.type == "cuda":
-                training = self.planned().training
-                found |= {"planned_allocated_gib": training.tensors / GIB, "planned_total_gib": training.total / GIB}
+                plan = self.planned()
+                if not plan.uncounted:
+                    found |= {"planned_allocated_gib": plan.training.tensors / GIB, "planned_total_gib": plan.training.total / GIB}
             note(self.run, {"memory": {name: round(value, 3) for name, value in found.items()}})
             told = ", ".join(f"{name.removesuffix('_gib').replace('_', ' ')} {value:.2f} GiB" for name, value in found.items())
             print(f"peak memory: {told}")

@@ -81,6 +81,7 @@ def told(plan: Plan, note: str = "") -> str:
     lines.append(f"{'all':<20}{totals[0]:>16,}{totals[1]:>16,}{sum(plan.weights.values()) / GIB:>16.2f}")
     lines += ["", *([f"vision encoder: {plan.levels}"] if plan.levels else [])]
     lines += [f"checkpoint: {plan.checkpoint / GIB:.2f} GiB, what is trained and the optimizer's state"]
+    lines += [plan.uncounted] if plan.uncounted else []
     if plan.tokens:
         *each, (_, row) = plan.tokens.items()
         lines.append(f"tokens: {', '.join(f'{name} {count:,}' for name, count in each)}; the longest row {row:,}{note}")
@@ -118,7 +119,7 @@ def verdict(plan: Plan, gpu: float, tried: Sequence[Remedy], command: str) -> st
     room = usable(gpu) * GIB
     left, card = room - plan.training.total, f"a card of {gpu:g} GB" + (f" ({usable(gpu):g} GiB usable)" if usable(gpu) != gpu else "")
     if left >= 0:
-        return f"fits {card}: {left / GIB:.2f} GiB are left"
+        return f"fits {card}: {left / GIB:.2f} GiB are left" + (" for what is not counted" if plan.uncounted else "")
     lines = [f"does not fit {card}: {-left / GIB:.2f} GiB are missing.", *_steps(plan, tried)]
     if tried and tried[-1].total <= room:
         return "\n".join([*lines, f"so this fits: {command} {' '.join(o for r in tried for o in r.overrides)}"])

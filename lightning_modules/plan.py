@@ -38,6 +38,7 @@ GIB = 2**30
 CONTEXT = int(0.55 * GIB)  # what CUDA and its libraries take before the first tensor; an assumption
 FRAGMENTS = 0.05  # of what comes and goes, lost between blocks of PyTorch's allocator; an assumption
 _BACKWARD = "backward"
+_NATIVE = "not counted: the regions, which are looked at in their own pixels, one at a time; what they take is seen only in the images"
 _PACKED_BYTES: dict[str, Callable[[int, int], int]] = {  # of a weight (out, in), as bitsandbytes stores it
     # two values a byte; a byte of scale for 64 values; four bytes of scale for 256 scales
     "nf4": lambda out, inp: out * inp // 2 + -(-out * inp // 64) + 4 * -(-out * inp // (64 * 256)),
@@ -86,6 +87,7 @@ class Plan:
         training: the peak of a step. forward: of the same pass without gradients, from which scoring differs by the key-value cache.
         tokens: of a packed row: prefix, each question with its answer, the whole row; empty for a scorer without a language model.
         levels: what the vision encoder gives, in words; "" for a scorer without one.
+        uncounted: what is not in it, in words; "" for nothing.
     """
 
     parameters: Mapping[str, tuple[int, int]]
@@ -95,6 +97,7 @@ class Plan:
     forward: Peak
     tokens: Mapping[str, int] = field(default_factory=dict)
     levels: str = ""
+    uncounted: str = ""
 
 
 def plan(
@@ -149,7 +152,8 @@ def plan(
     ungraded = Peak(held + gathered[0], 0, 0, forward.activations, 0)
     encoder = scorer.parts().get("vision_encoder")
     levels = encoder.told() if isinstance(encoder, VisionEncoder) else ""
-    return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens, levels)
+    uncounted = _NATIVE if scorer.preprocess.native else ""
+    return Plan(parameters, weights, kept + saved, _with_fragments(training), _with_fragments(ungraded), tokens, levels, uncounted)
 
 
 def _sharing(scorer: Scorer, shards: int) -> tuple[Callable[[int], int], tuple[int, int]]:
@@ -410,7 +414,8 @@ def _fake(x: Tensor, mode: FakeTensorMode) -> Tensor:
 
 
 def _batch(scorer: Scorer, mode: FakeTensorMode, images: int, regions: int) -> Batch:
-    """A batch of the scorer's geometry, every question known; only its pictures have no memory."""
+    """A batch of the scorer's geometry, every question known; only its pictures have no memory. Regions that are looked at in their own
+    pixels are padding: how large they are is not known."""
 
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return _fake(torch.empty(*shape, dtype=dtype, device="meta"), mode)
@@ -424,7 +429,7 @@ def _batch(scorer: Scorer, mode: FakeTensorMode, images: int, regions: int) -> B
             crops=empty(images, regions, 3, *crop),
             boxes=empty(images, regions, 4),
             areas=empty(images, regions),
-            valid=torch.ones(images, regions, dtype=torch.bool),
+            valid=torch.full((images, regions), not scorer.preprocess.native),
         ),
         Labels(known, known / 5, known, known / 5, (((("blur", "minor"),),) * regions,) * images),
         tuple(tuple(f"{i}.{r}" for r in range(regions)) for i in range(images)),

@@ -46,6 +46,10 @@ class CropQuality(Scorer):
     def rate(self, crops: Tensor) -> Tensor:
         """(N, 3, H, W) of `crop_size`, normalised -> (N,) in the network's own unit."""
 
+    def rated(self, batch: Batch, places: Tensor) -> Tensor:
+        """(K,) places of regions among the batch's B * R -> (K,) in the network's own unit."""
+        return self.rate(crops_of(batch.regions.crops, places))
+
     def unit(self, rated: Tensor) -> Tensor:
         """The network's numbers -> on [0, 1], beyond which it may lie."""
         return (rated - self.worst) / (self.best - self.worst)
@@ -65,7 +69,7 @@ class CropQuality(Scorer):
         wanted, which = known_quality(batch)
         if not len(which):
             return self.nothing("quality", "answers")
-        loss = self.error(self.unit(self.rate(crops_of(batch.regions.crops, which))), wanted).mean()
+        loss = self.error(self.unit(self.rated(batch, which)), wanted).mean()
         return {"loss": loss, "quality": loss, "answers": loss.new_tensor(len(which))}
 
     def nothing(self, *names: str) -> dict[str, Tensor]:
@@ -77,8 +81,8 @@ class CropQuality(Scorer):
     @torch.no_grad()
     def score_batch(self, batch: Batch, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         self.check_tasks(tasks)
-        crops = crops_of(batch.regions.crops, _places(batch.regions.valid))
-        rated = [self.unit(self.rate(part)).float().clamp(0, 1) for part in crops.split(_AT_ONCE) if len(part)]
+        places = valid_places(batch).split(_AT_ONCE)
+        rated = [self.unit(self.rated(batch, part)).float().clamp(0, 1) for part in places if len(part)]
         values = iter(torch.cat(rated).tolist() if rated else [])
         return [[{task: _answer(next(values)) for task in tasks} for _ in range(count)] for count in batch.regions.valid.sum(1).tolist()]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from components.batch import Batch, Regions
 from components.foundation import RANDOM, Foundations, fingerprint
 from components.llm_adapters.base import LLMAdapter
-from components.preprocess import CropSize, Preprocess, crop_shape, prepare_image, prepare_regions, stack, stack_regions
+from components.preprocess import CropSize, Preprocess, crop_shape, own_pixels, prepare_image, prepare_regions, stack, stack_regions
 from components.registry import ConfigError, Registry
 from components.tasks import TASKS, RegionScores, Task
 
@@ -45,7 +45,8 @@ class Scorer(nn.Module, ABC):
 
     Attributes:
         preprocess: what the images must look like.
-        crop_size: of the region crops, in pixels: a square's side or a rectangle's height and width; 0 for none.
+        crop_size: of the region crops, in pixels: a square's side or a rectangle's height and width; 0 for none, and where it cuts its
+            regions out of the images itself (`preprocess.native`).
         tasks: the questions it can answer.
         blocks: module classes that sharded training wraps.
         sources: names of the options that name weights or other files; who packs a model takes along what they point to.
@@ -80,7 +81,8 @@ class Scorer(nn.Module, ABC):
 
     def answer(self, seen: Any, regions: Regions, tasks: Sequence[Task]) -> list[list[RegionScores]]:
         """As `score_batch`, of images that were looked at."""
-        return self.score_batch(dataclasses.replace(seen, regions=regions, labels=None, ids=()), tasks)
+        ids = seen.ids if regions is seen.regions else ()
+        return self.score_batch(dataclasses.replace(seen, regions=regions, labels=None, ids=ids), tasks)
 
     @property
     def coupled(self) -> bool:
@@ -226,7 +228,7 @@ class Look:
         self.scorer, self.image = scorer, image
         x = prepare_image(image, scorer.preprocess) if prepared is None else prepared
         nothing = prepare_regions(image, image.new_zeros(0, *image.shape[1:], dtype=torch.bool), scorer.preprocess, scorer.crop_size)
-        batch = stack([x], [nothing]).to(self._device)
+        batch = dataclasses.replace(stack([x], [nothing]), native=own_pixels([image], scorer.preprocess)).to(self._device)
         with _scoring(scorer):
             self._seen = scorer.look(batch)
 

@@ -39,7 +39,8 @@ def several() -> Batch:
     kinds = tuple(tuple((("blur", "minor"),) if r else None for r in range(n)) for n in counts)
     ids = tuple(tuple(f"{b}-{r}" for r in range(n)) for b, n in enumerate(counts))
     pyramid = Pyramid((torch.rand(3, 5, 4, 4, generator=generator), torch.rand(3, 7, 2, 2, generator=generator)))
-    return Batch(torch.rand(3, 3, 8, 8, generator=generator), regions, Labels(*scores, kinds), ids, pyramid, random(3, 2, 2))
+    native = tuple(torch.randint(0, 256, (3, 5 + b, 9), dtype=torch.uint8, generator=generator) for b in range(3))
+    return Batch(torch.rand(3, 3, 8, 8, generator=generator), regions, Labels(*scores, kinds), ids, pyramid, random(3, 2, 2), native)
 
 
 def assert_same(a, b):
@@ -61,12 +62,13 @@ def test_join_undoes_split():
     assert [len(s.regions.valid[0]) for s in singles] == [2, 0, 3]  # without padding
     assert [len(s.clean[0]) for s in singles] == [2, 0, 3]
     assert all(len(s.images) == 1 for s in singles)
+    assert [image.shape for single in singles for image in single.native] == [(3, 5, 9), (3, 6, 9), (3, 7, 9)]
     assert_same(join(singles), batch)
     assert join(list(reversed(singles))).ids == tuple(reversed(batch.ids))
 
 
-def test_split_and_join_without_labels_pyramid_and_clean_crops():
-    batch = dataclasses.replace(several(), labels=None, pyramid=None, clean=None)
+def test_split_and_join_without_labels_pyramid_clean_crops_and_native_images():
+    batch = dataclasses.replace(several(), labels=None, pyramid=None, clean=None, native=())
     assert_same(join(split(batch)), batch)
 
 
@@ -81,3 +83,8 @@ def test_a_pyramid_moves_and_changes_precision_with_its_batch():
     batch = several()
     assert all(m.is_meta for m in batch.to("meta").pyramid.maps)
     assert all(m.dtype == torch.float16 for m in batch.pyramid.to(torch.float16).maps)
+
+
+def test_native_images_stay_on_the_cpu_as_they_are():
+    batch = several()
+    assert all(a is b for a, b in zip(batch.to("meta").native, batch.native, strict=True))

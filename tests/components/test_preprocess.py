@@ -7,7 +7,17 @@ import torch.nn.functional as F
 from PIL import Image
 
 from components.outline import Outline
-from components.preprocess import Preprocess, mask_boxes, prepare_image, prepare_masks, prepare_regions, stack
+from components.preprocess import (
+    Preprocess,
+    crop_regions,
+    cut_box,
+    mask_boxes,
+    own_pixels,
+    prepare_image,
+    prepare_masks,
+    prepare_regions,
+    stack,
+)
 
 CLIP = Preprocess(size=64, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711))
 PLAIN = Preprocess(size=16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -52,6 +62,7 @@ def test_a_rectangle_is_one_resize(height, width):
 
 
 ONE = dataclasses.replace(CLIP, resizes="one")
+NATIVE = dataclasses.replace(CLIP, native=True)
 
 
 @pytest.mark.parametrize(("height", "width"), [(120, 200), (60, 600), (64, 64), (3, 90), (1, 4000)])
@@ -191,9 +202,37 @@ def test_with_an_outline_a_crop_is_the_whole_picture_with_the_box_drawn_on_it():
     assert prepare_regions(image, masks[:0], drawing, 32).crops.shape == (0, 3, 32, 32)
 
 
-def test_what_is_written_of_it_names_an_outline_and_resizes_only_where_they_are_not_the_first_ones():
+def test_what_is_written_of_it_names_outline_resizes_and_native_only_where_they_are_not_the_first_ones():
     """Models that were written before there was a choice are read as before."""
-    assert CLIP.told() == {k: v for k, v in vars(CLIP).items() if k not in ("outline", "resizes")}
+    assert CLIP.told() == {k: v for k, v in vars(CLIP).items() if k not in ("outline", "resizes", "native")}
     assert ONE.told() == {**CLIP.told(), "resizes": "one"}
+    assert NATIVE.told() == {**CLIP.told(), "native": True}
     told = dataclasses.replace(CLIP, outline=Outline((1.0, 0.0, 0.0), 0.01)).told()
     assert told["outline"] == {"colour": (1.0, 0.0, 0.0), "line": 0.01}
+
+
+def test_a_native_region_is_its_box_of_the_image_to_the_pixel():
+    image = photograph(50, 70)
+    masks = torch.zeros(3, 50, 70, dtype=torch.bool)
+    masks[0, 10:40, 20:51] = masks[1, 7, 69] = masks[2] = True
+    regions = prepare_regions(image, masks, NATIVE, 0)
+    assert regions.crops.shape == (3, 3, 0, 0)
+    wanted = (image[:, 10:40, 20:51], image[:, 7:8, 69:70], image)
+    assert all(torch.equal(cut_box(image, place), crop) for place, crop in zip(regions.boxes, wanted, strict=True))
+    assert own_pixels([image], NATIVE)[0] is image
+    assert own_pixels([image], CLIP) == ()
+
+
+@pytest.mark.parametrize("side", [7, 4099, 99_991, 1_000_003])
+def test_fractions_of_a_large_image_say_its_pixels(side):
+    """A row or a column whose pixels are all unlike: what is cut begins and ends where the box does."""
+    low, high = np.sort(np.random.default_rng(side).integers(0, side, (2, 200)), 0)
+    ones, zeros = np.ones_like(low), np.zeros_like(low)
+    line = torch.arange(side)
+    for image, boxes in (
+        (line[None, None].expand(3, 1, side), np.stack([low, zeros, high - low + 1, ones], 1)),
+        (line[None, :, None].expand(3, side, 1), np.stack([zeros, low, ones, high - low + 1], 1)),
+    ):
+        regions = crop_regions(image, torch.ones(200, 64, 64, dtype=torch.bool), torch.from_numpy(boxes), torch.ones(200), NATIVE, 0)
+        for place, first, last in zip(regions.boxes, low, high, strict=True):
+            assert torch.equal(cut_box(image, place)[1].flatten(), line[first : last + 1])

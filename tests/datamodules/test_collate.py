@@ -142,3 +142,16 @@ def test_clean_crops_are_unknown_where_one_image_lacks_them_or_nobody_crops():
 def test_a_clean_image_of_another_size_is_refused():
     with pytest.raises(ValueError, match="image two has 30 x 19 pixels"):
         Collate(PREPROCESS, CROP)([dataclasses.replace(TWO, clean=TWO.image[:, 1:])])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_native_images_come_along_as_they_are_where_they_are_wanted(whole):
+    collate = Collate(dataclasses.replace(PREPROCESS, native=True), 0, whole)
+    turned = dataclasses.replace(TWO, clean=TWO.image).turned(5)
+    batch = collate([turned, THREE])
+    assert [tuple(image.shape) for image in batch.native] == [(3, 30, 20), (3, 33, 21)]
+    assert torch.equal(batch.native[0], turned.image)
+    assert torch.equal(batch.native[1], THREE.image)
+    assert batch.regions.crops.numel() == 0
+    assert batch.clean is None
+    assert Collate(PREPROCESS, CROP, whole)([TWO, THREE]).native == ()

@@ -168,6 +168,7 @@ def test_the_fingerprint_changes_with_all_that_features_hang_on():
     assert fingerprint(relu, one.preprocess, said) != key
     half = encoder().half()
     assert fingerprint(half, one.preprocess, said) != key
+    assert fingerprint(one, dataclasses.replace(one.preprocess, native=True), said) == key  # no matter of an encoder
 
 
 def test_a_disk_without_room_is_refused_with_the_arithmetic(tmp_path, samples, monkeypatch):

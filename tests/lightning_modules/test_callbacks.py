@@ -171,6 +171,9 @@ def test_a_gpus_peak_stands_beside_the_plan(tmp_path, monkeypatch, capsys):
     expected = {"gpu_allocated_gib": 3.0, "gpu_reserved_gib": 4.0, "planned_allocated_gib": 2.25, "planned_total_gib": 2.75}
     assert json.loads(run.record.read_text())["memory"] == expected
     assert "gpu allocated 3.00 GiB, gpu reserved 4.00 GiB, planned allocated 2.25 GiB, planned total 2.75 GiB" in capsys.readouterr().out
+    write_json(run.record, {})
+    RecordMemory(run, lambda: Plan({}, {}, 0, small, small, uncounted="not counted: all")).on_fit_end(trainer, module)
+    assert json.loads(run.record.read_text())["memory"] == {"gpu_allocated_gib": 3.0, "gpu_reserved_gib": 4.0}
 
 
 def test_notes_replace_what_they_name(tmp_path):

@@ -11,9 +11,13 @@ from components.batch import Batch, Labels, Regions
 from components.registry import ConfigError
 from components.scorers.base import SCORERS
 from configs.schema import load_config
+from lightning_modules.fit import told, verdict
 from lightning_modules.optim import make_optimizer, parameter_groups
 from lightning_modules.plan import _PACKED_BYTES, CONTEXT, FRAGMENTS, plan, without_files
 from tests.components.scorers.samples import INSTALLED
+from tests.pyiqa_stand_in import pyiqa_measures
+
+__all__ = ["pyiqa_measures"]
 
 LLAMA = {"model_type": "llama", "vocab_size": 800, "hidden_size": 128, "intermediate_size": 352, "num_hidden_layers": 4}
 LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 4}
@@ -242,3 +246,13 @@ def test_a_plan_of_one_of_several_shards():
         assert part.forward.weights == -(-whole.forward.weights // shards) + outside + 2 * largest
         assert part.checkpoint == whole.checkpoint
         assert part.weights == whole.weights
+
+
+def test_regions_in_their_own_pixels_are_not_counted_and_that_is_told(pyiqa_measures):
+    """What they take hangs on their sizes; the measure is not made, since a plan reads no weights."""
+    found = plan(on_meta({"plugin": "pyiqa"}), batch_size=2, regions=3)
+    assert found.parameters == {"calibration": (2, 2)}
+    assert pyiqa_measures.asked == []
+    assert "not counted: the regions, which are looked at in their own pixels" in told(found)
+    assert verdict(found, 24, [], "").endswith("GiB are left for what is not counted")
+    assert "not counted" not in told(plan(on_meta({"plugin": "pooled_mlp", **SCORERS.get("pooled_mlp").tiny()}), batch_size=1, regions=2))

@@ -1,12 +1,13 @@
 """Small pictures, batches and labels for the tests of scorers."""
 
+import dataclasses
 import math
 
 import numpy as np
 import torch
 
-from components.batch import Batch, Labels
-from components.preprocess import prepare_image, prepare_regions, stack
+from components.batch import Labels
+from components.preprocess import own_pixels, prepare_image, prepare_regions, stack
 from components.scorers.base import SCORERS
 
 SEVERAL = 3
@@ -77,7 +78,7 @@ def batch_of(scorer, seeds=(1, 2), keep=SEVERAL):
     pairs = [picture(s) for s in seeds]
     images = [prepare_image(i, scorer.preprocess) for i, _ in pairs]
     regions = [prepare_regions(i, m[: keep - b], scorer.preprocess, scorer.crop_size) for b, (i, m) in enumerate(pairs)]
-    return stack(images, regions)
+    return dataclasses.replace(stack(images, regions), native=own_pixels([i for i, _ in pairs], scorer.preprocess))
 
 
 def labelled(scorer):
@@ -87,4 +88,4 @@ def labelled(scorer):
     labels = Labels(torch.rand(shape), torch.full(shape, torch.nan), torch.rand(shape), torch.full(shape, torch.nan), (known, known[:2]))
     labels.quality[~batch.regions.valid] = torch.nan
     labels.importance[~batch.regions.valid] = torch.nan
-    return Batch(batch.images, batch.regions, labels, (("a", "b", "c"), ("d", "e")))
+    return dataclasses.replace(batch, labels=labels, ids=(("a", "b", "c"), ("d", "e")))

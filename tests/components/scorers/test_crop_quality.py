@@ -11,7 +11,7 @@ from datamodules.records import ImageRecord, RegionRecord
 from datamodules.samples import RoiSample
 from tests.components.scorers.samples import picture
 
-OF_CROPS = ("mobile_iqa", "teacher_iqa", "pyiqa")
+OF_CROPS = {"mobile_iqa": {}, "teacher_iqa": {}, "pyiqa": {"crop_size": 16, "smallest": 0}}
 
 
 def by_pil(image, scorer):
@@ -24,7 +24,7 @@ def by_pil(image, scorer):
 
 @pytest.mark.parametrize("name", OF_CROPS)
 def test_a_long_region_is_resized_by_pil_in_training_in_scoring_and_in_the_control(name):
-    scorer = SCORERS.build({"plugin": name, **SCORERS.get(name).tiny()}).eval()
+    scorer = SCORERS.build({"plugin": name, **SCORERS.get(name).tiny(), **OF_CROPS[name]}).eval()
     image, masks = picture(1, 60, 400)
     masks = masks[2:].clone()
     masks[0, :30] = False  # 30 x 400 pixels
