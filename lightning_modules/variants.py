@@ -6,12 +6,14 @@ A run that is finished is left as it is, one that was interrupted goes on, and o
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -19,8 +21,10 @@ from lightning_modules.entry import STARTER
 from lightning_modules.lineage import outdated
 from lightning_modules.runs import FINISHED, Run, RunError, write_text
 from lightning_modules.saving import STATUS, PreemptedError
+from lightning_modules.warm import FORKS, Warm, WarmError
 
 ROOT = Path(__file__).resolve().parent.parent
+PRELOADED = ("train", "eval", "lightning.pytorch", "datamodules.roi_iqa", "lightning_modules.scorer", "peft")  # by what forks them
 Start = Callable[[Path], int]
 
 
@@ -45,7 +49,7 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
     left = [folder for folder in configs if not Run(folder).metrics.exists()]
     failed: dict[Path, int] = {}
     taken: list[float] = []
-    with _noting([]) as told:
+    with _noting([]) as told, Warm(PRELOADED) as warm:
         for i, folder in enumerate(configs, 1):
             place = f"variant {i} of {len(configs)}, {folder.name}"
             if folder not in left:
@@ -53,7 +57,7 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
                 continue
             print(f"\n{place}: {_time_left(taken, len(left) - len(taken))}", flush=True)
             began = time.monotonic()
-            status = _trained(Run(folder), configs[folder], start or start_process)
+            status = _trained(Run(folder), configs[folder], start or partial(start_process, warm=warm if FORKS else None))
             if told:
                 raise PreemptedError(STATUS)
             taken.append(time.monotonic() - began)
@@ -110,42 +114,65 @@ def _time_left(taken: Sequence[float], left: int) -> str:
     return f"about {minutes:.0f} min left" if minutes >= 1 else "less than a minute left"
 
 
-def start_process(config: Path) -> int:
+def start_process(config: Path, warm: Warm | None = None) -> int:
     """Trains in a process that is told what this one is told, and ends with it; then measures in another, whose peak of memory is that of
     scoring.
+
+    Args:
+        warm: forks the training; None starts it, which takes seconds longer. What measures is started in any case: a forked process does
+            not hold the libraries' pages that it never touches, and its peak could not be compared with that of `eval.py` alone.
 
     Returns:
         Its exit status; where it was told to go, always that of a training that goes on later, though it may just have ended by itself:
         nothing may be begun after that.
     """
     commands = [["train.py", str(config), "--no-evaluation"], ["eval.py", str(config.parent)]]
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[int] = []
     status = 0
     with _noting(running) as told:
-        for entry, *words in commands:
+        for (entry, *words), by in zip(commands, (warm, None), strict=True):
             if status or told:
                 break
-            process = subprocess.Popen([sys.executable, str(ROOT / entry), *words], env={**os.environ, STARTER: str(os.getpid())})
-            running[:] = [process]
-            for number in told:  # before there was anybody to tell
-                process.send_signal(number)
+
+            def begun(process: int) -> None:
+                running[:] = [process]
+                for number in told:  # before there was anybody to tell
+                    os.kill(process, number)
+
             try:
-                status = process.wait()
-            except KeyboardInterrupt:  # which the terminal has sent to the process, too
-                process.wait()
-                raise
+                status = _run(ROOT / entry, words, begun, by)
+            finally:
+                running.clear()
     return STATUS if told else status
 
 
+def _run(script: Path, words: Sequence[str], begun: Callable[[int], None], warm: Warm | None) -> int:
+    if warm is not None:
+        try:
+            return warm.run(script, words, os.environ, begun)
+        except WarmError as error:
+            print(f"{script.name} {shlex.join(words)}: {error}", file=sys.stderr, flush=True)
+            warm.close()
+            return 1
+    process = subprocess.Popen([sys.executable, str(script), *words], env={**os.environ, STARTER: str(os.getpid())})
+    begun(process.pid)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # which the terminal has sent to the process, too
+        process.wait()
+        raise
+
+
 @contextmanager
-def _noting(running: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+def _noting(running: Sequence[int]) -> Iterator[list[int]]:
     """SIGTERM and SIGUSR1 end nothing here and go to what is running; gives those that came."""
     told: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         told.append(number)
         for process in running:
-            process.send_signal(number)
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

@@ -36,7 +36,7 @@ def trained(tmp_path_factory, few_pictures):
     without a page of each variant, which takes seconds, too, and is that of any run."""
     folder, found = tmp_path_factory.mktemp("benchmarks"), {}
     with pytest.MonkeyPatch.context() as here:
-        here.setattr(variants, "start_process", lambda config: int(train.main([str(config)]) == {}))
+        here.setattr(variants, "start_process", lambda config, warm: int(train.main([str(config)]) == {}))
         here.setattr(evaluation_entry, "write_report", lambda *_: None)
         for name in benchmarks():
             found[name] = folder / name, train.main([name, f"outputs={folder}", f"data.cache={folder / 'cache'}", *SMALL])

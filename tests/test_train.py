@@ -641,6 +641,25 @@ def test_the_command_line_says_it_in_one_line(root):
     assert "Traceback" not in done.stderr
 
 
+def test_numbers_that_a_processor_is_slow_with_count_as_zero_while_a_model_trains(tmp_path, monkeypatch):
+    def tiny():
+        return float(torch.tensor(1e-39) * 1)
+
+    class Ended(Exception):
+        pass
+
+    def fit(*_):
+        seen.append(tiny())
+        raise Ended
+
+    seen: list[float] = []
+    monkeypatch.setattr(train, "fit", fit)
+    with pytest.raises(Ended):
+        train.main(small(tmp_path))
+    assert seen == [0]
+    assert tiny() > 0
+
+
 def test_new_tensors_are_not_written_twice(tmp_path, monkeypatch):
     """PyTorch fills each with NaN where algorithms are to be deterministic, which Lightning asks for."""
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)

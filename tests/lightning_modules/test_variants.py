@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from lightning_modules import variants
 from lightning_modules.runs import RunError
 from lightning_modules.saving import STATUS, PreemptedError
 from lightning_modules.variants import start_process, train_all
+from lightning_modules.warm import Warm
 
 CONFIG = "name: {}\nmodel: {{}}\ndata: {{}}\ntrainer: {{}}\noptim: {{}}\n"
 
@@ -97,9 +99,17 @@ def test_told_to_go_while_a_variant_ends_or_between_two(tmp_path, number):
     assert signal.getsignal(number) == before
 
 
+@pytest.fixture(params=["forked", "started"])
+def start(request):
+    """Both ways of starting a training."""
+    with Warm(()) as warm:
+        yield partial(start_process, warm=warm if request.param == "forked" else None)
+
+
 @pytest.fixture
 def root_of(tmp_path, monkeypatch):
     """Puts scripts in the places of train.py and eval.py."""
+    monkeypatch.setattr(variants, "PRELOADED", ())
 
     def put(code, measuring=""):
         (tmp_path / "train.py").write_text(code)
@@ -110,48 +120,114 @@ def root_of(tmp_path, monkeypatch):
     return put
 
 
-def test_a_signal_is_passed_on(root_of):
-    folder = root_of("import os, signal, time\nos.kill(os.getppid(), signal.SIGUSR1)\ntime.sleep(60)")
+def test_a_signal_is_passed_on(root_of, start):
+    folder = root_of(f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGUSR1)\ntime.sleep(60)")
     before = signal.getsignal(signal.SIGUSR1)
-    assert start_process(folder / "config.yaml") == STATUS
+    assert start(folder / "config.yaml") == STATUS
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
 def test_a_training_that_is_told_when_it_has_ended_is_the_last(root_of):
     """It passes no status on, for it was done; what would follow is not begun all the same."""
     code = "import os, signal, sys, pathlib\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    folder = root_of(code + "pathlib.Path(sys.argv[1]).with_name('metrics.json').write_text('{}')\nos.kill(os.getppid(), signal.SIGTERM)")
+    code += "pathlib.Path(sys.argv[1]).with_name('metrics.json').write_text('{}')\n"
+    folder = root_of(code + f"os.kill({os.getpid()}, signal.SIGTERM)")
     with pytest.raises(PreemptedError):
         train_all(configs(folder, "a", "b"))
     assert [(folder / name).exists() for name in ("a", "b")] == [True, False]
 
 
-def test_a_status_is_passed_back(root_of):
+def test_a_status_is_passed_back(root_of, start):
     folder = root_of("import sys\nsys.exit(3 if sys.argv[1].endswith('config.yaml') else 4)")
-    assert start_process(folder / "config.yaml") == 3
+    assert start(folder / "config.yaml") == 3
 
 
-def test_a_process_trains_and_another_measures(root_of):
+def test_a_process_trains_and_another_measures(root_of, start):
     note = (
         "import os, pathlib, sys\nwith (pathlib.Path(__file__).parent / 'told').open('a') as f: print(os.getpid(), *sys.argv[1:], file=f)\n"
     )
     folder = root_of(note, note + "sys.exit(5)")
-    assert start_process(folder / "config.yaml") == 5
+    assert start(folder / "config.yaml") == 5
     (first, *trained), (second, *measured) = (line.split() for line in (folder / "told").read_text().splitlines())
     assert trained == [str(folder / "config.yaml"), "--no-evaluation"]
     assert measured == [str(folder)]
     assert first != second
 
 
-def test_what_fails_is_not_measured(root_of):
+def test_what_fails_is_not_measured(root_of, start):
     folder = root_of("import sys; sys.exit(3)", "import pathlib; (pathlib.Path(__file__).parent / 'told').touch()")
-    assert start_process(folder / "config.yaml") == 3
+    assert start(folder / "config.yaml") == 3
     assert not (folder / "told").exists()
 
 
-def test_a_signal_while_it_is_measured_is_passed_on(root_of):
-    folder = root_of("", "import os, signal, time\nos.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)")
-    assert start_process(folder / "config.yaml") == STATUS
+def test_a_signal_while_it_is_measured_is_passed_on(root_of, start):
+    folder = root_of("", f"import os, signal, time\nos.kill({os.getpid()}, signal.SIGTERM)\ntime.sleep(60)")
+    assert start(folder / "config.yaml") == STATUS
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_training_that_ends_has_said_all_and_is_alone(root_of, monkeypatch, capfd, forks):
+    """What it leaves in its process (a variable, a module's state) does not reach the next, and what it prints is not lost."""
+    monkeypatch.setattr(variants, "FORKS", forks)
+    monkeypatch.setenv("LEFT", "by nobody")
+    code = "import os, sys, json; assert os.environ['LEFT'] == 'by nobody' and not hasattr(json, 'left')\n"
+    code += "json.left = True; os.environ['LEFT'] = 'by me'; print('>', *sys.argv[1:], end=''); print('aside', file=sys.stderr)\n"
+    folder = root_of(code, "import pathlib, sys; (pathlib.Path(sys.argv[1]) / 'metrics.json').write_text('{}')")
+    assert train_all(configs(folder, "a", "b")) == {}
+    said = capfd.readouterr()
+    assert said.out.count("> ") == 2
+    assert f"> {folder / 'b' / 'config.yaml'} --no-evaluation" in said.out
+    assert said.err.count("aside") == 2
+
+
+def test_a_training_that_is_killed_has_failed_and_the_next_is_begun(root_of, start):
+    folder = root_of("import os, signal, sys\nif 'doomed' in sys.argv[1]: os.kill(os.getpid(), signal.SIGKILL)")
+    assert start(folder / "doomed" / "config.yaml") == -signal.SIGKILL
+    assert start(folder / "config.yaml") == 0
+
+
+def test_where_what_forks_is_killed_the_training_has_failed_and_the_next_is_begun(root_of, capfd):
+    """The system kills what takes much memory, and the process that forks takes no less than the training."""
+    folder = root_of("import os, signal, sys, time\nif 'doomed' in sys.argv[1]: os.kill(os.getppid(), signal.SIGKILL); time.sleep(1)")
+    with Warm(()) as warm:
+        assert start_process(folder / "doomed" / "config.yaml", warm) == 1
+        assert "the process that starts trainings is gone" in capfd.readouterr().err
+        assert start_process(folder / "config.yaml", warm) == 0
+
+
+def test_ctrl_c_reaches_a_forked_training_which_ends_first(tmp_path, root):
+    """As a terminal sends it: to all of the group, of which the one that forks takes no notice."""
+    training = "import pathlib, time\nhere = pathlib.Path(__file__).parent\ntry: (here / 'begun').touch(); time.sleep(60)\n"
+    (tmp_path / "train.py").write_text(
+        training + "except KeyboardInterrupt: time.sleep(0.5); (here / 'ended').touch(); raise SystemExit(130)"
+    )
+    starter = (
+        "import signal, sys; from pathlib import Path; from lightning_modules.warm import Warm\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which who starts the tests may have switched off
+        "with Warm(()) as warm:\n try: warm.run(Path(sys.argv[1]), [], {}, print)\n"
+        " except KeyboardInterrupt: print((Path(sys.argv[1]).parent / 'ended').exists())"
+    )
+    command = [sys.executable, "-c", starter, str(tmp_path / "train.py")]
+    process = subprocess.Popen(command, cwd=root, start_new_session=True, stdout=subprocess.PIPE, text=True)
+    _until((tmp_path / "begun").exists)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=60)[0].split()[1:] == ["True"]
+
+
+def test_a_forked_training_ends_with_who_asked_for_it(tmp_path, root):
+    """Though that one was killed and could tell nobody; and so does what forked it."""
+    code = "import os, time, pathlib; from lightning_modules.entry import run_entry\n"
+    code += "run_entry(lambda: pathlib.Path(__file__).with_name('pids').write_text(f'{os.getpid()} {os.getppid()}') and time.sleep(60))"
+    (tmp_path / "train.py").write_text(code)
+    starter = "import os, sys; from pathlib import Path; from lightning_modules.warm import Warm; "
+    starter += "Warm(('lightning_modules.entry',)).run(Path(sys.argv[1]), [], os.environ, print)"
+    process = subprocess.Popen([sys.executable, "-c", starter, str(tmp_path / "train.py")], cwd=root, stdout=subprocess.DEVNULL)
+    told = tmp_path / "pids"
+    _until(lambda: told.exists() and told.read_text())
+    process.kill()
+    process.wait()
+    for number in told.read_text().split():
+        _until(lambda number=number: not _alive(int(number)))
 
 
 def test_a_training_ends_with_its_starter(tmp_path, root):
