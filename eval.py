@@ -28,6 +28,7 @@ from datamodules.roi_iqa import RoiIQA
 from evaluation.across import by_data, columns, compare_across, labelled, notes
 from evaluation.bootstrap import UNTESTED_SOURCES
 from evaluation.comparison import compare
+from evaluation.differences import untested
 from evaluation.entries import Entry, is_predictions, read_csv, read_run, require
 from evaluation.names import tell_apart
 from evaluation.place import ACROSS, COMPARISON, check_place, made_of, remove
@@ -205,7 +206,7 @@ def compare_runs(
         print("note: the runs describe different data; the labels of the regions compared are the same")
     for note in [*result["notes"], *explained(result["models"], SCORES)]:
         print(f"note: {note}")
-    if any(d["untested"] for d in result["differences"]):
+    if untested(result["differences"]):
         print(f"note: fewer than {UNTESTED_SOURCES} sources, so differences have no p-value")
     if images is None:
         print(f"note: no gallery of disagreements, {missing}")

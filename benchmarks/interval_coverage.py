@@ -22,9 +22,9 @@ from scipy.stats import kendalltau, spearmanr
 from tqdm.auto import tqdm
 
 from evaluation import weighted
-from evaluation.bootstrap import MANY_SOURCES, Interval, Sample, difference, holm, interval, samples
-from evaluation.comparison import SCALE
+from evaluation.bootstrap import MANY_SOURCES, SCALE, Interval, Sample, difference, holm, interval, samples
 from evaluation.correlations import rmse
+from evaluation.differences import LEADING
 from evaluation.protocols import MIN_REGIONS
 from evaluation.report import write_whole
 from evaluation.weighted import Statistic, Vector
@@ -127,13 +127,16 @@ STATISTICS: dict[str, Callable[[Rows, int], Statistic | None]] = {
     "macro_f1": lambda rows, model: weighted.macro_f1_of(rows.classes, rows.named[model]),
     "accuracy": lambda rows, model: weighted.ratio_of((rows.classes == rows.named[model]).all(axis=1)),
 }
-DIFFERENCES = {"difference": "srcc", "difference_worse": "srcc", "difference_f1": "macro_f1", "holm": "srcc"}
+DIFFERENCES = {
+    **{"difference": "srcc", "difference_worse": "srcc", "difference_f1": "macro_f1", "holm": "srcc"},
+    **{f"difference_{name}": name for name in STATISTICS if name not in LEADING},
+}
 EQUAL, WORSE = 3, 3  # models that are equally good, and the number of one whose correlation is smaller
-JUDGED = {"difference": (0, 1), "difference_worse": (0, WORSE), "difference_f1": (0, 1), "holm": tuple(range(EQUAL))}
+JUDGED = dict.fromkeys(DIFFERENCES, (0, 1)) | {"difference_worse": (0, WORSE), "holm": tuple(range(EQUAL))}
 LOSS = 0.8  # the worse model's correlation, as a share of the others'
 WITHIN = ("within_image_srcc", "pair_accuracy")
 IMAGES = 60_000  # of a truth within images
-CLASSED = ("macro_f1", "accuracy", "difference_f1")
+CLASSED = ("macro_f1", "accuracy", "difference_f1", "difference_accuracy")
 NAMES = (*STATISTICS, *DIFFERENCES)
 
 
@@ -182,8 +185,9 @@ def coverage(case: Case, name: str, simulations: int, draws: int = 0) -> Found:
     for k in tqdm(range(simulations), desc=label, unit="simulation", leave=False, delay=2):
         rows = draw(case, rng)
         statistic = STATISTICS[DIFFERENCES.get(name, name)]
-        each = [own for model in JUDGED.get(name, (0,)) if (own := statistic(rows, model)) is not None]
-        if each:
+        judged = JUDGED.get(name, (0,))
+        each = [own for model in judged if (own := statistic(rows, model)) is not None]
+        if len(each) == len(judged):
             found.append(_right(case, name, samples(each, rows.source, max(2, draws), seed=k)))
     held, width, *naive = np.mean(found, axis=0).tolist()
     return Found(held, width, *(naive if draws or name == "holm" else (math.nan, math.nan)))

@@ -11,9 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import kendalltau, pearsonr, spearmanr
 
-from evaluation.bootstrap import resample
-from evaluation.comparison import CONTROL, SCALE, score_statistics
+from evaluation.bootstrap import SCALE, Sample, samples
+from evaluation.comparison import CONTROL, score_statistics
 from evaluation.correlations import fit_logistic, krcc, plcc, rmse, srcc
+from evaluation.differences import paired
 from evaluation.protocols import pair_accuracy, within_image
 from evaluation.weighted import srcc_of
 
@@ -48,17 +49,23 @@ def speed(regions: int = 1_000_000, drawn: int = 100_000, draws: int = 1000) -> 
     )
     models = [np.clip(label[:drawn] + rng.normal(0, 0.3, drawn), 0, 1) for _ in range(5)]
     timed(f"bootstrap of SRCC, {draws:,} draws, {drawn:,} regions, five models", lambda: _drawn(models, label[:drawn], draws, {"srcc"}))
+    own: dict[tuple[str, str], Sample] = {}
     timed(
         f"and of all {len(SCALE) - 2} statistics of a score, and the control",
-        lambda: _drawn(models, label[:drawn], draws, {*SCALE, CONTROL}),
+        lambda: own.update(_drawn(models, label[:drawn], draws, {*SCALE, CONTROL})),
     )
+    own = {place: sample for place, sample in own.items() if place[1] != CONTROL}
+    timed("the models' differences in these statistics, of the same draws", lambda: paired("quality", own, ()))
     found["apart"] = levels_apart(regions // 5)
     print(f"largest difference from SciPy, five-level predictions of {regions // 5:,} regions: {found['apart']:.1g}")
     return found
 
 
-def _drawn(models: Sequence[NDArray[np.float64]], label: NDArray[np.float64], draws: int, wanted: set[str]) -> None:
-    """The draws of a comparison of models on these regions, ten a source and image, each with another's answers as its control."""
+def _drawn(
+    models: Sequence[NDArray[np.float64]], label: NDArray[np.float64], draws: int, wanted: set[str]
+) -> dict[tuple[str, str], Sample]:
+    """The draws of a comparison of models on these regions, ten a source and image, each with another's answers as its control, by
+    model and statistic."""
     names = np.arange(len(label)) // 10
     tables = {
         str(k): pd.DataFrame({"quality_pred": m, "quality_image": models[k - 1], "quality": label, "source": names, "image": names})
@@ -68,7 +75,8 @@ def _drawn(models: Sequence[NDArray[np.float64]], label: NDArray[np.float64], dr
     missing = wanted - {key for own in statistics.values() for key in own} - {"macro_f1", "accuracy"}
     if missing:
         raise RuntimeError(f"{sorted(missing)} are not drawn: a comparison draws them")
-    resample([s for own in statistics.values() for name, s in own.items() if name in wanted], sources, draws)
+    places = [(name, key) for name, own in statistics.items() for key in own if key in wanted]
+    return dict(zip(places, samples([statistics[name][key] for name, key in places], sources, draws), strict=True))
 
 
 def levels_apart(regions: int) -> float:

@@ -31,6 +31,14 @@ UNTESTED_SOURCES = 10  # below it there is no p-value either
 SIGNIFICANT = 0.05  # a corrected p below it: a difference is told from chance
 MANY_SOURCES = 200  # above it none is left out: jackknife and bootstrap agree, and the first would take longer
 UNDEFINED = 0.01  # the share of draws without a number from which on there is no interval
+# Of each statistic of a comparison the scale of its interval; and the effective sources below which that is a hint, where they are others.
+SCALE: dict[str, Scale] = {
+    **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), "fisher"),
+    "rmse": "reciprocal",
+    "within_image_srcc": "ceiling",
+    **dict.fromkeys(("pair_accuracy", "macro_f1", "accuracy"), "logit"),
+}
+LEAST = {"within_image_srcc": FEW_WITHIN}
 _SAME = 1e-12  # differences of two correlations below it are rounding
 _LEAST = float(np.finfo(np.float64).eps)  # of a p-value: 0 would claim what no sample shows
 _CHUNK = 2**20  # weights held at once
@@ -221,8 +229,9 @@ def interval(sample: Sample, scale: Scale = "plain", least: int = FEW_SOURCES) -
     return Interval(estimate, low, high, se, few, sample.undefined)
 
 
-def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool = False) -> Difference:
-    """The difference first - second of a statistic drawn together: p is below 0.05 where the interval lacks 0.
+def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool = False, least: int = FEW_SOURCES) -> Difference:
+    """The difference first - second of a statistic drawn together: p is below 0.05 where the interval lacks 0. It is a hint below `least`
+    effective sources.
 
     Of the same predictions (`same`), where the statistic exists, it is 0 whatever is drawn, which is no estimate: the interval is 0 alone,
     and p is 1, however few the sources. Two statistics that merely have one value, as two models that are right everywhere, are not that.
@@ -233,7 +242,7 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool
     interval is `_unmoved_difference`.
     """
     apart = first.minus(second)
-    estimate, few = float(apart.values[0]), effective(apart.sizes) < FEW_SOURCES
+    estimate, few = float(apart.values[0]), effective(apart.sizes) < least
     untested = len(apart.sizes) < UNTESTED_SOURCES
     if same and estimate == 0:
         return Difference(0.0, 0.0, 0.0, 0.0, False, apart.undefined, 1.0, False)
@@ -247,8 +256,8 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool
     sides = first.map(there), second.map(there)
     errors = [side.error() for side in sides]
     if not np.isfinite([*errors, *(side.values[0] for side in sides)]).all():
-        return difference(first, second)
-    together = sides[0].follows(sides[1])
+        return difference(first, second, least=least)
+    together, degrees = sides[0].follows(sides[1]), apart.freedom
 
     def end(quantile: float, sign: int) -> float:
         """The interval's lower end, of sign -1, or its upper one, at a quantile of t."""
@@ -256,9 +265,9 @@ def difference(first: Sample, second: Sample, scale: Scale = "plain", same: bool
         one, two = (abs(float(back(move)) - float(back(side.values[0]))) for move, side in zip(moves, sides, strict=True))
         return estimate + sign * math.sqrt(max(0.0, one * one + two * two - 2 * together * one * two))
 
-    steps = _steps(_quantile(apart.freedom))  # with errors of very unequal size an end may turn back: it counts where it was farthest
+    steps = _steps(_quantile(degrees))  # with errors of very unequal size an end may turn back: it counts where it was farthest
     low, high = min(end(q, -1) for q in steps), max(end(q, 1) for q in steps)
-    p = math.nan if untested else _p(lambda quantile: end(quantile, -1 if estimate > 0 else 1), apart.freedom)
+    p = math.nan if untested else _p(lambda quantile: end(quantile, -1 if estimate > 0 else 1), degrees)
     return Difference(estimate, low, high, se, few, apart.undefined, p, untested)
 
 

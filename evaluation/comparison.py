@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ import pandas as pd
 
 from components.tasks import TASKS
 from evaluation import ranking, remarks
-from evaluation.bootstrap import FEW_SOURCES, FEW_WITHIN, Scale, difference, holm, interval, samples
+from evaluation.bootstrap import FEW_SOURCES, LEAST, SCALE, difference, interval, samples
 from evaluation.classification import read_classes
 from evaluation.comparison_page import write_page
 from evaluation.correlations import MIN_POINTS, srcc
+from evaluation.differences import paired
 from evaluation.entries import Entry, align, heard
 from evaluation.participants import Coverage, Tables, alike, alone, answered, remedies, without_answer
 from evaluation.protocols import CLEAN, MIN_REGIONS, SCORES, UNGRADED, Score, distortion_agreement, graded, plain, score_agreement
@@ -37,14 +37,7 @@ from evaluation.weighted import (
     within_of,
 )
 
-SCALE: dict[str, Scale] = {
-    **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), "fisher"),
-    "rmse": "reciprocal",
-    "within_image_srcc": "ceiling",
-    **dict.fromkeys(("pair_accuracy", "macro_f1", "accuracy"), "logit"),
-}
 CONTROL = "whole_image"  # SRCC of the whole-image answers: what a model's own is above it has the interval
-LEAST = {"within_image_srcc": FEW_WITHIN}
 
 
 def compare(
@@ -62,7 +55,7 @@ def compare(
     Each task is judged on the regions that all of its models answered and that have a label. A task that a model was not asked, or of
     which it answered so little that the others would lose their regions, is absent from its results and a dash in the tables; the second
     is told in `notes`. How many regions each model skipped, failed on, or lost by another is in its `coverage`. Intervals and differences
-    are those of `bootstrap`, over sources; Holm's correction is over a task's differences.
+    are those of `bootstrap`, over sources; Holm's correction is over the differences of a task in one statistic.
 
     Args:
         images: a region's id -> its image (H, W, 3) uint8 and mask (H, W) bool; without it the page has no gallery.
@@ -254,7 +247,7 @@ def _uncertainty(
     seed: int,
 ) -> list[dict[str, Any]]:
     """Adds `intervals` to each model's task, that of what its SRCC is above its control's among them, and returns the paired differences of
-    its first statistic, corrected among themselves; `same` are the pairs whose answers are."""
+    all others; `same` are the pairs whose answers are."""
     if not statistics:
         return []
     flat = [(name, key) for name, own in statistics.items() for key in own]
@@ -268,13 +261,7 @@ def _uncertainty(
         else:
             told = asdict(interval(found[name, key], SCALE[key], LEAST.get(key, FEW_SOURCES)))
             models[name][task].setdefault("intervals", {})[key] = told
-    key = flat[0][1]
-    pairs = list(combinations(statistics, 2))
-    apart = [difference(found[a, key], found[b, key], SCALE[key], {a, b} in same) for a, b in pairs]
-    return [
-        {"task": task, "statistic": key, "first": a, "second": b, **asdict(d), "p_holm": p, "same_predictions": {a, b} in same}
-        for (a, b), d, p in zip(pairs, apart, holm([d.p for d in apart]), strict=True)
-    ]
+    return paired(task, {place: sample for place, sample in found.items() if place[1] != CONTROL}, same)
 
 
 def _write_tables(out: Path, result: Mapping[str, Any]) -> None:

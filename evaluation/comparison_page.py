@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from evaluation import comparison_plots as drawn
 from evaluation import plots, ranking
 from evaluation.bootstrap import SIGNIFICANT, UNTESTED_SOURCES
+from evaluation.differences import LOWER, families, leading, told_from_chance, untested
 from evaluation.entries import Entry
 from evaluation.gallery import encode_jpeg, region_card
 from evaluation.protocols import SCORES, Score
@@ -63,7 +64,9 @@ def write_page(
             gallery=disagreements(tables, images) if images else [],
             pictures=images is not None,
             devices=sorted({m["device"] for m in models.values() if m["device"]}),
-            untested=any(d["untested"] for d in result["differences"]),
+            differences=leading(result["differences"]),
+            families=_named(result["differences"]),
+            untested=untested(result["differences"]),
             untested_sources=UNTESTED_SOURCES,
         )
     )
@@ -83,7 +86,7 @@ def figures(
         rows = _ordered([(n, m[task].get("intervals", {}).get("srcc")) for n, m in models.items() if task in m])
         if rows:
             yield f"srcc_{task}", drawn.forest(rows, f"SRCC of {task}", "95 % intervals over source images", theme)
-        pairs = [d for d in result["differences"] if d["task"] == task and d["low"] is not None]
+        pairs = [d for d in leading(result["differences"]) if d["task"] == task and d["low"] is not None]
         best = rows[0].name if rows else ""
         own = [d for d in pairs if best in (d["first"], d["second"])]
         told = _ordered([(_versus(d, best), d if d["first"] == best else _turned(d)) for d in own], tested=True)
@@ -130,6 +133,12 @@ def _placed(sections: Mapping[str, ranking.Section]) -> dict[str, str]:
     return found
 
 
+def _named(differences: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The families of the other statistics, by what is said of each: its rows, and whether less is better."""
+    found = families(differences).items()
+    return {f"{task.capitalize()}, {ranking.NUMBERS[key]}": {"rows": own, "lower": key in LOWER} for (task, key), own in found}
+
+
 def headline(result: Mapping[str, Any]) -> str:
     """The finding in a sentence: whose correlation is highest, and whether what it is ahead of the second by is told from chance."""
     for task in SCORES:
@@ -139,7 +148,7 @@ def headline(result: Mapping[str, Any]) -> str:
         if len(ranked) < 2:
             continue
         (value, first), (_, second) = ranked[:2]
-        pair = next(d for d in result["differences"] if d["task"] == task and {d["first"], d["second"]} == {first, second})
+        pair = next(d for d in leading(result["differences"]) if d["task"] == task and {d["first"], d["second"]} == {first, second})
         if pair["same_predictions"]:
             return f"{first} and {second} have the same predictions of {task}, with the highest SRCC, {value:.3f}."
         by, p = f"{abs(pair['estimate']):.3f}", pair["p_holm"]
@@ -201,12 +210,6 @@ def _ordered(rows: Sequence[tuple[str, Mapping[str, Any] | None]], tested: bool 
         if d and d["low"] is not None
     ]
     return sorted(known, key=lambda row: -row.estimate)
-
-
-def told_from_chance(difference: Mapping[str, Any]) -> bool:
-    """Whether a difference is a finding: sources are enough to test it, and its corrected p says so."""
-    p = difference["p_holm"]
-    return not difference["untested"] and p is not None and p < SIGNIFICANT
 
 
 def _versus(difference: Mapping[str, Any], best: str) -> str:

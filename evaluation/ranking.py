@@ -269,19 +269,19 @@ def _reason(model: Mapping[str, Any], path: Sequence[str]) -> tuple[str, str, st
         return "severity: not judged for", "", ", since no region is labelled with a distortion and its severity"
     about = f"{task}:"
     if path[1] == "splits":
-        return about, f"median {_NUMBERS[key]} over splits", ", since no split has one"
+        return about, f"median {NUMBERS[key]} over splits", ", since no split has one"
     if path[1] in _GROUPS:
         return about, f"SRCC of a group {_GROUPS[path[1]]}", ", since it has fewer than ten regions, or predictions or labels all equal"
     if path[1] == "intervals":
         if value(model, (task, key)) is None:
             return _reason(model, (task, key))
-        return about, f"interval of {_NUMBERS[key]}", f", since {_flat(model[task]) if model[task].get('distinct') == 1 else _UNSURE}"
+        return about, f"interval of {NUMBERS[key]}", f", since {_flat(model[task]) if model[task].get('distinct') == 1 else _UNSURE}"
     if key == "over_whole_image" and value(model, (task, "srcc")) is None:
-        return about, _NUMBERS[key], f", since {_flat(model[task])}"
+        return about, NUMBERS[key], f", since {_flat(model[task])}"
     if key == "over_whole_image" and value(model, (task, "whole_image")) is None:
-        return about, _NUMBERS[key], f", since {model[task]['whole_image_reason']}"
+        return about, NUMBERS[key], f", since {model[task]['whole_image_reason']}"
     told = model[task].get(_TOLD.get(key, ""))
-    return about, _NUMBERS[key], f", since {told or _SINCE.get(key) or _flat(model[task])}"
+    return about, NUMBERS[key], f", since {told or _SINCE.get(key) or _flat(model[task])}"
 
 
 def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
@@ -301,7 +301,7 @@ def _no_cost(model: Mapping[str, Any], key: str) -> tuple[str, str, str]:
 
 
 _TRAINED = {"trained_on": "data", "steps": "steps", "seed": "seed", "commit": "commit"}
-_NUMBERS = {
+NUMBERS = {
     "srcc": "SRCC",
     "krcc": "KRCC",
     "plcc": "PLCC",

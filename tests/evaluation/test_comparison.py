@@ -12,6 +12,7 @@ from evaluation import comparison, ranking
 from evaluation.bootstrap import holm
 from evaluation.comparison import compare
 from evaluation.comparison_page import disagreements, headline
+from evaluation.differences import families, leading
 from evaluation.entries import Entry, align, read_csv, read_run
 from evaluation.participants import answered
 from evaluation.protocols import SCORES, distortion_agreement
@@ -458,7 +459,7 @@ def test_each_dash_has_a_line(answers, name):
 
 def test_differences_are_paired_and_corrected(compared):
     _, result = compared
-    quality = {(d["first"], d["second"]): d for d in result["differences"] if d["task"] == "quality"}
+    quality = {(d["first"], d["second"]): d for d in leading(result["differences"]) if d["task"] == "quality"}
     assert len(quality) == 3
     pair = quality["good", "noise"]
     models = result["models"]
@@ -473,16 +474,36 @@ def test_differences_are_paired_and_corrected(compared):
 def test_the_same_predictions_differ_by_nothing(compared):
     """Of four sources; `good` and `noise` differ in quality alone, and that predictions are equal is no estimate."""
     out, result = compared
-    same = {(d["task"], d["first"], d["second"]): d for d in result["differences"] if d["same_predictions"]}
-    assert set(same) == {(task, "good", "noise") for task in ("importance", "distortion", "severity")}
-    assert {tuple(d[k] for k in ("estimate", "low", "high", "se", "p", "p_holm", "few", "untested")) for d in same.values()} == {
-        (0, 0, 0, 0, 1, 1, False, False)
+    same = [d for d in result["differences"] if d["same_predictions"]]
+    drawn = {task: result["models"]["good"][task]["intervals"] for task in ("importance", "distortion", "severity")}
+    assert [(d["task"], d["statistic"]) for d in same] == [(task, key) for task, own in drawn.items() for key in own]
+    assert {(d["first"], d["second"]) for d in same} == {("good", "noise")}
+    assert {tuple(d[k] for k in ("estimate", "low", "high", "se", "p", "p_holm", "few", "untested", "ahead")) for d in same} == {
+        (0, 0, 0, 0, 1, 1, False, False, None)
     }
-    assert (out / "report.html").read_text().count("<td>the same predictions</td>") == 3
+    assert (out / "report.html").read_text().count("<td>the same predictions</td>") == len(same) == 11
     models = {n: result["models"][n] | {"quality": {}} for n in ("good", "noise")}
     assert headline(result | {"models": models}).startswith(
         "noise and good have the same predictions of importance, with the highest SRCC, "
     )
+
+
+def test_each_statistic_has_a_fold_of_its_own(compared):
+    out, result = compared
+    page = (out / "report.html").read_text()
+    first, _, folds = page[page.index("<h2>Differences</h2>") :].partition("<h3>Differences of the other statistics</h3>")
+    assert "All 6 differences of SRCC and macro-F1" in first
+    assert first.count('<td class="ahead">–</td>') == 6
+    found = families(result["differences"])
+    assert {key for _, key in found} == {*comparison.SCALE} - {"srcc", "macro_f1"}
+    for (task, key), rows in found.items():
+        many = "1 difference" if len(rows) == 1 else f"{len(rows)} differences"
+        assert f"<summary>{task.capitalize()}, {WORDS[key]}: {many}, none told from chance</summary>" in folds
+    assert folds.count('<td class="ahead">–</td>') == sum(map(len, found.values()))
+    assert [(d["first"], d["second"]) for d in found["quality", "rmse"]] == [("good", "noise")]  # the file is on another scale
+    assert folds.count("Less is better") == sum(key == "rmse" for _, key in found) == 2
+    table = pd.read_csv(out / "differences.csv")
+    assert list(zip(table["task"], table["statistic"], strict=True)) == [(d["task"], d["statistic"]) for d in result["differences"]]
 
 
 def test_few_sources_have_no_p_value(compared):
@@ -503,8 +524,10 @@ def test_few_sources_have_no_p_value(compared):
 )
 def test_only_what_is_told_from_chance_is_a_lead(p, said):
     models = {"one": {"quality": {"srcc": 0.7}}, "two": {"quality": {"srcc": 0.6}}}
-    pair = {"task": "quality", "first": "two", "second": "one", "estimate": -0.1, "p_holm": p, "few": False, "same_predictions": False}
-    assert headline({"models": models, "differences": [pair]}).startswith(said)
+    pair = {"task": "quality", "statistic": "srcc", "first": "two", "second": "one", "estimate": -0.1, "p_holm": p}
+    pair |= {"few": False, "same_predictions": False}
+    other = pair | {"statistic": "krcc", "estimate": 0.3, "p_holm": 0.5, "same_predictions": True}
+    assert headline({"models": models, "differences": [other, pair]}).startswith(said)
 
 
 @pytest.fixture
@@ -518,7 +541,7 @@ def test_p_values_of_ten_sources_are_corrected(three, tmp_path):
     more = [replace(e, table=e.table.assign(source=e.table["image"])) for e in three]
     result = compare(more, tmp_path, draws=60)
     assert all(1 >= d["p_holm"] >= d["p"] > 0 for d in result["differences"])
-    own = [d for d in result["differences"] if d["task"] == "quality"]
+    own = [d for d in leading(result["differences"]) if d["task"] == "quality"]
     assert [d["p_holm"] for d in own] == holm([d["p"] for d in own])  # of this task alone
     assert max(d["p_holm"] / d["p"] for d in own) == pytest.approx(3)
     assert all((d["p"] < 0.05) == (not d["low"] <= 0 <= d["high"]) for d in result["differences"])

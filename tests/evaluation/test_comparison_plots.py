@@ -49,6 +49,8 @@ def test_what_is_told_from_chance_is_coloured_and_nothing_else(answers):
             difference("c", "best", -0.3, 0.001),
             difference("best", "d", 0.2, 0.05),
             difference("b", "c", 0.2, 0.001),
+            difference("best", "b", -0.4, 0.001) | {"statistic": "rmse"},
+            difference("best", "d", 0.3, 0.001) | {"statistic": "krcc"},
         ],
     )
     assert drawn(found["differences_quality"]) == [
