@@ -61,6 +61,10 @@ class Regions(_Movable):
     areas: Tensor
     valid: Tensor
 
+    def between(self, first: int, end: int) -> Regions:
+        """Those from `first` to before `end` of each image."""
+        return Regions(**{f.name: getattr(self, f.name)[:, first:end] for f in dataclasses.fields(self)})
+
 
 @dataclass(frozen=True)
 class Labels(_Movable):

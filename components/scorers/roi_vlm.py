@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from components.batch import Batch, Pyramid, Regions
 from components.cache import ROOM
+from components.footprint import working_bytes
 from components.geometry import GeometryToken
 from components.llm_adapters.base import LLMAdapter
 from components.objectives import Objective
@@ -35,7 +36,8 @@ from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
-_CROPS = 32  # that are encoded together without gradients; bounds the memory of scoring
+_CROPS, _PIXELS = 32, 2**20  # of crops that are encoded together without gradients, at most; one crop at least
+_KERNELS = 2  # a pass takes so many times its tensors, with what kernels take within and gaps between blocks: 1.0 to 1.8 on a CPU
 ANSWER = 16  # tokens of an answer, about, for the budget of memory
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}
 
@@ -257,8 +259,8 @@ class RoiVLM(Scorer):
         return scores
 
     def answer_bytes(self, size: tuple[int, int], regions: int) -> int:
-        """See the contract; here also what a shared encoder sees of the crops, what the language model reads at once, and its copy of what
-        it has read of the image."""
+        """See the contract; here also what a shared encoder makes of the crops that it sees at once, what the language model reads at once,
+        and its copy of what it has read of the image."""
         words = sum(len(self.dialogue.questions[task]) for task in self.tasks)
         at_once = (min(regions, self.max_branches), len(self.tasks)) if self.packing == "image" else (1, 1)
         read = at_once[0] * (words + len(self.tasks) * (self.tokens + ANSWER))
@@ -266,10 +268,8 @@ class RoiVLM(Scorer):
         each = kept + working + 4 * self._prefix_tokens  # and its row of the mask
         logits = 3 * 4 * at_once[0] * at_once[1] * len(self.llm.tokenizer)
         copied = self._prefix_tokens * kept * (ROOM + 1) // ROOM
-        encoder, pixels = self.vision_encoder, math.prod(crop_shape(self.crop_size))
-        seen: int = sum(4 * c * pixels // s**2 for c, s in zip(encoder.channels, encoder.strides, strict=True))
-        maps = regions * seen if self.region_extractor.shares_encoder else 0
-        return super().answer_bytes(size, regions) + maps + copied + read * each + logits
+        seen = min(regions, self._crops_at_once) * self._crop_bytes if self.region_extractor.shares_encoder else 0
+        return super().answer_bytes(size, regions) + seen + copied + read * each + logits
 
     @property
     def coupled(self) -> bool:
@@ -312,17 +312,37 @@ class RoiVLM(Scorer):
 
     def _region_tokens(self, prepared: Any, regions: Regions) -> Tensor:
         if self.region_extractor.shares_encoder:
-            prepared = self._crops(regions)
-        tokens: Tensor = self.region_extractor(prepared, regions)  # (B, R, K, D)
+            some = [self.region_extractor(self._crops(part), part) for part in self._parts(regions)]
+            tokens: Tensor = torch.cat(some, 1)  # (B, R, K, D)
+        else:
+            tokens = self.region_extractor(prepared, regions)  # (B, R, K, D)
         return tokens if self.geometry is None else torch.cat([tokens, self.geometry(regions).to(tokens.dtype)], 2)
 
+    def _parts(self, regions: Regions) -> list[Regions]:
+        """So many regions of each image that a shared encoder may see the crops of all images' at once; with gradients, or where they
+        change each other's tokens, all of them."""
+        images, count = regions.valid.shape
+        step = max(1, count if torch.is_grad_enabled() or self.coupled else self._crops_at_once // images)
+        return [regions.between(at, at + step) for at in range(0, max(1, count), step)]
+
+    @property
+    def _crops_at_once(self) -> int:
+        """How many crops a shared encoder sees at once without gradients."""
+        return max(1, min(_CROPS, _PIXELS // math.prod(crop_shape(self.crop_size))))
+
+    @functools.cached_property
+    def _crop_bytes(self) -> int:
+        """What a shared encoder needs for one crop: the crop itself, apart from the others, and what is made of it."""
+        steps = [step for step in (self.vision_encoder, self.standardize) if step is not None]
+        shape = (1, 3, *crop_shape(self.crop_size))
+        return 4 * math.prod(shape) + _KERNELS * working_bytes(nn.Sequential(*steps), shape)
+
     def _crops(self, regions: Regions) -> Pyramid:
-        """What the encoder sees of the valid regions' crops; padding must not reach its batch norms. Without gradients some at a time."""
+        """What the encoder sees of the valid regions' crops; padding must not reach its batch norms."""
         crops = regions.crops.flatten(0, 1)[torch.nonzero(regions.valid.flatten())[:, 0]]  # (V, 3, S, S)
         if not len(crops):  # of which a batch norm would make nothing
             return Pyramid(tuple(crops.new_zeros(0, c, 1, 1) for c in self.vision_encoder.channels))
-        parts = crops.split(len(crops) if torch.is_grad_enabled() else _CROPS)
-        return Pyramid(tuple(map(torch.cat, zip(*(self.see(part).maps for part in parts), strict=True))))
+        return self.see(crops)
 
     @property
     def _image_tokens(self) -> int:

@@ -88,3 +88,10 @@ def test_a_pyramid_moves_and_changes_precision_with_its_batch():
 def test_native_images_stay_on_the_cpu_as_they_are():
     batch = several()
     assert all(a is b for a, b in zip(batch.to("meta").native, batch.native, strict=True))
+
+
+def test_some_regions_of_each_image():
+    regions = several().regions
+    assert_same(regions.between(0, 3), regions)
+    for field in dataclasses.fields(regions):
+        assert torch.equal(getattr(regions.between(1, 2), field.name), getattr(regions, field.name)[:, 1:2])

@@ -113,3 +113,12 @@ def test_what_a_language_model_reads_is_within_the_budget(root):
     (grown, at_once), (free, every) = measured(root, node, (64, 120), (4096, 120), TASKS[:2])
     assert every >= 120 > at_once
     assert grown < 64 < free
+
+
+@pytest.mark.parametrize("extractor", [{"plugin": "crop", "encoder": "shared", "crop_size": 128}, {"plugin": "drawn_box", "size": 128}])
+def test_what_the_images_encoder_makes_of_crops_is_within_the_budget(extractor, root):
+    """So many of them that it sees them in groups, and with room for all, too."""
+    node = {"plugin": "roi_vlm", "region_extractor": extractor, "readouts": {t: {"plugin": "levels"} for t in TASKS[:2]}}
+    (grown, at_once), (free, every) = measured(root, node, (64, 120), (4096, 60), TASKS[:2])
+    assert every >= 60 > at_once
+    assert grown < 64 < free

@@ -5,7 +5,6 @@ import gc
 import bitsandbytes as bnb
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from components.batch import Batch, Labels, Regions
 from components.registry import ConfigError
@@ -15,6 +14,7 @@ from lightning_modules.fit import told, verdict
 from lightning_modules.optim import make_optimizer, parameter_groups
 from lightning_modules.plan import _PACKED_BYTES, CONTEXT, FRAGMENTS, plan, without_files
 from tests.components.scorers.samples import INSTALLED
+from tests.components.test_footprint import allocated
 from tests.pyiqa_stand_in import pyiqa_measures
 
 __all__ = ["pyiqa_measures"]
@@ -69,19 +69,6 @@ def real_batch(scorer, images, regions):
         Labels(known, known / 5, known, known / 5, (((("blur", "minor"),),) * regions,) * images),
         (("x",) * regions,) * images,
     )
-
-
-def allocated(work):
-    """The highest sum of the allocator's events during `work`: bytes beyond what was there before."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    events = sorted((e.start_ns(), e.nbytes()) for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]")
-    live = peak = 0
-    for _, size in events:
-        live += size
-        peak = max(peak, live)
-    return peak
 
 
 def measured(scorer, precision, images, regions, accumulate):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from components.batch import Regions, join, split
+from components.batch import join, split
+from components.footprint import working_bytes
 from components.objectives import rank_loss
 from components.preprocess import prepare_regions, stack_regions
 from components.prompts import LEVELS
@@ -184,7 +185,7 @@ def test_drawn_boxes_are_pictures_for_the_images_encoder():
 
 
 def first(regions):
-    return Regions(*(getattr(regions, f.name)[None, :1] for f in dataclasses.fields(regions)))
+    return stack_regions([regions]).between(0, 1)
 
 
 def test_drawn_boxes_teach_the_encoder_that_sees_them_and_are_counted():
@@ -195,9 +196,10 @@ def test_drawn_boxes_teach_the_encoder_that_sees_them_and_are_counted():
     sheet = build(region_extractor={"plugin": "drawn_box", "on": "sheet"})
     assert sheet.crop_size == 0
     shared, own = build(**CROPS), build(region_extractor={**CROPS["region_extractor"], "encoder": "own"})
-    maps = sum(4 * c * (32 // s) ** 2 for c, s in zip(shared.vision_encoder.channels, shared.vision_encoder.strides, strict=True))
-    assert shared.answer_bytes((64, 64), 5) - own.answer_bytes((64, 64), 5) == 5 * maps
-    assert scorer.answer_bytes((64, 64), 5) - sheet.answer_bytes((64, 64), 5) > 5 * (4 * maps + 4 * 12 * 64**2)
+    one = 12 * 32**2 + 2 * working_bytes(shared.vision_encoder, (1, 3, 32, 32))
+    for regions, seen in ((5, 5), (32, 32), (500, 32)):
+        assert shared.answer_bytes((64, 64), regions) - own.answer_bytes((64, 64), regions) == seen * one
+    assert scorer.answer_bytes((64, 64), 5) - sheet.answer_bytes((64, 64), 5) > 5 * (3 * one + 4 * 12 * 64**2)
     with pytest.raises(ValueError, match="drew on an empty sheet"):
         scorer.check_trained({**sheet.state_dict()})
 
@@ -214,6 +216,22 @@ def test_scoring_many_crops_is_scoring_each(regions):
     assert seen == ([1, 1] if regions == 1 else [1, 32, 8])
     alone = scorer.score(image, masks[-1:], ["quality"])
     assert together[-1]["quality"].value == pytest.approx(alone[0]["quality"].value, abs=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 4 * 32**2, 10 * 32**2])
+def test_crops_are_seen_some_at_a_time(most, monkeypatch):
+    """Of all images together so many pixels at most, or one region of each image; with gradients all at once, to the same tokens."""
+    scorer = build(**CROPS)
+    regions = labelled(scorer).regions
+    seen = []
+    scorer.vision_encoder.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    monkeypatch.setattr("components.scorers.roi_vlm._PIXELS", most)
+    whole = scorer._region_tokens(None, regions)
+    with torch.no_grad():
+        parts = scorer._region_tokens(None, regions)
+    step = {1: 1, 4 * 32**2: 2, 10 * 32**2: 3}[most]
+    assert seen == [int(regions.valid.sum()), *(int(part.sum()) for part in regions.valid.split(step, 1))]
+    torch.testing.assert_close(parts[regions.valid], whole[regions.valid], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
