@@ -139,6 +139,7 @@ _KEPT = (
     "plcc_fitted_5",
     "krcc",
     "rmse",
+    "rmse_fitted",
     "within_image_srcc",
     "within_image_images",
     "pair_accuracy",

@@ -91,6 +91,15 @@ def plcc_fitted(pred: ArrayLike, label: ArrayLike, fit: LogisticFit | None = Non
     return plcc(fit.predict(pred), label) if fit.converged else math.nan
 
 
+def rmse_fitted(pred: ArrayLike, label: ArrayLike, fit: LogisticFit | None = None) -> float:
+    """RMSE after `fit`, by default that of the same points: in the labels' unit, whatever the predictions' is; nan where there is no fit.
+
+    The mean of squares is over all N points, not N less the fit's parameters.
+    """
+    fit = fit_logistic(pred, label) if fit is None else fit
+    return rmse(fit.predict(pred), label) if fit.converged else math.nan
+
+
 def fit_logistic(pred: ArrayLike, label: ArrayLike, parameters: Parameters = 4) -> LogisticFit:
     """The logistic customary in IQA, from (N,) predictions to (N,) labels, by least squares.
 

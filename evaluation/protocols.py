@@ -17,7 +17,7 @@ import pandas as pd
 from components.prompts import CLEAN, SEVERITIES
 from components.tasks import TASKS
 from evaluation.classification import SEVERAL, Classes, Classification, classify, read_classes
-from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
+from evaluation.correlations import Vector, fit_logistic, krcc, plcc, plcc_fitted, rmse, rmse_fitted, srcc
 from evaluation.grouped import ordered_pairs, within
 
 Score = Literal["quality", "importance"]
@@ -95,6 +95,7 @@ def score_agreement(table: pd.DataFrame, task: Score) -> dict[str, Any]:
         "plcc_fitted_5": plcc_fitted(pred, label, five),
         "krcc": krcc(pred, label),
         "rmse": rmse(pred, label),
+        "rmse_fitted": rmse_fitted(pred, label, fit),
         "n": len(rows),
         "dropped": len(table) - len(rows) if asked(table, task) else 0,
         "fit_converged": fit.converged,

@@ -93,7 +93,10 @@ _COUNTS = (
 )
 _TIES = "“Distinct” is how many values were predicted, “tied” how many regions share theirs."
 _BOUNDS = "“At 0 or 1” is how many lie at the ends of the scale, where some scorers cut off what lies beyond."
-_VALUES = "PLCC of raw predictions, and after a rising logistic fitted to the same points; RMSE where predictions lie in [0, 1]."
+_VALUES = (
+    "PLCC of raw predictions, and after a rising logistic fitted to the same points; RMSE where predictions lie in [0, 1], and "
+    "“fitted”, after the logistic of four parameters, wherever they lie."
+)
 _SAMPLES = "Precision, recall and F1 of each region, averaged; macro-F1 over the classes. An answer that did not parse is wrong."
 _GRADED = "On the regions labelled with a distortion, whatever type was named."
 _CLASSED = {"distortion": ("Distortion type", _SAMPLES), "severity": ("Severity", _GRADED)}
@@ -128,6 +131,7 @@ def value_columns(task: str) -> list[Column]:
         Column("5 parameters", (task, "plcc_fitted_5"), failed=(task, "fit_5_reason")),
         Column("RMSE", (task, "rmse"), "low"),
         _interval(task, "rmse"),
+        Column("RMSE fitted", (task, "rmse_fitted"), "low", failed=(task, "fit_reason")),
     ]
 
 
@@ -310,13 +314,18 @@ NUMBERS = {
     "plcc_fitted": "PLCC after four parameters",
     "plcc_fitted_5": "PLCC after five parameters",
     "rmse": "RMSE",
+    "rmse_fitted": "RMSE after four parameters",
     "at_bounds": "number at 0 or 1",
     "whole_image": "whole-image control",
     "over_whole_image": "difference from the control",
     "accuracy": "accuracy",
     "macro_f1": "macro-F1",
 }
-_TOLD = {"plcc_fitted": "fit_reason", "plcc_fitted_5": "fit_5_reason", "whole_image": "whole_image_reason"}  # where the reason is kept
+_TOLD = {  # where the reason is kept
+    **dict.fromkeys(("plcc_fitted", "rmse_fitted"), "fit_reason"),
+    "plcc_fitted_5": "fit_5_reason",
+    "whole_image": "whole_image_reason",
+}
 _GROUPS = {"by_type": "by distortion", "by_area": "by share of the image"}
 _UNSURE = "there is one source, or no number without one of them or in more than 1 % of the draws"
 _SINCE = {

@@ -176,6 +176,8 @@ def test_a_task_that_was_not_asked_is_absent_and_a_dash(compared):
     theirs = result["models"]["theirs & co"]
     assert theirs["quality"]["srcc"] == pytest.approx(1)
     assert theirs["quality"]["rmse"] is None
+    assert 0 < theirs["quality"]["rmse_fitted"] < 0.1  # a curve brings it to the labels' scale
+    assert result["models"]["noise"]["quality"]["rmse_fitted"] is None
     assert "rmse" not in theirs["quality"]["intervals"]
     assert "importance" not in theirs
     assert "distortion" not in theirs
@@ -212,6 +214,7 @@ def test_each_number_stands_in_a_table(compared):
     assert row("Quality: order")["Above it, interval"] == ends("quality", "over_whole_image")
     values = row("Quality: values")
     assert values["5 parameters"] == f"{good['quality']['plcc_fitted_5']:.3f}"
+    assert values["RMSE fitted"] == f"{good['quality']['rmse_fitted']:.3f}"
     for column, key in (("PLCC", "plcc"), ("4 parameters", "plcc_fitted"), ("RMSE", "rmse")):
         assert values[f"{column}, interval"] == ends("quality", key)
     for title, task in (("Distortion type", "distortion"), ("Severity", "severity")):
@@ -375,6 +378,7 @@ WORDS = {
     "plcc_fitted": "PLCC after four parameters",
     "plcc_fitted_5": "PLCC after five parameters",
     "rmse": "RMSE",
+    "rmse_fitted": "RMSE after four parameters",
     "within_image_srcc": "SRCC within images",
     "pair_accuracy": "share of pairs",
     "whole_image": "whole-image control",

@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import expit
 
 from evaluation import correlations
-from evaluation.correlations import fit_logistic, krcc, plcc, plcc_fitted, rmse, srcc
+from evaluation.correlations import fit_logistic, krcc, plcc, plcc_fitted, rmse, rmse_fitted, srcc
 
 
 @pytest.fixture
@@ -65,6 +65,18 @@ def test_a_correlation_that_does_not_exist_is_nan(function, pred, label):
 
 def test_rmse_of_nothing_is_nan():
     assert math.isnan(rmse([], []))
+
+
+def test_the_fitted_rmse_is_in_the_labels_unit(pair):
+    """Whatever the predictions' own: of a curve it is what was added to it, over all points, and nothing where there is no fit."""
+    pred = np.linspace(0, 100, 400)
+    off = np.where(np.arange(400) % 2, 0.1, -0.1)
+    curve = 0.2 + 0.6 * expit((pred - 50) / 10)
+    assert rmse_fitted(pred, curve) == pytest.approx(0, abs=1e-5)
+    assert rmse_fitted(pred, curve + off) == pytest.approx(0.1, rel=1e-3)
+    assert rmse_fitted(*pair) < rmse(*pair)
+    assert rmse_fitted(80 * pair[0] + 10, pair[1]) == pytest.approx(rmse_fitted(*pair), rel=1e-4)
+    assert math.isnan(rmse_fitted(np.ones(20), np.arange(20.0)))
 
 
 @pytest.mark.parametrize("function", [srcc, plcc, krcc, rmse, fit_logistic])

@@ -37,7 +37,7 @@ def test_every_key_is_there_and_json(answers):
     score = {"srcc", "plcc", "plcc_fitted", "krcc", "rmse", "n", "dropped", "fit_converged", "fit_reason", "distinct", "tied"}
     score |= {"within_image_srcc", "within_image_images", "pair_accuracy"}
     score |= {"by_type", "by_area"}
-    score |= {"at_bounds", "plcc_fitted_5", "fit_5_converged", "fit_5_reason"}
+    score |= {"at_bounds", "rmse_fitted", "plcc_fitted_5", "fit_5_converged", "fit_5_reason"}
     assert score == set(metrics["quality"]) == set(metrics["importance"])
     assert {"accuracy", "macro_f1", "per_type_f1", "precision", "recall", "f1", "n", "labels", "confusion"} == set(metrics["distortion"])
     assert {"accuracy", "macro_f1", "n", "labels", "confusion"} < set(metrics["severity"])
