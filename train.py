@@ -254,15 +254,16 @@ def run(config: Experiment, evaluate: bool = True) -> dict[str, Any]:
 @contextmanager
 def tiny_as_zero() -> Iterator[None]:
     """Numbers below 1.2e-38 count as zero on the CPU, which takes many times as long for them. Attention without a scale makes plenty: a
-    training of MobileIQA slows down as its softmax sharpens. No sum of larger numbers changes.
+    training of MobileIQA slows down as its softmax sharpens. No other number changes by more than that.
 
     It is a setting of this thread and of those that it starts from now on, PyTorch's own among them where they have not worked yet.
     """
+    before = float(torch.tensor(1e-39) * 1) == 0
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
 
 
 def fit(config: Experiment, folder: Run, team: Ranks, device: torch.device) -> tuple[Scorer, RoiIQA]:
@@ -511,6 +512,8 @@ def check_pairs(scorer: Scorer, dataset: RoiDataset) -> None:
 
 
 def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device: torch.device, teacher: Scorer | None) -> None:
+    from inference.saved import check_preprocess
+
     record = {**facts(ROOT, device), "seed": config.seed, "preprocess": scorer.preprocess.told(), "data": data.dataset.describe()}
     record |= {"config": hashlib.sha256(to_yaml(config).encode()).hexdigest()[:16], "parts": sizes(scorer)}
     if scorer.licence:
@@ -520,6 +523,8 @@ def _begin(config: Experiment, folder: Run, scorer: Scorer, data: RoiIQA, device
     if below := note(dataclasses.asdict(config)):
         record["stands_on"] = below
     folder.check_data(record["data"])
+    if folder.resumable():
+        check_preprocess(folder.record, scorer)
     if folder.begin(to_yaml(config)) is None:  # only now: what cannot start leaves an older run as it is
         write_json(folder.record, record)
 

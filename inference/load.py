@@ -21,7 +21,7 @@ from components.foundation import Foundations, check_foundations
 from components.registry import ConfigError
 from components.scorers.base import SCORERS, Scorer
 from inference.changed import changed
-from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, is_saved, load_saved, saved_node
+from inference.saved import CONFIG, FOUNDATIONS, WEIGHTS, About, check_plugins, check_preprocess, is_saved, load_saved, saved_node
 
 _PREFIX = "scorer."  # of the scorer's tensors in a checkpoint
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -124,6 +124,7 @@ def _from_run(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(values["seed"])  # as training did: frozen random weights are in no file
         scorer = SCORERS.build(node, where="model")
+    check_preprocess(folder / "run.json", scorer)
     state, foundations = _trained_run(checkpoint)
     scorer.check_trained(state)  # before anything large is read
     with torch.device(device):  # quantised weights are made where they will be used

@@ -293,6 +293,17 @@ def _check_inside(node: Mapping[str, Any], part: Part[Any], folder: Path) -> Non
                     _check_inside(node[key][name], inner, folder)
 
 
+def check_preprocess(record: Path, scorer: Scorer) -> None:
+    """Raises ValueError where the run that wrote `record` (run.json) showed its model images otherwise than `scorer` sees them."""
+    there = json.loads(record.read_text()).get("preprocess") if record.is_file() else None
+    here = _plain(scorer.preprocess.told())
+    if there is not None and there != here:
+        raise ValueError(
+            f"{record.parent} was trained with another preprocessing than this version uses ({_difference(there, here)}): its scores would "
+            "change. Use the version that it names (git in run.json), say in its configuration what it was, or train it anew"
+        )
+
+
 def _plain(values: Any) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(json.dumps(dict(values))))
 

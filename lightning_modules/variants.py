@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from lightning_modules.entry import STARTER
 from lightning_modules.lineage import outdated
 from lightning_modules.runs import FINISHED, Run, RunError, write_text
@@ -24,7 +26,7 @@ from lightning_modules.saving import STATUS, PreemptedError
 from lightning_modules.warm import FORKS, Warm, WarmError
 
 ROOT = Path(__file__).resolve().parent.parent
-PRELOADED = ("train", "eval", "lightning.pytorch", "datamodules.roi_iqa", "lightning_modules.scorer", "peft")  # by what forks them
+PRELOADED = ("train", "eval", "lightning.pytorch", "datamodules.roi_iqa", "lightning_modules.scorer")  # by what forks them
 Start = Callable[[Path], int]
 
 
@@ -49,6 +51,7 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
     left = [folder for folder in configs if not Run(folder).metrics.exists()]
     failed: dict[Path, int] = {}
     taken: list[float] = []
+    forks = FORKS and not torch.cuda.is_available()  # whose use by a library, as it is imported, would not survive a fork
     with _noting([]) as told, Warm(PRELOADED) as warm:
         for i, folder in enumerate(configs, 1):
             place = f"variant {i} of {len(configs)}, {folder.name}"
@@ -57,7 +60,7 @@ def train_all(configs: Mapping[Path, str], start: Start | None = None) -> dict[P
                 continue
             print(f"\n{place}: {_time_left(taken, len(left) - len(taken))}", flush=True)
             began = time.monotonic()
-            status = _trained(Run(folder), configs[folder], start or partial(start_process, warm=warm if FORKS else None))
+            status = _trained(Run(folder), configs[folder], start or partial(start_process, warm=warm if forks else None))
             if told:
                 raise PreemptedError(STATUS)
             taken.append(time.monotonic() - began)
@@ -137,7 +140,8 @@ def start_process(config: Path, warm: Warm | None = None) -> int:
             def begun(process: int) -> None:
                 running[:] = [process]
                 for number in told:  # before there was anybody to tell
-                    os.kill(process, number)
+                    with suppress(ProcessLookupError):
+                        os.kill(process, number)
 
             try:
                 status = _run(ROOT / entry, words, begun, by)

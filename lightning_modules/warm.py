@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +23,8 @@ from lightning_modules.entry import STARTER
 
 FORKS = sys.platform == "linux"  # elsewhere the system's libraries do not bear it
 HERE = Path(__file__).resolve().parent.parent
-_TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # to a whole group of processes, where a terminal or a cluster does it
+_GROUP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # a terminal or a cluster may send them to a whole group of processes
+_READY = "ready\n"
 
 
 class WarmError(RuntimeError):
@@ -34,7 +36,8 @@ class Warm:
     run. Closed, it leaves nothing behind.
 
     Args:
-        modules: imported once, before the first script runs. Their import may start no threads of its own that a fork would miss.
+        modules: imported once, before the first script runs. Their import must not use a GPU, whose state does not survive a fork, nor
+            start threads that a fork would miss (those of jemalloc and OpenBLAS see to it themselves).
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
@@ -42,6 +45,7 @@ class Warm:
         self._server: subprocess.Popen[bytes] | None = None
         self._asks: IO[str] | None = None
         self._answers: IO[str] | None = None
+        self._ready = False  # its imports are done, so that what is asked for begins at once
 
     def __enter__(self) -> Warm:
         return self
@@ -60,60 +64,90 @@ class Warm:
             Its exit status; of one that was killed, the signal as a negative number.
 
         Raises:
-            WarmError: the process that forks them was killed.
-            KeyboardInterrupt: Ctrl-C, which the script was told of, too; it has ended.
+            WarmError: the process that forks them was killed meanwhile, and the script ends with it.
+            KeyboardInterrupt: Ctrl-C, which the script was told of, too; where it had begun, it has ended.
         """
-        if self._server is None:
-            self._begin()
-        assert self._asks is not None
-        asked = {"script": str(script), "words": list(words), "environment": dict(environment)}
+        self._ask({"script": str(script), "words": list(words), "environment": dict(environment)})
+        process = 0
         try:
-            print(json.dumps(asked), file=self._asks, flush=True)
-            begun(int(self._answer()))
-        except BrokenPipeError as error:
-            raise WarmError(f"the process that was to start {script.name} is gone") from error
-        try:
-            return int(self._answer())
+            process = self._answer()
+            begun(process)
+            return self._answer()
         except KeyboardInterrupt:
-            self._answer()
+            if self._ready:  # else nothing has begun, and nothing will
+                with suppress(WarmError):
+                    _wait(process or self._answer())
             raise
 
     def close(self) -> None:
         """Ends the process, and with it what it has forked."""
         for pipe in (self._asks, self._answers):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
         if self._server is not None:
+            self._server.kill()  # it may be at its imports, and holds nothing
             self._server.wait()
         self._server = self._asks = self._answers = None
+        self._ready = False
+
+    def _ask(self, asked: Mapping[str, object]) -> None:
+        for _ in range(2):
+            if self._server is None:
+                self._begin()
+            assert self._asks is not None
+            try:
+                print(json.dumps(asked), file=self._asks, flush=True)
+                return
+            except BrokenPipeError:  # it was killed while nothing ran
+                self.close()
+        raise WarmError("the process that starts trainings was killed twice before it started one")
 
     def _begin(self) -> None:
         read_asked, write_asked = os.pipe()
         read_answer, write_answer = os.pipe()
         code = f"import sys; sys.path[0] = {str(HERE)!r}; from lightning_modules.warm import serve; "
         code += f"serve({read_asked}, {write_answer}, {self.modules!r})"
-        self._server = subprocess.Popen([sys.executable, "-c", code], pass_fds=(read_asked, write_answer))
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP)  # which it inherits
+        try:
+            self._server = subprocess.Popen([sys.executable, "-c", code], pass_fds=(read_asked, write_answer))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(read_asked)
         os.close(write_answer)
         self._asks, self._answers = os.fdopen(write_asked, "w"), os.fdopen(read_answer)
 
-    def _answer(self) -> str:
+    def _answer(self) -> int:
         assert self._answers is not None
         line = self._answers.readline()
+        if line == _READY:
+            self._ready = True
+            line = self._answers.readline()
         if not line:
             raise WarmError("the process that starts trainings is gone, and the training with it")
-        return line
+        return int(line)
+
+
+def _wait(process: int) -> None:
+    """Until there is no such process; what forked it takes it away."""
+    with suppress(ProcessLookupError, PermissionError):
+        while process > 0:
+            os.kill(process, 0)
+            time.sleep(0.05)
 
 
 def serve(asked: int, answers: int, modules: Sequence[str]) -> None:
     """Forks a process for each script that is asked for by the descriptor `asked`, until that is closed; in the forked process, runs it.
 
-    Signals that mean all are left to the scripts, which take them as if this process were not there.
+    Signals that mean a whole group of processes are left to the scripts: this process has them blocked since it was started, and a script
+    has them from the first moment.
     """
-    before, parent = {number: signal.signal(number, signal.SIG_IGN) for number in _TOLD}, os.getpid()
+    parent, given = os.getpid(), dict(os.environ)
     for name in modules:
         importlib.import_module(name)
+    made = {name: value for name, value in os.environ.items() if given.get(name) != value}  # by libraries, as they were imported
     with os.fdopen(asked) as commands, os.fdopen(answers, "w") as told:
+        print(_READY, file=told, end="", flush=True)
         while line := commands.readline():
             child = os.fork()
             if child == 0:
@@ -122,9 +156,8 @@ def serve(asked: int, answers: int, modules: Sequence[str]) -> None:
             print(_status(child, commands), file=told, flush=True)
         else:
             os._exit(0)  # else Python searches all that was imported for garbage
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    _become(parent, **json.loads(line))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP)
+    _become(parent, made, **json.loads(line))
 
 
 def _status(child: int, commands: IO[str]) -> int:
@@ -133,13 +166,12 @@ def _status(child: int, commands: IO[str]) -> int:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if select.select([commands], [], [], 0)[0]:  # nothing is asked for meanwhile: it was closed
+        if select.select([commands], [], [], 0.02)[0]:  # nothing is asked for meanwhile: it was closed
             os._exit(1)
-        time.sleep(0.02)
 
 
-def _become(parent: int, script: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
+def _become(parent: int, made: Mapping[str, str], script: str, words: Sequence[str], environment: Mapping[str, str]) -> None:
     os.environ.clear()
-    os.environ.update({**environment, STARTER: str(parent)})  # the script ends when that is gone
+    os.environ.update({**environment, **made, STARTER: str(parent)})  # the script ends when that is gone
     sys.argv, sys.path[0] = [script, *words], str(Path(script).parent)
     runpy.run_path(script, run_name="__main__")

@@ -467,6 +467,19 @@ def test_a_run_can_be_trained_and_measured_by_two_processes(run, tmp_path):
     assert json.loads((tmp_path / "together" / "run.json").read_text())["evaluation"]["peak_gib"] is None  # this process has trained
 
 
+def test_a_run_that_was_shown_its_images_otherwise_is_not_read(run, tmp_path):
+    folder, _ = run
+    there = shutil.copytree(folder, tmp_path / "earlier")
+    record = json.loads((there / "run.json").read_text())
+    load(there)
+    record["preprocess"]["size"] += 1
+    (there / "run.json").write_text(json.dumps(record))
+    with pytest.raises(
+        ValueError, match=rf"earlier was trained with another preprocessing than .* uses \(size: {record['preprocess']['size']} "
+    ):
+        load(there)
+
+
 def test_a_benchmark_is_trained_and_measured(capsys):
     with pytest.raises(SystemExit):
         train.main(["benchmark_quickstart", "--no-evaluation"])

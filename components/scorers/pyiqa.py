@@ -132,7 +132,7 @@ class PyIQA(CropQuality):
         shown = mirrored(crop, self.smallest).to(self.calibration.slope.device)
         try:
             value = self.measured(shown[None].float() / 255)
-        except torch.AcceleratorError:  # from which the device does not recover
+        except (torch.AcceleratorError, torch.OutOfMemoryError):  # which say nothing of the crop
             raise
         except _FAULTS as error:
             raise AnswerError(self._unmeasured(batch, image, region, f"fails ({type(error).__name__}: {error})")) from error
@@ -147,7 +147,7 @@ class PyIQA(CropQuality):
         name = f"{batch.ids[image][region]} " if batch.ids else ""
         return (
             f"pyiqa: {self.metric} {what} for the region {name}of {w} x {h} pixels at {left}, {top} of an image of {width} x {height}. "
-            "Where that is too small for it, model.smallest=96, say, continues smaller crops as in a mirror; where it is too large, or a "
+            "Trained with model.smallest=96, say, it sees smaller crops continued as in a mirror; where it is too large, or a "
             "measure is to see one size, model.crop_size=224, say, resizes all of them"
         )
 

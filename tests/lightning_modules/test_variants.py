@@ -195,6 +195,62 @@ def test_where_what_forks_is_killed_the_training_has_failed_and_the_next_is_begu
         assert start_process(folder / "config.yaml", warm) == 0
 
 
+def test_where_what_forks_is_killed_between_two_it_is_started_again(root_of):
+    folder = root_of("import os, pathlib; pathlib.Path(__file__).with_name('parent').write_text(str(os.getppid()))")
+    with Warm(()) as warm:
+        assert start_process(folder / "config.yaml", warm) == 0
+        os.kill(int((folder / "parent").read_text()), signal.SIGKILL)
+        _until(lambda: not _alive(int((folder / "parent").read_text())))
+        assert start_process(folder / "config.yaml", warm) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_reaches_a_forked_training_from_its_first_moment(tmp_path, number):
+    (tmp_path / "train.py").write_text("import time; time.sleep(60)")
+    with Warm(()) as warm:
+        for _ in range(5):
+            status = warm.run(tmp_path / "train.py", [], os.environ, lambda process: os.kill(process, number))
+            assert status == -number
+
+
+def test_ctrl_c_while_libraries_are_imported_begins_nothing(tmp_path, root):
+    (tmp_path / "slow.py").write_text("import time; print('importing', flush=True); time.sleep(60)")
+    (tmp_path / "train.py").write_text("import pathlib; pathlib.Path(__file__).with_name('begun').touch()")
+    starter = (
+        "import signal, sys; from pathlib import Path; from lightning_modules.warm import Warm\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "with Warm(('slow',)) as warm:\n try: warm.run(Path(sys.argv[1]), [], {}, print)\n except KeyboardInterrupt: print('interrupted')"
+    )
+    command = [sys.executable, "-c", starter, str(tmp_path / "train.py")]
+    path = os.pathsep.join([str(root), str(tmp_path)])
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": path}, cwd=root, start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "importing\n"
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "interrupted\n"
+    assert process.returncode == 0
+    assert not (tmp_path / "begun").exists()
+
+
+def test_what_libraries_set_in_the_environment_reaches_a_forked_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")])))
+    (tmp_path / "sets.py").write_text("import os; os.environ['SET_BY_A_LIBRARY'] = 'yes'")
+    code = "import os, sys; sys.exit(int((os.environ.get('SET_BY_A_LIBRARY'), os.environ.get('GIVEN')) != ('yes', 'now')))"
+    (tmp_path / "train.py").write_text(code)
+    with Warm(("sets",)) as warm:
+        assert warm.run(tmp_path / "train.py", [], {**os.environ, "GIVEN": "now"}, lambda process: None) == 0
+
+
+def test_what_is_imported_before_a_fork_uses_no_gpu(root):
+    """bitsandbytes would ask each GPU what it is."""
+    code = (
+        "import importlib, sys, torch; from lightning_modules.variants import PRELOADED; [importlib.import_module(n) for n in PRELOADED]; "
+    )
+    code += "sys.exit('bitsandbytes' in sys.modules or torch.cuda.is_initialized())"
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
 def test_ctrl_c_reaches_a_forked_training_which_ends_first(tmp_path, root):
     """As a terminal sends it: to all of the group, of which the one that forks takes no notice."""
     training = "import pathlib, time\nhere = pathlib.Path(__file__).parent\ntry: (here / 'begun').touch(); time.sleep(60)\n"
