@@ -61,11 +61,13 @@ def of_image(image: Image.Image, name: str) -> Mask:
         return values != 0
     if np.isnan(light).any():
         raise RegionError(f"{name} holds NaN, which is neither inside nor outside: save the mask in black and white")
-    spread = 0
+    spread, half = 0, light.max() / 2 if light.dtype.kind == "f" else light.max() // 2
     if lossy:
         values = light = np.asarray(image.convert("L"))
-        top = int(light.max())
-        between, spread = (light > top // 8) & (light < top - top // 8), top // 16
+        top = int(np.median(light[light > light.max() // 2])) if light.any() else 0  # the edge overshoots
+        near = max(top // 8, min(8, top // 3))  # of dark colours compression keeps less
+        between = (light > near) & ((light < top - near) | (light > top + near))
+        spread, half = top // 16, top // 2
     even = maximum_filter(values, 3) - minimum_filter(values, 3) <= spread
     if (between & even).any():
         raise RegionError(
@@ -74,7 +76,7 @@ def of_image(image: Image.Image, name: str) -> Mask:
         )
     if minimum_filter(between, _EDGE, mode="constant").any():
         raise RegionError(f"{name} holds shades over whole areas, wider than an edge: save what is inside in black and white")
-    return np.asarray(light > (light.max() / 2 if light.dtype.kind == "f" else light.max() // 2))
+    return np.asarray(light > half)
 
 
 def _values(image: Image.Image) -> tuple[NDArray[Any], NDArray[Any]]:

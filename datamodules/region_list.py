@@ -299,7 +299,7 @@ class _Region:
                 self._add("opinions", row, f"the rows of region {first['id']!r} show different regions: give each an id of its own")
         try:
             shape = _shape(form, first[form], files, pixels.shape[:2])
-            if _are_fractions(form, shape):
+            if are_fractions(form, shape):
                 raise ValueError(f"{form} {_short(first[form])} lies within a pixel: it is given in pixels, not in fractions of the image")
             (mask,) = MASK_ENCODERS.build({"plugin": "given"}).forward(pixels, [Prompt(**{form: shape})])
         except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
@@ -384,7 +384,7 @@ def _short(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _are_fractions(form: str, shape: Any) -> bool:
+def are_fractions(form: str, shape: Any) -> bool:
     """Whether the numbers of a box or a polygon all lie between 0 and 1, and are not whole."""
     numbers = list(shape) if form == "box" else [v for ring in shape for v in ring] if form == "polygon" else []
     return any(v % 1 for v in numbers) and all(0 <= v <= 1 for v in numbers)

@@ -14,7 +14,7 @@ from components.mask_encoders.base import Prompt
 from components.registry import ConfigError, check_keys
 from components.rle import RegionError
 from datamodules.images import SUFFIXES, is_file, list_images
-from datamodules.region_list import cells_of_any_length, shape_of_cell
+from datamodules.region_list import are_fractions, cells_of_any_length, shape_of_cell
 
 Kind = Literal["box", "point", "polygon", "rle", "mask", "whole", "proposed"]
 REGION_KEYS = ("box", "point", "polygon", "rle", "mask")
@@ -58,13 +58,19 @@ class Asked:
                     "a polygon is rings [[x0, y0, x1, y1, ...], ...] or points [[x0, y0], [x1, y1], [x2, y2], ...], numbers of pixels, got "
                     f"{self.value!r}"
                 )
+            self._check_pixels(rings)
             return Prompt(polygon=rings)
         count = 4 if self.kind == "box" else 2
         if not isinstance(self.value, (list, tuple)) or len(self.value) != count or not all(_is_number(v) for v in self.value):
             form = "left, top, width, height" if self.kind == "box" else "x, y"
             raise RegionError(f"a {self.kind} is {form}, {count} numbers of pixels, got {self.value!r}")
         numbers = tuple(float(v) for v in self.value)
+        self._check_pixels(numbers)
         return Prompt(box=numbers) if self.kind == "box" else Prompt(point=numbers)  # type: ignore[arg-type]
+
+    def _check_pixels(self, shape: Any) -> None:
+        if are_fractions(self.kind, shape):
+            raise RegionError(f"{self.kind} {self.value} lies within a pixel: it is given in pixels, not in fractions of the image")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,6 +19,10 @@ from datamodules.engines.base import EngineError
 from lightning_modules.runs import NonFiniteError, RunError
 
 TRACEBACK = "ROI_IQA_TRACEBACK"
+_NOISE = (  # of Lightning, about what is meant or is its own
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 STARTER = "ROI_IQA_STARTER"  # in the environment: process id of who started this one, and whose end is its end
 
 
@@ -59,6 +64,8 @@ def run_entry(main: Callable[[], object]) -> None:
     allowed, a full disk, a package that is not installed, a GPU whose memory is full, and a run or an engine that cannot go on end in
     `error: ...` and exit status 1, with the traceback only where the environment asks for it. Ctrl-C ends in one word."""
     atexit.register(gc.freeze)  # else Python searches all of its objects for garbage as it ends, which takes a third of the time of a start
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message, module="lightning")
     starter = os.environ.pop(STARTER, None)  # it is not who starts the processes that this one starts
     if starter is not None:
         leave_with(int(starter))

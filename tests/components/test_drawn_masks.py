@@ -69,6 +69,16 @@ def test_what_lossy_compression_blurs_is_cut_at_half(form, quality):
     assert (of_image(found, "") != (np.asarray(drawn) != 0)).mean() < 1e-3
 
 
+@pytest.mark.parametrize("colour", [(200,) * 3, (128,) * 3, (64,) * 3, (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 100, 0)])
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_what_is_not_white_overshoots_at_its_edge_and_is_cut_at_half_all_the_same(form, colour):
+    white = np.asarray(ellipse().convert("L")) != 0
+    found = written(Image.fromarray(np.where(white[..., None], np.uint8(colour), np.uint8(0))), form)
+    light = np.asarray(found.convert("L")).astype(int)
+    assert light.max() > np.median(light[white])
+    assert (of_image(found, "") != white).sum() < 0.01 * white.sum()
+
+
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 @pytest.mark.parametrize("factor", [0.25, 2])
 def test_soft_edges_are_cut_at_half(mode, factor):

@@ -179,3 +179,11 @@ def test_parquet_is_no_list(tmp_path):
     (tmp_path / "scores.parquet").touch()
     with pytest.raises(ConfigError, match=r"a list is .json, .jsonl or .csv, and Parquet is not read"):
         gather(tmp_path / "scores.parquet", ())
+
+
+@pytest.mark.parametrize(("kind", "value"), [("box", [0.1, 0.1, 0.4, 0.4]), ("polygon", [[0, 0, 0.5, 0, 0.5, 1]])])
+def test_fractions_of_an_image_are_no_pixels(kind, value):
+    """They would be a region of one pixel."""
+    with pytest.raises(RegionError, match=f"{kind} .* lies within a pixel: it is given in pixels, not in fractions of the image"):
+        Asked("a", kind, value).prompt(100, 100)
+    Asked("a", kind, [[0, 0, 1, 0, 1, 1]] if kind == "polygon" else [0, 0, 1, 1]).prompt(100, 100)
