@@ -122,8 +122,7 @@ def start_process(config: Path, warm: Warm | None = None) -> int:
     scoring.
 
     Args:
-        warm: forks the training; None starts it, which takes seconds longer. What measures is started in any case: a forked process does
-            not hold the libraries' pages that it never touches, and its peak could not be compared with that of `eval.py` alone.
+        warm: forks both; None starts them, which takes seconds longer for each.
 
     Returns:
         Its exit status; where it was told to go, always that of a training that goes on later, though it may just have ended by itself:
@@ -133,7 +132,7 @@ def start_process(config: Path, warm: Warm | None = None) -> int:
     running: list[int] = []
     status = 0
     with _noting(running) as told:
-        for (entry, *words), by in zip(commands, (warm, None), strict=True):
+        for entry, *words in commands:
             if status or told:
                 break
 
@@ -144,7 +143,7 @@ def start_process(config: Path, warm: Warm | None = None) -> int:
                         os.kill(process, number)
 
             try:
-                status = _run(ROOT / entry, words, begun, by)
+                status = _run(ROOT / entry, words, begun, warm)
             finally:
                 running.clear()
     return STATUS if told else status

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from lightning_modules.entry import STARTER
+from lightning_modules.resident import forked_with, resident_files
 
 FORKS = sys.platform == "linux"  # elsewhere the system's libraries do not bear it
 HERE = Path(__file__).resolve().parent.parent
@@ -145,6 +146,7 @@ def serve(asked: int, answers: int, modules: Sequence[str]) -> None:
     parent, given = os.getpid(), dict(os.environ)
     for name in modules:
         importlib.import_module(name)
+    files = resident_files()
     made = {name: value for name, value in os.environ.items() if given.get(name) != value}  # by libraries, as they were imported
     with os.fdopen(asked) as commands, os.fdopen(answers, "w") as told:
         print(_READY, file=told, end="", flush=True)
@@ -157,6 +159,7 @@ def serve(asked: int, answers: int, modules: Sequence[str]) -> None:
         else:
             os._exit(0)  # else Python searches all that was imported for garbage
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP)
+    forked_with(files)
     _become(parent, made, **json.loads(line))
 
 

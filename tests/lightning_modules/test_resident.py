@@ -1,8 +1,12 @@
+import os
 import resource
 import subprocess
 import sys
 
+import pytest
+
 from lightning_modules.resident import resident_peak
+from lightning_modules.warm import FORKS, Warm
 
 CHILD = "from lightning_modules.resident import resident_peak; import {}; x = bytearray({}); print(resident_peak())"
 
@@ -23,6 +27,22 @@ def test_a_child_does_not_inherit_its_starters_peak(root):
     starters = resident_peak()
     assert starters > len(held)
     assert of_a_child(1, root) < 100 * 2**20
+
+
+@pytest.mark.skipif(not FORKS, reason="nothing is forked on this system")
+def test_a_forked_process_counts_the_libraries_that_were_imported_for_it(root, tmp_path):
+    """As if it had imported them, though it touches few of their pages."""
+    (tmp_path / "told.py").write_text(
+        "import sys; from pathlib import Path; import torch; from lightning_modules.resident import resident_files, resident_peak\n"
+        "x = bytearray(100 * 2**20); Path(sys.argv[1]).write_text(f'{resident_peak()} {resident_files()}')"
+    )
+    with Warm(("torch",)) as warm:
+        assert warm.run(tmp_path / "told.py", [str(tmp_path / "forked")], os.environ, lambda process: None) == 0
+    path = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, str(tmp_path / "told.py"), str(tmp_path / "started")], env=path, check=True)
+    (forked, touched), (started, held) = (map(int, (tmp_path / name).read_text().split()) for name in ("forked", "started"))
+    assert touched < 0.8 * held
+    assert forked == pytest.approx(started, rel=0.1)
 
 
 def test_where_the_system_does_not_say_the_process_usage_is_asked(tmp_path):
