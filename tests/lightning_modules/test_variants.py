@@ -207,10 +207,14 @@ def test_where_what_forks_is_killed_between_two_it_is_started_again(root_of):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_reaches_a_forked_training_from_its_first_moment(tmp_path, number):
     (tmp_path / "train.py").write_text("import time; time.sleep(60)")
-    with Warm(()) as warm:
-        for _ in range(5):
-            status = warm.run(tmp_path / "train.py", [], os.environ, lambda process: os.kill(process, number))
-            assert status == -number
+    before = signal.signal(number, signal.SIG_DFL)  # who starts the tests may have it ignored, which is inherited
+    try:
+        with Warm(()) as warm:
+            for _ in range(5):
+                status = warm.run(tmp_path / "train.py", [], os.environ, lambda process: os.kill(process, number))
+                assert status == -number
+    finally:
+        signal.signal(number, before)
 
 
 def test_ctrl_c_while_libraries_are_imported_begins_nothing(tmp_path, root):

@@ -191,9 +191,12 @@ def test_preparing_once_serves_every_region():
 def test_what_is_idle_gets_no_gradient_and_nothing_else():
     extractor = tiny(coupled=True)
     extractor(extractor.prepare(tiny_pyramid()), tiny_regions()).square().sum().backward()
-    still = {name for name, p in extractor.named_parameters() if p.grad is None or not p.grad.any()}
-    assert still == {name for name, _ in extractor.named_parameters() if name.startswith(extractor.idle)}
-    assert len(still) == 4
+    found = {name: 0.0 if p.grad is None else float(p.grad.abs().max()) for name, p in extractor.named_parameters()}
+    still = {name for name, size in found.items() if size < 1e-6 * max(found.values())}  # some processors round where others give zeros
+    idle = {name for name in found if name.startswith(extractor.idle)}
+    assert len(idle) == 4
+    assert idle <= still
+    assert all(name.endswith("key.bias") for name in still - idle)  # what is added to all keys alike changes no softmax
 
 
 def test_ablations_keep_the_other_token():
