@@ -21,13 +21,14 @@ def working_bytes(net: nn.Module, shape: tuple[int, ...]) -> int:
     may be compiled. What a kernel takes within itself is no tensor and not counted.
 
     Args:
-        net: takes a float32 tensor of `shape` on the device of its weights.
+        net: takes a tensor of `shape`, of the type and on the device of its weights.
     """
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     stand_ins: dict[int, Any] = {id(x): fakes.from_tensor(x) for x in (*net.parameters(), *net.buffers())}
     ghost: nn.Module = copy.deepcopy(net, stand_ins)
     with torch.no_grad(), fakes:
-        given = torch.zeros(shape, device=next((x.device for x in net.parameters()), None))
+        first = next(net.parameters(), None)
+        given = torch.zeros(shape) if first is None else torch.zeros(shape, device=first.device, dtype=first.dtype)
         with _Tally((given, *ghost.parameters(), *ghost.buffers())) as tally:
             ghost(given)
     return tally.most

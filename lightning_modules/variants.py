@@ -139,8 +139,7 @@ def start_process(config: Path, warm: Warm | None = None) -> int:
             def begun(process: int) -> None:
                 running[:] = [process]
                 for number in told:  # before there was anybody to tell
-                    with suppress(ProcessLookupError):
-                        os.kill(process, number)
+                    _tell(process, number)
 
             try:
                 status = _run(ROOT / entry, words, begun, warm)
@@ -166,6 +165,12 @@ def _run(script: Path, words: Sequence[str], begun: Callable[[int], None], warm:
         raise
 
 
+def _tell(process: int, number: int) -> None:
+    """Sends a signal, unless the process has ended meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
 @contextmanager
 def _noting(running: Sequence[int]) -> Iterator[list[int]]:
     """SIGTERM and SIGUSR1 end nothing here and go to what is running; gives those that came."""
@@ -174,8 +179,7 @@ def _noting(running: Sequence[int]) -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         told.append(number)
         for process in running:
-            with suppress(ProcessLookupError):
-                os.kill(process, number)
+            _tell(process, number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:

@@ -147,8 +147,8 @@ class PyIQA(CropQuality):
         name = f"{batch.ids[image][region]} " if batch.ids else ""
         return (
             f"pyiqa: {self.metric} {what} for the region {name}of {w} x {h} pixels at {left}, {top} of an image of {width} x {height}. "
-            "Trained with model.smallest=96, say, it sees smaller crops continued as in a mirror; where it is too large, or a "
-            "measure is to see one size, model.crop_size=224, say, resizes all of them"
+            "Where that is too small for it, train with model.smallest=96, say, which continues smaller crops as in a mirror; where it is "
+            "too large, or a measure is to see one size, with model.crop_size=224, say, which resizes all of them"
         )
 
     @torch.no_grad()

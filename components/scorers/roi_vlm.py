@@ -36,7 +36,7 @@ from components.teaching import Teaching
 from components.vision_encoders.base import VisionEncoder
 from components.weights import check_source, load_weights
 
-_CROPS, _PIXELS = 32, 2**20  # of crops that are encoded together without gradients, at most; one crop at least
+_CROPS, _PIXELS = 32, 2**20  # of crops that are encoded together without gradients, at most; one of each image at least
 _KERNELS = 2  # a pass takes so many times its tensors, with what kernels take within and gaps between blocks: 1.0 to 1.8 on a CPU
 ANSWER = 16  # tokens of an answer, about, for the budget of memory
 _DEFAULT_READOUTS = {"quality": "levels", "importance": "levels", "distortion": "text"}

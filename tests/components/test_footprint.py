@@ -19,6 +19,10 @@ def test_what_lives_at_once_is_counted():
     assert working_bytes(nn.Identity(), (3, 4)) == 0
 
 
+def test_half_precision_takes_half():
+    assert working_bytes(nn.Linear(4, 8).bfloat16(), (3, 4)) == 3 * 8 * 2
+
+
 def test_the_net_itself_is_left_as_it_was():
     """It is not run, also if it is compiled, and its statistics stay."""
     net, seen = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), []
